@@ -1,0 +1,122 @@
+"""The estimator contract: evidence in, attribution out. Arrays and a task; nothing of Ray, Zarr or YAML.
+
+A new estimator is one file with a subclass of `Estimator` and one line in registry.py; a third party's is an entry point.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from workers.errors import ConfigError
+from workers.runs import Checkpoint, Queries
+from workers.task import DifferentiableTask, Task
+
+Need = Literal["subsets", "leave_one_out", "full", "checkpoints", "gradients"]
+"""What an estimator may ask for: runs of random subsets, of leave-one-out, of the full set; checkpoints; a task to differentiate."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The finished runs of one design, seen through one measure."""
+
+    design: str
+    """The design's name in the configuration."""
+    kind: str
+    """Its kind: subsets, bernoulli, leave_one_out, ..."""
+    measure: str
+    masks: NDArray[np.bool_]
+    """(m, n) bool: masks[j, i] says whether example i was in the subset of run j."""
+    outputs: NDArray[np.float32]
+    """(m, t) float32, finite: only finished runs are here."""
+    subsets: NDArray[np.int64]
+    """(m,) which subset of the design each run belongs to; runs of one subset differ in their seeds."""
+    repeats: NDArray[np.int64]
+    """(m,) which repeat of its subset each run is."""
+
+    def means(self) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Return one row a subset: masks (s, n) and outputs averaged over that subset's seeds (s, t), float64."""
+        _, first, inverse, counts = np.unique(self.subsets, return_index=True, return_inverse=True, return_counts=True)
+        sums = np.zeros((len(first), self.outputs.shape[1]))
+        np.add.at(sums, inverse, self.outputs.astype(np.float64))
+        return self.masks[first], sums / counts[:, None]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One model trained on the full set, with the checkpoints kept of it (ascending epochs, the last is the final one)."""
+
+    seed: int
+    checkpoints: tuple[Checkpoint, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything an estimator may look at. Runs kept for scoring are never here."""
+
+    n: int
+    t: int
+    measure: str
+    runs: Mapping[str, Runs] = field(default_factory=dict)
+    """Fitting designs by name."""
+    references: tuple[Reference, ...] = ()
+    task: Task | DifferentiableTask | None = None
+    queries: Queries = field(default_factory=Queries)
+    seed: int = 0
+    """Root of whatever the estimator draws (projections, splits)."""
+
+    def of_kind(self, *kinds: str, design: str | None = None) -> Runs:
+        """Return the runs of the one design of these kinds, or of the one named. Raises ConfigError when there is not one."""
+        found = [r for r in self.runs.values() if r.kind in kinds and design in (None, r.design)]
+        if len(found) != 1:
+            wanted = f"design {design!r}" if design else f"one fitting design of kind {' or '.join(kinds)}"
+            have = ", ".join(f"{r.design} ({r.kind})" for r in self.runs.values()) or "none"
+            hint = "; name it with `design:`" if len(found) > 1 else ""
+            raise ConfigError(f"the estimator needs {wanted}, the sweep has: {have}{hint}")
+        return found[0]
+
+    def differentiable(self) -> DifferentiableTask:
+        """Return the task, refusing one whose gradients cannot be taken."""
+        if not isinstance(self.task, DifferentiableTask):
+            raise ConfigError(
+                "the estimator needs gradients, so a DifferentiableTask; this sweep's task is a black box"
+            )
+        return self.task
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What an estimator answers: tau[i, q], by how much including example i raises the measured output of query q."""
+
+    values: NDArray[np.float32]
+    """(n, t) float32, in the units of the measure where the estimator has units."""
+    bias: NDArray[np.float32] | None = None
+    """(t,) so that f_q(S) ~ bias[q] + sum of values[i, q] over S, where the estimator gives one."""
+    standard_error: NDArray[np.float32] | None = None
+    """(n, t) standard errors of the values, where the estimator gives them."""
+    fitted_on: tuple[str, ...] = ()
+    """Designs whose runs it used; it is never scored on these."""
+    models: int = 0
+    """Number of trained models it used."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else is worth telling (chosen lambdas, damping, dimensions): numbers, strings, lists of them."""
+
+
+class Estimator(BaseModel, ABC):
+    """An estimator with its options as fields: what the configuration may set, validated and described in the schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    """Its name in the configuration."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    @abstractmethod
+    def attribute(self, evidence: Evidence) -> Attribution:
+        """Return the attribution of every training example for every query."""

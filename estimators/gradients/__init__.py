@@ -1,0 +1,1 @@
+"""Per-example gradients, curvature, projections and damped solves: what the gradient-based estimators share."""

@@ -1,0 +1,288 @@
+"""Coordinate descent for one query's path on a compact working set.
+
+Covariance updates (Friedman, Hastie, Tibshirani 2010, section 2.2) on a dense copy of the Gram matrix of the working set
+only; the set comes from the sequential strong rule (Tibshirani et al. 2012, equation 8), and whatever the rule missed is
+found by checking the KKT conditions on the full gradient. Working sets only grow along a path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estimators.lasso.jit import compiled
+
+Floating = NDArray[Any]
+"""float32 or float64, all arguments alike."""
+Index = NDArray[np.int64]
+
+
+@compiled
+def subtract_rows(gram: Floating, index: Index, values: Floating, size: int, out: Floating) -> None:
+    """out -= gram[index[:size]].T @ values[:size], four rows at a time; zeros of `values` are skipped."""
+    used = np.empty(size, np.int64)
+    count = 0
+    for p in range(size):
+        if values[p] != 0:
+            used[count] = p
+            count += 1
+    n = out.shape[0]
+    at = 0
+    while at + 4 <= count:
+        a, b, c, d = used[at], used[at + 1], used[at + 2], used[at + 3]
+        wa, wb, wc, wd = values[a], values[b], values[c], values[d]
+        ga, gb, gc, gd = gram[index[a]], gram[index[b]], gram[index[c]], gram[index[d]]
+        for j in range(n):
+            out[j] -= (wa * ga[j] + wb * gb[j]) + (wc * gc[j] + wd * gd[j])
+        at += 4
+    while at < count:
+        row, w = gram[index[used[at]]], values[used[at]]
+        for j in range(n):
+            out[j] -= w * row[j]
+        at += 1
+
+
+@compiled
+def enlarged(compact: Floating, size: int, needed: int) -> Floating:
+    """Return `compact` if it holds `needed` columns, else a larger copy of its first `size`."""
+    capacity = compact.shape[0]
+    if needed <= capacity:
+        return compact
+    while capacity < needed:
+        capacity *= 2
+    larger = np.empty((capacity, capacity), compact.dtype)
+    larger[:size, :size] = compact[:size, :size]
+    return larger
+
+
+@compiled
+def fill(compact: Floating, gram: Floating, ridge: float, index: Index, size: int, needed: int) -> None:
+    """Copy the Gram rows and columns of index[size:needed] into `compact`."""
+    for p in range(size, needed):
+        row = gram[index[p]]
+        for i in range(needed):
+            compact[p, i] = row[index[i]]
+        for i in range(size):
+            compact[i, p] = compact[p, i]
+        compact[p, p] += ridge
+
+
+@compiled
+def sweep(compact: Floating, residual: Floating, w: Floating, size: int, penalty: float) -> bool:
+    """Minimize over each coordinate of the working set once; say whether anything moved.
+
+    `residual` is cross - Gram w on the working set, kept up to date; `penalty` has the arrays' type.
+    """
+    moved = False
+    for p in range(size):
+        curvature, old = compact[p, p], w[p]
+        z = residual[p] + curvature * old
+        if z > penalty:
+            new = (z - penalty) / curvature
+        elif z < -penalty:
+            new = (z + penalty) / curvature
+        else:
+            new = penalty - penalty
+        step = new - old
+        if step != 0:
+            moved = True
+            w[p] = new
+            row = compact[p]
+            for i in range(size):
+                residual[i] -= step * row[i]
+    return moved
+
+
+@compiled
+def duality_gap(
+    power: float, cross: Floating, residual: Floating, w: Floating, size: int, penalty: float, largest: float
+) -> float:
+    """Return the duality gap; `largest` is max |residual| over all columns that the certificate covers.
+
+    With residual = c - (G + ridge) w, the augmented residual sum of squares is power - w'c - w'residual, and the dual
+    point is the residual vector scaled into the feasible set (Massias, Gramfort, Salmon 2018, equation 5).
+    """
+    w_cross, w_residual, l1 = 0.0, 0.0, 0.0
+    for p in range(size):
+        if w[p] != 0:
+            w_cross += np.float64(w[p]) * cross[p]
+            w_residual += np.float64(w[p]) * residual[p]
+            l1 += abs(np.float64(w[p]))
+    squared = max(power - w_cross - w_residual, 0.0)
+    scale = 1.0 if largest <= penalty else penalty / largest
+    return 0.5 * squared + penalty * l1 - scale * (power - w_cross) + 0.5 * scale * scale * squared
+
+
+@compiled
+def largest_of(values: Floating, size: int) -> float:
+    """Return max |values[:size]| as float64."""
+    largest = 0.0
+    for i in range(size):
+        largest = max(largest, np.float64(abs(values[i])))
+    return largest
+
+
+@compiled
+def predict(
+    held: NDArray[np.uint8],
+    means: Floating,
+    scales: Floating,
+    index: Index,
+    w: Floating,
+    size: int,
+    out: Floating,
+) -> None:
+    """out = predictions, less the mean output, of the held-out subsets: held (n, h), out (h,)."""
+    offset = 0.0
+    out[:] = 0
+    for p in range(size):
+        if w[p] != 0:
+            row, value = held[index[p]], w[p] * scales[index[p]]
+            offset += np.float64(value) * means[index[p]]
+            for i in range(out.shape[0]):
+                out[i] += value * row[i]
+    for i in range(out.shape[0]):
+        out[i] -= offset
+
+
+@compiled
+def squared_errors(outputs: Floating, predictions: Floating) -> tuple[float, float]:
+    """Return mean and standard error of the squared errors over the outputs that are not NaN."""
+    total, squares, count = 0.0, 0.0, 0
+    for i in range(outputs.shape[0]):
+        error = np.float64(outputs[i]) - predictions[i]
+        if error == error:  # not NaN
+            total += error * error
+            squares += error**4
+            count += 1
+    mean = total / max(count, 1)
+    return mean, np.sqrt(max(squares / max(count, 1) - mean * mean, 0.0) / max(count, 1))
+
+
+@compiled
+def violated(gradient: Floating, inside: NDArray[np.bool_], gram: Floating, penalty: float) -> bool:
+    """Say whether a column outside the working set violates its KKT condition."""
+    for j in range(gradient.shape[0]):  # noqa: SIM110 (compiled)
+        if not inside[j] and abs(gradient[j]) > penalty and gram[j, j] > 0:
+            return True
+    return False
+
+
+@compiled
+def refresh(
+    gram: Floating, cross: Floating, ridge: float, index: Index, w: Floating, size: int, gradient: Floating
+) -> None:
+    """gradient = cross - (gram + ridge) w over all columns, from scratch, so that rounding does not pile up."""
+    gradient[:] = cross
+    subtract_rows(gram, index, w, size, gradient)
+    for p in range(size):
+        gradient[index[p]] -= ridge * w[p]
+
+
+@compiled
+def solve(
+    gram: Floating,
+    cross: Floating,
+    power: float,
+    ridge: float,
+    penalty: float,
+    threshold: float,
+    target: float,
+    max_sweeps: int,
+    index: Index,
+    inside: NDArray[np.bool_],
+    w: Floating,
+    gradient: Floating,
+    compact: Floating,
+    size: int,
+) -> tuple[Floating, int, float]:
+    """Solve for one penalty from where `w` and `gradient` stand; both are updated in place.
+
+    Columns with |gradient| above `threshold` (the strong rule's) join the working set first, those that violate a KKT
+    condition afterwards. Returns the compact matrix (perhaps a larger one), the size of the working set and the duality gap
+    over all columns.
+    """
+    residual, inner_cross = np.empty_like(cross), np.empty_like(cross)
+    gap, sweeps = np.inf, 0
+    while True:
+        needed = size
+        for j in range(cross.shape[0]):
+            if not inside[j] and abs(gradient[j]) > threshold and gram[j, j] > 0:
+                index[needed], w[needed], inside[j] = j, 0, True
+                needed += 1
+        compact = enlarged(compact, size, needed)
+        fill(compact, gram, ridge, index, size, needed)
+        size = needed
+        for p in range(size):
+            residual[p], inner_cross[p] = gradient[index[p]], cross[index[p]]
+        moved = True
+        while moved and sweeps < max_sweeps:
+            moved = sweep(compact, residual, w, size, penalty)
+            sweeps += 1
+            if duality_gap(power, inner_cross, residual, w, size, penalty, largest_of(residual, size)) <= target:
+                break
+        refresh(gram, cross, ridge, index, w, size, gradient)
+        for p in range(size):
+            residual[p] = gradient[index[p]]
+        gap = duality_gap(power, inner_cross, residual, w, size, penalty, largest_of(gradient, cross.shape[0]))
+        if gap <= target or sweeps >= max_sweeps or not (moved or violated(gradient, inside, gram, penalty)):
+            return compact, size, gap
+        threshold = penalty
+
+
+@compiled
+def walk(
+    gram: Floating,
+    cross: Floating,
+    power: float,
+    ridge: float,
+    penalties: Floating,
+    tolerance: float,
+    max_sweeps: int,
+    start_index: Index,
+    start_values: Floating,
+    held: NDArray[np.uint8],
+    means: Floating,
+    scales: Floating,
+    outputs: Floating,
+    patience: int,
+) -> tuple[Floating, Floating, Floating, int, int, Index, Floating, Floating]:
+    """Walk one query down its path, warm-started, keeping only the column of least held-out error.
+
+    gram (n, n), cross (n,), penalties (L,) descending, start values (s,) and outputs (h,), less the mean output, are
+    of one floating type; held (n, h) is 0/1, means and scales (n,) are the columns'. Without held-out subsets (h = 0) the
+    last column is kept.
+
+    Returns mean squared held-out errors (L,), their standard errors (L,), duality gaps (L,), the number of lambdas
+    walked, which of them was best, and of that one: index (s,), coefficients (s,) and held-out predictions (h,) less
+    the mean output.
+    """
+    n, length, subsets = cross.shape[0], penalties.shape[0], outputs.shape[0]
+    index, inside, w = np.empty(n, np.int64), np.zeros(n, np.bool_), np.zeros_like(cross)
+    errors, spreads, gaps = np.full(length, np.nan), np.full(length, np.nan), np.full(length, np.nan)
+    gradient, prediction, compact = cross.copy(), np.empty(subsets, cross.dtype), np.empty((64, 64), cross.dtype)
+    size = start_index.shape[0]
+    for p in range(size):
+        index[p], w[p], inside[start_index[p]] = start_index[p], start_values[p], True
+    compact = enlarged(compact, 0, size)
+    fill(compact, gram, ridge, index, 0, size)
+    refresh(gram, cross, ridge, index, w, size, gradient)
+    best, reached = 0, 0
+    best_w, best_prediction = w[:size].copy(), prediction.copy()
+    previous = penalties[0]
+    for k in range(length):
+        compact, size, gaps[k] = solve(
+            gram, cross, power, ridge, penalties[k], 2 * penalties[k] - previous, tolerance * 0.5 * power, max_sweeps,
+            index, inside, w, gradient, compact, size,
+        )  # fmt: skip
+        previous, reached = penalties[k], k + 1
+        predict(held, means, scales, index, w, size, prediction)
+        errors[k], spreads[k] = squared_errors(outputs, prediction)
+        if k == 0 or subsets == 0 or errors[k] < errors[best]:
+            best, best_w, best_prediction = k, w[:size].copy(), prediction.copy()
+        elif k - best >= patience:
+            break
+    support = np.flatnonzero(best_w)
+    return errors, spreads, gaps, reached, best, index[support], best_w[support], best_prediction

@@ -1,0 +1,109 @@
+"""All queries' paths for one quadratic problem, by coordinate descent (CPU) or lock-step FISTA (any torch device)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estimators.lasso.collect import Held
+from estimators.lasso.descent import walk
+from estimators.lasso.jit import spread
+from estimators.lasso.settings import Settings
+from estimators.lasso.statistics import Floats, Quadratic
+
+
+@dataclass(frozen=True)
+class Column:
+    """One sparse coefficient vector, in the units of the quadratic problem."""
+
+    index: NDArray[np.int64]
+    """(s,) which coefficients are not zero."""
+    values: NDArray[np.floating[Any]]
+    """(s,)"""
+
+
+NOTHING = Column(np.empty(0, np.int64), np.empty(0))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What the paths of k queries brought; of the coefficients only each query's best column."""
+
+    penalties: Floats
+    """(k, L)"""
+    errors: Floats
+    """(k, L) mean squared held-out error; NaN where a path had stopped."""
+    spreads: Floats
+    """(k, L) their standard errors over the held-out subsets."""
+    gaps: Floats
+    """(k, L) duality gaps relative to the objective at w = 0 (half the variance of the outputs)."""
+    best: NDArray[np.int64]
+    """(k,) which lambda had the least held-out error; the last one walked, without held-out subsets."""
+    columns: list[Column]
+    """The coefficients there."""
+    predictions: NDArray[np.floating[Any]]
+    """(k, h) and what they predict for the held-out subsets, mean output included."""
+
+
+def no_held(problem: Quadratic, settings: Settings) -> Held:
+    """Return held-out subsets that are none."""
+    return Held(np.empty((len(problem.gram), 0), np.uint8), np.empty((len(problem.queries), 0), settings.dtype))
+
+
+def solve_paths(
+    problem: Quadratic,
+    penalties: Floats,
+    settings: Settings,
+    held: Held | None = None,
+    starts: Sequence[Column] | None = None,
+    patience: int | None = None,
+) -> Paths:
+    """Solve all queries of a problem along their penalties (k, L), descending.
+
+    `held` has these k queries only; `starts` are warm starts; a path stops after `patience` lambdas without a
+    lower held-out error.
+    """
+    held = held or no_held(problem, settings)
+    starts = starts or [NOTHING] * len(problem.queries)
+    if settings.device == "cpu":
+        return _descend(problem, penalties, settings, held, starts, patience)
+    from estimators.lasso.torch_path import lockstep
+
+    return lockstep(problem, penalties, settings, held, starts, patience)
+
+
+def _descend(
+    problem: Quadratic,
+    penalties: Floats,
+    settings: Settings,
+    held: Held,
+    starts: Sequence[Column],
+    patience: int | None,
+) -> Paths:
+    dtype = settings.dtype
+    cross, steps = problem.cross.astype(dtype), penalties.astype(dtype)
+    means, scales = problem.mask_means.astype(dtype), problem.scales.astype(dtype)
+    targets = (held.outputs - problem.output_means[:, None]).astype(dtype)
+
+    def one(k: int) -> tuple[Floats, Floats, Floats, int, int, NDArray[np.int64], Floats, Floats]:
+        start = starts[k]
+        return walk(
+            problem.gram, cross[k], problem.power[k], settings.ridge, steps[k], settings.tolerance, settings.max_sweeps,
+            start.index, start.values.astype(dtype), held.masks, means, scales, targets[k], patience or penalties.shape[1],
+        )  # fmt: skip
+
+    found = spread(one, range(len(problem.queries)), settings.threads)
+    halves = np.where(problem.power > 0, 0.5 * problem.power, 1.0)
+    return Paths(
+        penalties,
+        np.stack([f[0] for f in found]),
+        np.stack([f[1] for f in found]),
+        np.stack([f[2] for f in found]) / halves[:, None],
+        np.array([f[4] for f in found]),
+        [Column(f[5], f[6]) for f in found],
+        np.stack([f[7] for f in found]) + problem.output_means[:, None].astype(dtype),
+    )

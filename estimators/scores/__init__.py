@@ -1,0 +1,27 @@
+"""Score attributions against runs they were not fitted on: pure functions on arrays."""
+
+from estimators.scores.arrays import judge_array
+from estimators.scores.ceiling import Agreement, Ceiling, SeedCheck, noise_ceiling, seed_check
+from estimators.scores.detection import auc
+from estimators.scores.lds import lds
+from estimators.scores.loo import loo_correlation
+from estimators.scores.overlap import count_overlap, refuse_overlap
+from estimators.scores.result import Estimate, Score
+from estimators.scores.spearman import spearman
+
+__all__ = [
+    "Agreement",
+    "Ceiling",
+    "Estimate",
+    "Score",
+    "SeedCheck",
+    "auc",
+    "count_overlap",
+    "judge_array",
+    "lds",
+    "loo_correlation",
+    "noise_ceiling",
+    "refuse_overlap",
+    "seed_check",
+    "spearman",
+]

@@ -1,0 +1,40 @@
+"""How well a score per example finds the flagged ones (mislabelled, poisoned)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
+
+from estimators.scores.result import Estimate
+from workers.errors import DataError
+
+
+def auc(scores: NDArray[np.floating], flagged: NDArray[np.bool_], *, level: float = 0.95) -> Estimate:
+    """Return the area under the ROC curve of `scores` (n,) for `flagged` (n,) bool, with DeLong's interval.
+
+    The area is the probability that a flagged example scores higher than another one, ties counting half
+    (Mann-Whitney). The interval is normal with the variance of DeLong, DeLong & Clarke-Pearson (1988, eq. 5), cut to
+    [0, 1]; it is NaN with a single example on one side. Raises DataError for other shapes or types, non-finite
+    scores, or an empty side.
+    """
+    scores, flagged = np.asarray(scores), np.asarray(flagged)
+    if scores.ndim != 1 or flagged.shape != scores.shape or flagged.dtype != np.bool_:
+        raise DataError(
+            f"expected scores (n,) and flagged (n,) bool, found {scores.shape} and {flagged.shape} {flagged.dtype}"
+        )
+    if not np.isfinite(scores).all():
+        raise DataError(f"{int((~np.isfinite(scores)).sum())} of the {len(scores)} scores are not finite")
+    found = int(flagged.sum())
+    others = len(scores) - found
+    if not found or not others:
+        raise DataError(f"the area under the curve needs flagged and other examples, found {found} and {others}")
+    ranks = rankdata(scores)
+    # Of each flagged example: the share of the others below it; of each other one: the share of the flagged above it.
+    beats = (ranks[flagged] - rankdata(scores[flagged])) / others
+    beaten = 1 - (ranks[~flagged] - rankdata(scores[~flagged])) / found
+    area = float(beats.mean())
+    if min(found, others) < 2:
+        return Estimate(area, np.nan, np.nan)
+    spread = float(np.sqrt(beats.var(ddof=1) / found + beaten.var(ddof=1) / others)) * float(norm.ppf((1 + level) / 2))
+    return Estimate(area, max(0.0, area - spread), min(1.0, area + spread))

@@ -1,0 +1,85 @@
+"""The linear datamodeling score: does the attribution rank subsets as retraining does?"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from estimators.contract import Runs
+from estimators.scores.arrays import judge_array
+from estimators.scores.bootstrap import Resamples
+from estimators.scores.ceiling import noise_ceiling, seeds_per_subset
+from estimators.scores.overlap import refuse_overlap
+from estimators.scores.result import Score
+from estimators.scores.spearman import resampled_spearman
+from workers.errors import DataError
+
+_BLOCK = 1 << 24
+_ROUND_OFF = 1e-12
+
+
+def lds(
+    tau: ArrayLike,
+    runs: Runs,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    fitted_masks: NDArray[np.bool_] | None = None,
+    planned: int | None = None,
+) -> Score:
+    """Return the linear datamodeling score of `tau` (n, t) on held-out `runs` (Park et al. 2023, TRAK, definition 2.3).
+
+    Per query, Spearman's correlation (average ranks for ties) over subsets between the output, averaged over the
+    subset's seeds, and `masks @ tau`; the score is the mean over queries. The interval is a bootstrap over
+    subsets and queries, with everything ranked anew in each resample. A query whose prediction or output is the same
+    for all subsets has correlation 0, since nothing is ranked; `details` counts both kinds. Subsets count once,
+    whatever their number of seeds; one without any run is left out and, given `planned`, the number of subsets in the
+    design, counted.
+
+    Raises DataError if `tau` is not a finite (n, t) array, if there are fewer than 2 subsets, or if any of them is
+    among `fitted_masks` (k, n), the subsets the attribution was fitted on.
+    """
+    n, t = runs.masks.shape[1], runs.outputs.shape[1]
+    values = judge_array(tau, n, t)
+    if fitted_masks is not None:
+        refuse_overlap(fitted_masks, runs.masks)
+    masks, outputs = runs.means()
+    if len(masks) < 2:
+        raise DataError(f"the LDS needs at least 2 subsets, {runs.design!r} has {len(masks)} with a finished run")
+    predicted = predict(masks, values)
+    drawn = Resamples.draw(len(masks), t, resamples, seed)
+    correlations = resampled_spearman(predicted, outputs, drawn.rows)
+    seeds = seeds_per_subset(runs)
+    details = {
+        "runs": len(runs.outputs),
+        "constant_predictions": int((np.ptp(predicted, axis=0) == 0).sum()),
+        "constant_outputs": int((np.ptp(outputs, axis=0) == 0).sum()),
+        "subsets_with_fewer_seeds": int((seeds < seeds.max()).sum()),
+    }
+    if planned is not None:
+        details["subsets_left_out"] = planned - len(masks)
+    return Score(
+        "lds",
+        *drawn.estimate(correlations, level),
+        ceiling=noise_ceiling(runs, resamples=0).value,
+        per_query=correlations[0],
+        queries=t,
+        subsets=len(masks),
+        seeds=int(seeds.max()),
+        details=details,
+    )
+
+
+def predict(masks: NDArray[np.bool_], tau: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return `masks @ tau` (s, t) in float64, for masks (s, n) and tau (n, t).
+
+    A column that varies by no more than round-off is made exactly constant: its order would be that of rounding errors.
+    """
+    exact = np.asarray(tau, dtype=np.float64)
+    step = max(1, _BLOCK // max(1, masks.shape[1]))
+    parts = [masks[start : start + step].astype(np.float64) @ exact for start in range(0, len(masks), step)]
+    predicted = np.concatenate(parts)
+    flat = np.ptp(predicted, axis=0) <= _ROUND_OFF * np.abs(predicted).max(axis=0)
+    predicted[:, flat] = 0
+    return predicted

@@ -1,0 +1,44 @@
+"""What a score is: a number that never travels without its interval, its ceiling and what it was computed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Estimate(NamedTuple):
+    """A value with the ends of its confidence interval; the ends are NaN where no interval can be given."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well an attribution agrees with runs it has never seen."""
+
+    metric: str
+    """`lds` or `loo`."""
+    value: float
+    """Mean of `per_query`."""
+    low: float
+    """Lower end of the confidence interval."""
+    high: float
+    """Upper end of the confidence interval."""
+    ceiling: float
+    """What a perfect predictor of the expected output would reach on these runs; NaN where unknown."""
+    per_query: NDArray[np.float64]
+    """(t,) the score of every query."""
+    queries: int
+    """t."""
+    subsets: int
+    """Number of points each query's correlation runs over: held-out subsets (lds) or left-out examples (loo)."""
+    seeds: int
+    """Seeds of the subset that has most; `details` tells when others have fewer. 0 where unknown."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else is worth telling: numbers and strings."""

@@ -1,0 +1,62 @@
+"""Sums over the ledger: what the runs cost, how fast they come, whether they are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable
+
+from orchestrator.ledger import CommitRecord, PackRecord
+from orchestrator.store import RunStore
+
+WINDOW_SECONDS = 120.0
+
+
+def records(store: RunStore, design: str) -> list[PackRecord]:
+    """Return the ledger record of every pack of a design."""
+    return [store.record(design, pack) for pack in range(store.designs[design].packs)]
+
+
+def train_seconds(store: RunStore, designs: Iterable[str]) -> float:
+    """Return the worker time that the runs of these designs took."""
+    return sum(row.seconds for name in designs for record in records(store, name) for row in record.rows)
+
+
+def wall_seconds(store: RunStore, design: str) -> float:
+    """Return the time from a design's first pack to its last, as a clock on the wall shows it."""
+    commits = _commits(store, design)
+    return max(c.finished for c in commits) - min(c.started for c in commits) if commits else 0.0
+
+
+def recent_rate(store: RunStore) -> float | None:
+    """Return runs a second over the last two minutes; None when nothing was finished in them."""
+    now = time.time()
+    recent = [c for name in store.designs for c in _commits(store, name) if now - c.finished < WINDOW_SECONDS]
+    if not recent:
+        return None
+    return sum(len(c.rows) for c in recent) / max(now - min(c.started for c in recent), 1e-3)
+
+
+def digest(store: RunStore, designs: Iterable[str]) -> str:
+    """Return a hash of which runs of these designs are finished, with what outputs: it changes when they do."""
+    made = hashlib.sha256()
+    for name in designs:
+        for record in records(store, name):
+            for row in record.rows:
+                made.update(f"{name}:{row.row}:{row.hash};".encode())
+    return made.hexdigest()[:16]
+
+
+def failure_lines(store: RunStore) -> list[str]:
+    """Return every distinct failure once, with how often it occurred."""
+    counts: dict[str, int] = {}
+    for name in store.designs:
+        for failure in store.failures(name):
+            line = f"{name}: {failure.kind}: {failure.message}"
+            counts[line] = counts.get(line, 0) + 1
+    return [f"{line} ({count} times)" if count > 1 else line for line, count in counts.items()]
+
+
+def _commits(store: RunStore, design: str) -> list[CommitRecord]:
+    # A worker that died alone has no start to tell.
+    return [commit for record in records(store, design) for commit in record.commits if commit.started]

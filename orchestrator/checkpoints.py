@@ -1,0 +1,65 @@
+"""Checkpoints on disk: safetensors files that anyone can read, with epoch, step and learning rate as metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from orchestrator.paths import refusing, write_atomically
+from workers.errors import StoreError
+from workers.runs import Checkpoint
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
+    """Write a checkpoint, atomically and durably; return the hash of its bytes."""
+    metadata = {
+        "epoch": str(checkpoint.epoch),
+        "step": str(checkpoint.step),
+        "learning_rate": repr(checkpoint.learning_rate),
+    }
+    # Cloned, because safetensors refuses tensors that share memory (tied weights).
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.state.items()}
+    content = save(state, metadata)
+    write_atomically(path, content)
+    return _hash(content)
+
+
+def checkpoint_hash(path: Path) -> str | None:
+    """Return the hash of a checkpoint's bytes, or None when there is no such file."""
+    with refusing("read", path):
+        return _hash(path.read_bytes()) if path.exists() else None
+
+
+def read_checkpoint(path: Path, expected_hash: str) -> Checkpoint:
+    """Return a checkpoint. Raises StoreError when the file is missing or is not the one whose hash is expected."""
+    with refusing("read", path):
+        content = path.read_bytes()
+    if _hash(content) != expected_hash:
+        raise StoreError(
+            f"{path} is damaged: run `counterfactory verify`, then `counterfactory run` to retrain its run"
+        )
+    try:
+        length = int.from_bytes(content[:8], "little")
+        metadata = _metadata(content[8 : 8 + length])
+        return Checkpoint(
+            epoch=int(metadata["epoch"]),
+            step=int(metadata["step"]),
+            learning_rate=float(metadata["learning_rate"]),
+            state=load(content),
+        )
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise StoreError(f"{path} is not a checkpoint of counterfactory: {error}") from error
+
+
+def _metadata(header: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors header (JSON; its key is fixed by the format)."""
+    found: dict[str, str] = json.loads(header)["__metadata__"]
+    return found
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,299 @@
+"""The command line: `counterfactory COMMAND`. Thin: it parses, calls a stage, shows what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from orchestrator import config as configuration
+from orchestrator import show
+from orchestrator.interrupts import Interrupts
+from orchestrator.progress import Reporter, duration
+from orchestrator.scheduler import EveryRunFailedError
+from orchestrator.stages import attribute as attributing
+from orchestrator.stages import export as exporting
+from orchestrator.stages import plan as planning
+from orchestrator.stages import report as reporting
+from orchestrator.stages import retrain as retraining
+from orchestrator.stages import score as scoring
+from orchestrator.stages import status as standing
+from orchestrator.stages import verify as verifying
+from orchestrator.starter import STARTER
+from orchestrator.store import Damage, RunStore
+from orchestrator.sweep import Sweep
+from workers.errors import ConfigError, StoreError, UserError
+
+app = typer.Typer(
+    name="counterfactory",
+    help="A factory of counterfactuals: retrain on subsets, keep every outcome, attribute, judge.\n\n"
+    "`counterfactory run digits` does it all on handwritten digits; `counterfactory init my.yaml` writes a configuration to "
+    "start from. Exit codes: 0 well, 1 something failed or disagrees, 2 a mistake in what was asked, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+WIDTH = None if sys.stdout.isatty() else 120
+out = Console(width=WIDTH)
+err = Console(stderr=True)
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of one that ships.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides such as seed=1 or designs.fit.subsets=500."),
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder.")]
+Out = Annotated[Path | None, typer.Option("--out", help="The sweep's folder; by default runs/<name>.")]
+Sample = Annotated[
+    float | None,
+    typer.Option("--sample", min=0, max=1, help="Only this fraction of every design's runs, for a quick look."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train failed runs again.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        err.print(f"[bold red]error:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except EveryRunFailedError as error:
+        err.print(f"[bold red]stopped:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
+        err.print("The tracebacks are kept: `counterfactory status DIR`. Mend the cause, then run with --retry-failed.")
+        sys.exit(1)
+    except OSError as error:
+        err.print(f"[bold red]error:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from here")
+        sys.exit(130)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sample: float | None = None) -> Sweep:
+    loaded = configuration.load(config, overrides or ())
+    if sample is not None:
+        if sample == 0:
+            raise ConfigError("--sample 0: expected a fraction above 0")
+        loaded = loaded.sampled(sample)
+        out_dir = out_dir or Path("runs") / f"{loaded.name}-sample-{sample:g}"
+    return Sweep.of(loaded, out_dir)
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    out_dir: Out = None,
+    sample: Sample = None,
+    retry_failed: RetryFailed = False,
+    as_json: Json = False,
+) -> None:
+    """Do everything: plan, retrain, attribute, score, report; goes on where a former call ended."""
+    sweep = _asked(config, overrides, out_dir, sample)
+    with planning.prepare(sweep) as store:
+        _retrain(sweep, store, retry_failed)
+        _attribute(sweep, store)
+        scores = scoring.score(sweep, store)
+        where = reporting.report(sweep, store)
+    if as_json:
+        _print_json({"folder": str(sweep.paths.root), "report": str(where), "scores": show.records(scores)})
+        return
+    out.print(show.leaderboard(scores))
+    out.print(f"report: {where}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def plan(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    out_dir: Out = None,
+    sample: Sample = None,
+    as_json: Json = False,
+) -> None:
+    """Check a configuration and show what it would train; writes and trains nothing."""
+    sweep = _asked(config, overrides, out_dir, sample)
+    planned = planning.preview(sweep)
+    if as_json:
+        _print_json(
+            {"folder": str(sweep.paths.root), "identity": sweep.config.identity(), "designs": show.rows(planned)}
+        )
+    else:
+        out.print(show.plan_table(sweep, planned))
+
+
+@app.command()
+def retrain(folder: Folder, retry_failed: RetryFailed = False) -> None:
+    """Train every run that the sweep in DIR lacks."""
+    sweep = Sweep.at(folder)
+    with planning.prepare(sweep) as store:
+        _retrain(sweep, store, retry_failed)
+
+
+@app.command()
+def attribute(
+    folder: Folder, again: Annotated[bool, typer.Option("--again", help="Compute all of them anew.")] = False
+) -> None:
+    """Compute the attributions of the sweep in DIR from its finished runs."""
+    sweep = Sweep.at(folder)
+    with RunStore.open(sweep.paths, write=True) as store:
+        _attribute(sweep, store, again)
+
+
+@app.command()
+def score(
+    folder: Folder,
+    attributions: Annotated[
+        Path | None, typer.Option("--attributions", help="Judge this (n, t) .npy array instead; stores nothing.")
+    ] = None,
+    measure: Annotated[str | None, typer.Option(help="With --attributions: the measure it attributes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge attributions by held-out retrainings (LDS) and leave-one-out effects."""
+    sweep = Sweep.at(folder)
+    with RunStore.open(sweep.paths, write=attributions is None) as store:
+        scores = (
+            scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
+        )
+    if as_json:
+        _print_json(show.records(scores))
+    else:
+        out.print(show.leaderboard(scores))
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write report.html for the sweep in DIR."""
+    sweep = Sweep.at(folder)
+    with RunStore.open(sweep.paths, write=True) as store:
+        out.print(str(reporting.report(sweep, store)), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Show how the sweep in DIR stands, also while it is running elsewhere."""
+    sweep = Sweep.at(folder)
+    with RunStore.open(sweep.paths) as store:
+        found = standing.status(sweep, store)
+    if as_json:
+        _print_json(found.plain())
+    else:
+        out.print(show.status_view(found))
+
+
+@app.command()
+def verify(
+    folder: Folder,
+    rerun: Annotated[int, typer.Option("--rerun", min=0, help="Train so many finished runs again and compare.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Check every row against its hash, and some runs by training them again; exit code 1 if anything disagrees."""
+    sweep = Sweep.at(folder)
+    with RunStore.open(sweep.paths) as store:
+        damages = verifying.check_rows(store)
+        reruns = verifying.rerun(sweep, store, rerun) if rerun else []
+        changes = verifying.machine_changes(sweep, store) if rerun else {}
+        counts = retraining.finished(store)
+    if as_json:
+        _print_json({"damages": show.rows(damages), "reruns": show.rows(reruns), "machine_changes": changes})
+    else:
+        out.print(show.verification(counts, damages, reruns, changes))
+    if damages or not all(one.equal for one in reruns):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    folder: Folder, to: Annotated[Path, typer.Option("--to", metavar="FILE", help="A name ending in .parquet or .npz.")]
+) -> None:
+    """Write runs (and, to .npz, attributions) in a format that other programs read."""
+    sweep = Sweep.at(folder)
+    with RunStore.open(sweep.paths) as store:
+        count = exporting.export(sweep, store, to)
+    out.print(f"{to}: {count:,} {'rows' if to.suffix == '.parquet' else 'arrays'}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("sweep.yaml"),
+) -> None:
+    """Write a commented configuration to start from."""
+    if path.exists():
+        raise StoreError(f"{path}: exists already; choose another name")
+    path.write_text(STARTER.format(name=path), encoding="utf-8")
+    out.print(f"{path}: written; run it with `counterfactory run {path}`", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a configuration, for editors."""
+    _print_json(configuration.schema())
+
+
+@app.command()
+def configs() -> None:
+    """List the configurations that ship."""
+    for name, path in configuration.shipped().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
+        out.print(f"[bold]{name}[/]  {show.escape(first)}", highlight=False)
+
+
+def _retrain(sweep: Sweep, store: RunStore, retry_failed: bool) -> None:
+    """Retrain with progress on the terminal; Ctrl-C ends in order, says how to go on, and exits 130."""
+    settings = sweep.config.ray
+    reporter: Reporter | None = None
+
+    def say_damage(damage: Damage) -> None:
+        err.print(f"[yellow]damaged, will be trained again:[/] {show.escape(show.damage_line(damage))}", soft_wrap=True)
+
+    def say_stop() -> None:
+        err.print(f"stopping: waiting up to {settings.patience:g} s for packs in flight (Ctrl-C again gives them up)")
+
+    def start(totals: dict[str, int]) -> None:
+        nonlocal reporter
+        reporter = Reporter(err, {name: total for name, total in totals.items() if total})
+        if reporter.counter.total:
+            err.print(f"[bold]{sweep.config.name}[/]: {reporter.counter.total:,} runs to train", highlight=False)
+            reporter.open()
+
+    def commit(design: str, done: int, failed: int) -> None:
+        if reporter:
+            reporter.add(design, done, failed)
+
+    with Interrupts(settings.patience, say_stop) as signals:
+        watch = retraining.Watch(start, commit, signals.stopping, signals.patient, say_damage)
+        try:
+            tally = retraining.retrain(sweep, store, watch, retry_failed=retry_failed)
+        finally:
+            if reporter:
+                reporter.close()
+    done, failed, pending = (sum(column) for column in zip(*retraining.finished(store).values(), strict=True))
+    if reporter and tally.done + tally.failed:
+        err.print(
+            f"trained {tally.done:,} runs in {duration(reporter.counter.seconds)}"
+            f" ({reporter.counter.summary()}); {done:,} of {done + failed + pending:,} are done"
+        )
+    if failed:
+        err.print(f"[yellow]{failed:,} runs failed[/]; why: counterfactory status {sweep.paths.root}", soft_wrap=True)
+    if signals.stopping():
+        err.print(f"interrupted with {pending:,} runs to go; the same command goes on from here")
+        store.close()
+        raise typer.Exit(130)
+
+
+def _attribute(sweep: Sweep, store: RunStore, again: bool = False) -> None:
+    def say(made: attributing.Attributed) -> None:
+        note = "kept" if made.kept else duration(made.seconds)
+        err.print(f"attributed [bold]{made.estimator}[/] ({note})", highlight=False)
+
+    attributing.attribute(sweep, store, say, again=again)

@@ -1,0 +1,332 @@
+"""The configuration: one YAML file a sweep, validated before anything is done.
+
+`load` reads a file (or a shipped configuration by its name) with the command line's overrides; every mistake is one
+`ConfigError` line that names the file and the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from estimators.contract import Estimator
+from estimators.registry import find, names
+from orchestrator.designs import AnyDesign
+from workers.errors import ConfigError, near
+from workers.runs import Queries
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskSection(Section):
+    """What is trained."""
+
+    name: str = Field(description="a built-in task, module:attribute, or path/to/file.py:attribute")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the task")
+
+
+class QueriesSection(Section):
+    """Whose outputs are measured."""
+
+    source: Literal["task", "train"] = Field("task", description="the task's queries, or its training examples")
+    indices: tuple[int, ...] | None = Field(None, description="which of them; a list, or a range such as '0:100'")
+
+    @field_validator("indices", mode="before")
+    @classmethod
+    def _range(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            first, colon, last = value.partition(":")
+            if colon and first.strip().isdigit() and last.strip().isdigit() and int(first) < int(last):
+                return tuple(range(int(first), int(last)))
+            raise ValueError(f"{value!r} is not a range such as '0:100'")
+        return value
+
+    def selection(self) -> Queries:
+        """Return the queries in the workers' words."""
+        return Queries(self.source, self.indices)
+
+
+class EstimatorSection(BaseModel):
+    """One estimator: its name, the measure it attributes, and its own options."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    estimator: str
+    measure: str | None
+    options: Estimator
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        own = dict(value)
+        kind, measure = own.pop("estimator"), own.pop("measure", None)
+        return {"estimator": kind, "measure": measure, "options": find(kind)(**own)}
+
+    def resolved(self) -> dict[str, Any]:
+        """Return what the resolved configuration says of this estimator."""
+        return {"estimator": self.estimator, "measure": self.measure, **self.options.model_dump(mode="json")}
+
+
+class LdsSection(Section):
+    """The linear datamodeling score."""
+
+    design: str | None = Field(None, description="scoring design; may be left out when there is one")
+    fresh: str | None = Field(
+        None, description="design of kind `again`: its seeds check the noise ceiling; may be left out when there is one"
+    )
+    resamples: int = Field(1000, ge=100, description="bootstrap resamples of the 95% interval")
+
+
+class LooSection(Section):
+    """The correlation with leave-one-out effects."""
+
+    design: str | None = Field(None, description="leave_one_out design; may be left out when there is one")
+    resamples: int = Field(1000, ge=100, description="bootstrap resamples of the 95% interval")
+
+
+class ScoresSection(Section):
+    """How attributions are judged."""
+
+    lds: LdsSection | None = Field(default_factory=LdsSection, description="null leaves it out")
+    loo: LooSection | None = Field(default_factory=LooSection, description="null leaves it out")
+
+
+class RaySection(Section):
+    """Where it runs. Never changes what a run computes, and so is no part of a sweep's identity."""
+
+    address: str = Field("local", description="local: embedded, attaches to nothing; else a cluster's address")
+    workers: int | None = Field(None, ge=1, description="packs at once; null: as many as the resources allow")
+    num_cpus: float = Field(1, gt=0, description="cores a pack asks for")
+    num_gpus: float = Field(0, ge=0, description="GPUs a pack asks for; a fraction shares one")
+    memory: int | None = Field(None, gt=0, description="bytes of memory a pack asks for")
+    device: str = Field("auto", description="auto, cpu or cuda")
+    retries: int = Field(3, ge=0, description="system failures forgiven before a pack is split")
+    in_flight: int = Field(2, ge=1, description="packs submitted for each that can run at once")
+    patience: float = Field(30, ge=0, description="seconds that Ctrl-C waits for packs in flight")
+
+
+class Config(Section):
+    """A sweep."""
+
+    name: str = Field(description="the sweep's name; by default the file's")
+    seed: int = Field(0, ge=0, description="root of all randomness")
+    task: TaskSection
+    queries: QueriesSection = Field(default_factory=QueriesSection)
+    measures: tuple[str, ...] = Field(
+        min_length=1, description="what is recorded; the first one is attributed by default"
+    )
+    designs: dict[str, AnyDesign] = Field(
+        min_length=1, description="which subsets are trained on, by a name of your own"
+    )
+    pack: int = Field(32, ge=1, description="runs a worker trains together: the unit of scheduling and of commit")
+    estimators: dict[str, EstimatorSection] = Field(default_factory=dict, description="by name; options below each")
+    scores: ScoresSection = Field(default_factory=ScoresSection)
+    ray: RaySection = Field(default_factory=RaySection)
+    folder: Path = Field(description="folder against which file names are resolved; by default the file's own")
+
+    @field_validator("estimators", mode="before")
+    @classmethod
+    def _name_estimators(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {label: {"estimator": label, **dict(options or {})} for label, options in value.items()}
+
+    @field_validator("designs", "estimators")
+    @classmethod
+    def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"{name!r} names a folder: use letters, digits, _ and - only")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        for label, section in self.estimators.items():
+            if section.measure is not None and section.measure not in self.measures:
+                raise ValueError(
+                    f"estimators.{label}.measure: {section.measure!r} is not recorded: {near(section.measure, list(self.measures))}"
+                )
+        for name, design in self.designs.items():
+            if design.paired_with is not None and design.paired_with not in self.designs:
+                known = near(design.paired_with, list(self.designs))
+                raise ValueError(f"designs.{name}.paired_with: no design {design.paired_with!r}: {known}")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the configuration with every default written out, as plain data."""
+        plain = self.model_dump(mode="json", exclude={"estimators"})
+        return {**plain, "estimators": {label: section.resolved() for label, section in self.estimators.items()}}
+
+    def identity(self) -> str:
+        """Return the hash of what decides the runs: seed, task, queries, measures, designs, pack.
+
+        Estimators, scores and resources are not in it: they may change over the same runs. Neither is the number of subsets
+        of a random design: more of them may be drawn later, and the earlier ones stay what they are.
+        """
+        plain = self.resolved()
+        for design in plain["designs"].values():
+            design.pop("subsets", None)
+        runs = {key: plain[key] for key in ("seed", "task", "queries", "measures", "designs", "pack")}
+        return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]
+
+    def sampled(self, fraction: float) -> Config:
+        """Return the same sweep with about that fraction of every design's runs."""
+        designs = {name: design.sample(fraction) for name, design in self.designs.items()}
+        return self.model_copy(update={"designs": designs})
+
+
+def shipped() -> dict[str, Path]:
+    """Return the configurations that ship with the package: name -> file."""
+    inside = Path(str(resources.files("orchestrator"))) / "configs"
+    folder = inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def locate(name: str) -> tuple[Path, Path]:
+    """Return the file that `name` means and the folder that its file names are relative to.
+
+    A path is taken as it is; otherwise a shipped configuration of that name, whose files are looked for where the user is.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path, path.resolve().parent
+    if name in shipped():
+        return shipped()[name], Path.cwd()
+    raise ConfigError(
+        f"no configuration file {name!r}, and none that ships has that name: {near(name, list(shipped()))}"
+    )
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration with `key.sub=value` overrides. Raises ConfigError, one line, for any mistake."""
+    path, folder = locate(name)
+    raw = _read(path)
+    raw.setdefault("name", path.stem)
+    raw.setdefault("folder", str(folder))
+    for override in overrides:
+        _override(raw, override)
+    return validate(raw, str(path))
+
+
+def validate(raw: Mapping[str, Any], origin: str) -> Config:
+    """Turn plain data into a Config. Raises ConfigError with one line that names `origin` and the key."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_one_line(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, found {type(raw).__name__}")
+    return raw
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected key.sub=value")
+    *parents, last = key.split(".")
+    place: Any = raw
+    for part in parents:
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            raise ConfigError(f"override {override!r}: {part!r} is not a section")
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _one_line(error: ValidationError) -> str:
+    """Say the first problem in one line, with its key, what was found, and near names for an unknown key."""
+    first = error.errors()[0]
+    kinds = {"function-after", "function-before"}
+    location = [str(part) for part in first["loc"] if str(part) not in kinds]
+    key = ".".join(location)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}: {near(location[-1], _keys_at(location[:-1]))}{more}"
+    if first["type"] == "missing":
+        return f"{key}: is missing{more}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if message.startswith("Input") else message
+    found = "" if first["type"] in {"value_error", "union_tag_invalid"} else f" (found {first['input']!r})"
+    return f"{key + ': ' if key else ''}{message}{found}{more}"
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    """Return the keys that the schema allows at a place of the configuration."""
+    node: Any = schema()
+    definitions = node["$defs"]
+    for part in location:
+        node = _resolve(node, definitions, part)
+        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+    node = _resolve(node, definitions, location[-1] if location else "")
+    if "oneOf" in node:  # a discriminated design: the discriminator's value stands in the location
+        return sorted({key for one in node["oneOf"] for key in _resolve(one, definitions, "").get("properties", {})})
+    return sorted(node.get("properties", {}))
+
+
+def _resolve(node: Any, definitions: Any, tag: str) -> Any:
+    if "discriminator" in node and tag in node["discriminator"]["mapping"]:
+        node = {"$ref": node["discriminator"]["mapping"][tag]}
+    while "$ref" in node:
+        node = definitions[node["$ref"].rsplit("/", 1)[-1]]
+    for one in node.get("anyOf", []):
+        if "$ref" in one:
+            return _resolve(one, definitions, tag)
+    return node
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a configuration file, for editors; every installed estimator's options are in it."""
+    made: dict[str, Any] = Config.model_json_schema()
+    common = {
+        "estimator": {"type": "string", "enum": list(names()), "description": "by default the name above"},
+        "measure": {"type": ["string", "null"], "description": "one of the measures; by default the first"},
+    }
+    sections = {}
+    for name in names():
+        own = find(name).model_json_schema()
+        made["$defs"].update(own.pop("$defs", {}))
+        own["properties"] = {**common, **own.get("properties", {})}
+        sections[name] = {"anyOf": [own, {"type": "null"}]}
+    made["properties"]["estimators"].update(
+        {
+            "properties": sections,
+            "additionalProperties": {"type": "object", "properties": common, "required": ["estimator"]},
+        }
+    )
+    made["$defs"].pop("EstimatorSection", None)
+    for optional in ("name", "folder"):
+        made["required"].remove(optional)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "counterfactory sweep", **made}
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -1,0 +1,50 @@
+"""The subsets of another design once more, with fresh seeds: a second opinion on how much the seed alone matters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from orchestrator.designs.base import Context, Design
+from workers.errors import ConfigError, near
+
+
+class Again(Design):
+    """Every subset of the design `of`, trained with seeds of its own."""
+
+    kind: Literal["again"]
+    of: str = Field(description="name of the design whose subsets are trained again")
+
+    def _other(self, context: Context) -> tuple[Design, Context]:
+        if self.of not in context.designs or self.of == context.name:
+            others = [name for name in context.designs if name != context.name]
+            raise ConfigError(f"designs.{context.name}.of: no other design {self.of!r}: {near(self.of, others)}")
+        return context.designs[self.of], replace(context, name=self.of)
+
+    def check(self, context: Context) -> None:
+        """Refuse an unknown design, a chain of such designs, and subsets moved across the fence."""
+        other, _ = self._other(context)
+        if isinstance(other, Again):
+            raise ConfigError(f"designs.{context.name}.of: {self.of!r} is itself of kind 'again'; name the first one")
+        if other.purpose != self.purpose:
+            raise ConfigError(
+                f"designs.{context.name}.purpose: {self.purpose!r}, but {self.of!r} has the same subsets for {other.purpose!r}"
+            )
+
+    def count(self, context: Context) -> int:
+        """Return the other design's number of subsets."""
+        other, there = self._other(context)
+        return other.count(there)
+
+    def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
+        """Return the other design's mask (n,)."""
+        other, there = self._other(context)
+        return other.mask(index, there)
+
+    def sample(self, fraction: float) -> Again:
+        """Return itself: it follows the other design's sample."""
+        return self

@@ -1,0 +1,118 @@
+"""What every design is: a distribution over subsets with a purpose.
+
+A new design is one file in this folder with a subclass of `Design`, and one line in this package's `__init__`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.keys import generator_of, is_for_scoring, seed_of
+from workers.errors import ConfigError
+
+Self = TypeVar("Self", bound="Design")
+ATTEMPTS = 1000
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a design may know of the sweep it stands in."""
+
+    name: str
+    """The design's name in the configuration."""
+    root: int
+    """Root seed of the sweep."""
+    n: int
+    """Number of training examples."""
+    fenced: bool = False
+    """Whether the sweep has scoring designs: then fitting and scoring masks are kept apart."""
+    groups: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Ways to group the examples, from the task."""
+    designs: Mapping[str, Design] = field(default_factory=dict)
+    """All designs of the sweep."""
+    folder: Path = field(default_factory=Path)
+    """Folder against which a design's file names are resolved."""
+
+
+class Design(BaseModel, ABC):
+    """A distribution over subsets; its fields are what the configuration sets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    purpose: Literal["fit", "score"] = Field(
+        "fit", description="fit: estimators may use these runs; score: held out, attributions are judged by them"
+    )
+    seeds: int = Field(1, ge=1, description="trainings of each subset, with different seeds")
+    paired_with: str | None = Field(
+        None, description="take the seeds of that design's first subset, repeat by repeat, so that noise cancels"
+    )
+
+    @abstractmethod
+    def count(self, context: Context) -> int:
+        """Return the number of subsets."""
+
+    @abstractmethod
+    def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
+        """Return the mask (n,) of subset `index`; depends on nothing but the key (root, name, index)."""
+
+    def check(self, context: Context) -> None:  # noqa: B027 - most designs have nothing to check
+        """Raise ConfigError, naming the key, if the design cannot be drawn on this task."""
+
+    def sample(self: Self, fraction: float) -> Self:
+        """Return this design with about that fraction of its runs."""
+        return self.model_copy(update={"seeds": max(1, round(self.seeds * fraction))})
+
+    def seed(self, subset: int, repeat: int, context: Context) -> int:
+        """Return the seed of one run."""
+        if self.paired_with is not None:
+            return seed_of(context.root, self.paired_with, 0, repeat)
+        return seed_of(context.root, context.name, subset, repeat)
+
+    def checkpoint_epochs(self, epochs: int) -> tuple[int, ...]:
+        """Return after which epochs of `epochs` the parameters are kept."""
+        return ()
+
+
+class RandomDesign(Design):
+    """A design that draws its masks independently; it keeps to its side of the fence between fitting and scoring."""
+
+    subsets: int = Field(ge=1, description="number of subsets drawn")
+
+    def count(self, context: Context) -> int:
+        """Return the number of subsets."""
+        return self.subsets
+
+    def sample(self: Self, fraction: float) -> Self:
+        """Keep the seeds (they make the noise ceiling), take fewer subsets, at least five."""
+        return self.model_copy(update={"subsets": max(5, round(self.subsets * fraction))})  # type: ignore[attr-defined]
+
+    def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
+        """Draw the mask of one subset, again until it stands on the right side."""
+        return fenced(lambda rng: self.draw(rng, context), self.purpose, index, context)
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, context: Context) -> NDArray[np.bool_]:
+        """Draw one mask (n,)."""
+
+
+def fenced(
+    draw: Callable[[np.random.Generator], NDArray[np.bool_]], purpose: str, index: int, context: Context
+) -> NDArray[np.bool_]:
+    """Draw with a new key until the mask is on the side of `purpose`. Raises ConfigError when the side seems empty."""
+    for attempt in range(ATTEMPTS):
+        mask = draw(generator_of(context.root, context.name, index, attempt))
+        if not context.fenced or is_for_scoring(mask) == (purpose == "score"):
+            return mask
+    raise ConfigError(
+        f"designs.{context.name}: found no subset of {context.n} examples kept for purpose {purpose!r} in {ATTEMPTS} draws; "
+        "so few examples have too few subsets to hold some out"
+    )

@@ -1,0 +1,58 @@
+"""Subsets that the user brings: a file of masks, or another design's subsets again with fresh seeds."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from orchestrator.designs.base import Context, Design
+from workers.errors import ConfigError
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, modified: int) -> NDArray[np.bool_]:
+    """Load a mask file once for each time it was written (`modified`)."""
+    masks: NDArray[np.bool_] = np.load(path, allow_pickle=False, mmap_mode="r")
+    return masks
+
+
+class Explicit(Design):
+    """The rows of a .npy file, (subsets, n) bool or 0/1."""
+
+    kind: Literal["explicit"]
+    masks: str = Field(description="path of a .npy file, (subsets, n) bool or 0/1 integers")
+
+    def rows(self, context: Context) -> NDArray[np.bool_]:
+        """Return all masks (subsets, n). Raises ConfigError for an unreadable or ill-shaped file."""
+        path = context.folder / self.masks
+        try:
+            masks = _load(path, path.stat().st_mtime_ns)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"designs.{context.name}.masks: cannot read {path}: {error}") from error
+        if masks.ndim != 2 or masks.shape[1] != context.n or not len(masks):
+            raise ConfigError(
+                f"designs.{context.name}.masks: {path} has shape {masks.shape}, expected (subsets, {context.n})"
+            )
+        return masks
+
+    def check(self, context: Context) -> None:
+        """Refuse values other than 0 and 1, and empty subsets."""
+        masks = self.rows(context)
+        if masks.dtype != bool and not np.isin(masks, (0, 1)).all():
+            raise ConfigError(f"designs.{context.name}.masks: expected bool or 0/1, found other values ({masks.dtype})")
+        empty = np.flatnonzero(~masks.astype(bool).any(axis=1))
+        if len(empty):
+            raise ConfigError(f"designs.{context.name}.masks: row {empty[0]} is an empty subset")
+
+    def count(self, context: Context) -> int:
+        """Return the number of rows."""
+        return len(self.rows(context))
+
+    def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
+        """Return one row (n,)."""
+        return self.rows(context)[index].astype(bool)

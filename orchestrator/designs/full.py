@@ -1,0 +1,40 @@
+"""The full training set: reference models, with checkpoints for the estimators that need them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from orchestrator.designs.base import Context, Design
+from workers.errors import ConfigError
+
+
+class Full(Design):
+    """All examples, once a seed."""
+
+    kind: Literal["full"]
+    checkpoints: tuple[int, ...] | Literal["last", "none"] = Field(
+        "last",
+        description="epochs after which the parameters are kept (the last is always among them), or last, or none",
+    )
+
+    def count(self, context: Context) -> int:
+        """Return 1."""
+        return 1
+
+    def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
+        """Return all ones (n,)."""
+        return np.ones(context.n, dtype=bool)
+
+    def checkpoint_epochs(self, epochs: int) -> tuple[int, ...]:
+        """Return the chosen epochs and the last. Raises ConfigError for one beyond the recipe's."""
+        if self.checkpoints == "none":
+            return ()
+        chosen = () if self.checkpoints == "last" else self.checkpoints
+        beyond = [epoch for epoch in chosen if not 0 <= epoch <= epochs]
+        if beyond:
+            raise ConfigError(f"designs: checkpoints {beyond} are not epochs of the recipe; expected 0 to {epochs}")
+        return tuple(sorted({*chosen, epochs}))

@@ -1,0 +1,99 @@
+"""Leave one example out, or one group."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from orchestrator.designs.base import Context, Design
+from orchestrator.keys import generator_of
+from workers.errors import ConfigError, near
+
+
+class LeaveOneOut(Design):
+    """All examples but one: subset j leaves out the j-th chosen example."""
+
+    kind: Literal["leave_one_out"]
+    examples: Literal["all"] | int | tuple[int, ...] = Field(
+        "all", description="which examples are left out: all, a list of indices, or the size of a random sample"
+    )
+
+    def chosen(self, context: Context) -> NDArray[np.int64]:
+        """Return the indices left out, one a subset."""
+        if self.examples == "all":
+            return np.arange(context.n)
+        if isinstance(self.examples, int):
+            # A prefix of one random order, so that a larger sample later contains the smaller one.
+            return generator_of(context.root, context.name, 0).permutation(context.n)[: self.examples]
+        return np.asarray(self.examples, dtype=np.int64)
+
+    def check(self, context: Context) -> None:
+        """Refuse indices that are no examples, and repeated ones."""
+        if isinstance(self.examples, int) and not 0 < self.examples <= context.n:
+            raise ConfigError(f"designs.{context.name}.examples: cannot sample {self.examples} of {context.n} examples")
+        chosen = self.chosen(context)
+        wrong = [int(i) for i in chosen if not 0 <= i < context.n]
+        if wrong or len(set(chosen.tolist())) != len(chosen):
+            what = f"{wrong[0]} is not an example" if wrong else "an example is named twice"
+            raise ConfigError(
+                f"designs.{context.name}.examples: {what}; expected distinct indices 0 to {context.n - 1}"
+            )
+
+    def count(self, context: Context) -> int:
+        """Return the number of examples left out."""
+        return len(self.chosen(context))
+
+    def sample(self, fraction: float) -> LeaveOneOut:
+        """Leave out fewer examples."""
+        if isinstance(self.examples, tuple):
+            return self.model_copy(update={"examples": self.examples[: max(1, round(len(self.examples) * fraction))]})
+        if isinstance(self.examples, int):
+            return self.model_copy(update={"examples": max(1, round(self.examples * fraction))})
+        raise ConfigError("--sample needs leave_one_out.examples to be a number or a list, not 'all'")
+
+    def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
+        """Return ones (n,) but for one example."""
+        mask = np.ones(context.n, dtype=bool)
+        mask[self.chosen(context)[index]] = False
+        return mask
+
+
+class LeaveGroupOut(Design):
+    """All examples but one group: subset j leaves out the j-th group in ascending order of its id."""
+
+    kind: Literal["leave_group_out"]
+    by: str = Field("label", description="a grouping that the task offers (label, ...), or a .npy file of n group ids")
+
+    def ids(self, context: Context) -> NDArray[np.int64]:
+        """Return the group id of every example (n,). Raises ConfigError when there is no such grouping."""
+        if not self.by.endswith(".npy"):
+            if self.by not in context.groups:
+                known = near(self.by, list(context.groups))
+                raise ConfigError(f"designs.{context.name}.by: the task has no grouping {self.by!r}: {known}")
+            return context.groups[self.by]
+        path = context.folder / self.by
+        try:
+            ids = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"designs.{context.name}.by: cannot read {path}: {error}") from error
+        if ids.shape != (context.n,):
+            raise ConfigError(f"designs.{context.name}.by: {path} has shape {ids.shape}, expected ({context.n},)")
+        return np.asarray(ids)
+
+    def check(self, context: Context) -> None:
+        """Refuse a single group: without it nothing would be left to train on."""
+        if self.count(context) < 2:
+            raise ConfigError(f"designs.{context.name}.by: {self.by!r} has one group; expected two or more")
+
+    def count(self, context: Context) -> int:
+        """Return the number of groups."""
+        return len(np.unique(self.ids(context)))
+
+    def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
+        """Return ones (n,) but for one group."""
+        ids = self.ids(context)
+        kept: NDArray[np.bool_] = ids != np.unique(ids)[index]
+        return kept

@@ -1,0 +1,48 @@
+"""Random subsets: of exactly a fraction alpha of the examples, or each example by its own coin."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from orchestrator.designs.base import Context, RandomDesign
+from workers.errors import ConfigError
+
+
+class Subsets(RandomDesign):
+    """Uniform over the subsets of round(alpha * n) examples (Ilyas et al. 2022, section 2)."""
+
+    kind: Literal["subsets"]
+    alpha: float = Field(0.5, gt=0, lt=1, description="fraction of the examples in every subset")
+
+    def check(self, context: Context) -> None:
+        """Refuse a size of 0 or n."""
+        size = round(self.alpha * context.n)
+        if not 0 < size < context.n:
+            raise ConfigError(
+                f"designs.{context.name}.alpha: {self.alpha} of {context.n} examples is a subset of {size}; "
+                f"expected between 1 and {context.n - 1}"
+            )
+
+    def draw(self, rng: np.random.Generator, context: Context) -> NDArray[np.bool_]:
+        """Draw one mask (n,) with exactly round(alpha * n) ones."""
+        mask = np.zeros(context.n, dtype=bool)
+        mask[rng.choice(context.n, size=round(self.alpha * context.n), replace=False, shuffle=False)] = True
+        return mask
+
+
+class Bernoulli(RandomDesign):
+    """Every example independently with the same probability; an empty subset is drawn again."""
+
+    kind: Literal["bernoulli"]
+    probability: float = Field(0.5, gt=0, lt=1, description="probability of every example")
+
+    def draw(self, rng: np.random.Generator, context: Context) -> NDArray[np.bool_]:
+        """Draw one mask (n,) with at least one example: nothing can be trained on none."""
+        while True:
+            mask = rng.random(context.n) < self.probability
+            if mask.any():
+                return mask

@@ -1,0 +1,45 @@
+"""Ctrl-C while runs are in flight: the first one stops launching and waits a while, the second gives up at once."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupts:
+    """Counts SIGINT and SIGTERM while the context is open, instead of dying of them."""
+
+    def __init__(self, patience: float, on_first: Callable[[], None] = lambda: None):
+        self._patience = patience
+        self._on_first = on_first
+        self._count = 0
+        self._first = 0.0
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        """Take over the two signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Give the signals back."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            self._first = time.monotonic()
+            self._on_first()
+
+    def stopping(self) -> bool:
+        """Say whether a signal has come."""
+        return self._count > 0
+
+    def patient(self) -> bool:
+        """Say whether what is in flight may still be waited for."""
+        return self._count < 2 and time.monotonic() - self._first < self._patience

@@ -1,0 +1,41 @@
+"""Where randomness comes from: keys of (root, design, subset, repeat), never a live stream and never the attempt.
+
+The same configuration therefore gives the same runs, in any order, on any number of workers, after any crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCORE_SHARE = 8
+"""One mask in so many belongs to scoring designs; see `is_for_scoring`."""
+
+
+def _word(text: str) -> int:
+    """Return a 32-bit number that stands for `text` in a key."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+
+
+def seed_of(root: int, design: str, subset: int, repeat: int) -> int:
+    """Return the seed of one run, 0 <= seed < 2**32, the range that every library accepts."""
+    key = np.random.SeedSequence(root, spawn_key=(_word("seed"), _word(design), subset, repeat))
+    return int(key.generate_state(1)[0])
+
+
+def generator_of(root: int, design: str, subset: int, attempt: int = 0) -> np.random.Generator:
+    """Return the generator from which the mask of one subset is drawn."""
+    key = np.random.SeedSequence(root, spawn_key=(_word("mask"), _word(design), subset, attempt))
+    return np.random.Generator(np.random.PCG64(key))
+
+
+def is_for_scoring(mask: NDArray[np.bool_]) -> bool:
+    """Say on which side of the fence between fitting and scoring a mask (n,) stands.
+
+    The side is a property of the subset itself (its hash), not of who drew it: so a subset that a method was fitted on can
+    never be one that it is scored on, however many runs are added to either design later.
+    """
+    digest = hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % SCORE_SHARE == 0

@@ -1,0 +1,80 @@
+"""What a run store holds: the designs, the measures and the sizes, as written in the root attributes of runs.zarr."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from orchestrator.paths import plain
+from workers.errors import StoreError
+
+FORMAT = "counterfactory runs"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DesignLayout:
+    """What the store must know of a design."""
+
+    name: str
+    kind: str
+    """subsets, bernoulli, leave_one_out, ..."""
+    purpose: str
+    """"fit": estimators may use its runs; "score": attributions are judged on them."""
+    runs: PositiveInt
+    """Number of its rows, m."""
+    pack: PositiveInt
+    """Rows a pack, which are the rows a chunk; the last pack may have fewer."""
+
+    @property
+    def packs(self) -> int:
+        """Number of its packs."""
+        return -(-self.runs // self.pack)
+
+    def rows(self, pack: int) -> range:
+        """Return the rows of a pack. Raises ValueError when there is no such pack."""
+        if not 0 <= pack < self.packs:
+            raise ValueError(f"design {self.name!r} has packs 0..{self.packs - 1}, not {pack}")
+        return range(pack * self.pack, min((pack + 1) * self.pack, self.runs))
+
+
+class Manifest(BaseModel):
+    """The root attributes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+    config_hash: str
+    n: PositiveInt
+    t: PositiveInt
+    measures: tuple[str, ...] = Field(min_length=1)
+    designs: tuple[DesignLayout, ...] = Field(min_length=1)
+    attributes: dict[str, Any] = Field(default_factory=dict)
+
+    def check_names(self) -> None:
+        """Raise StoreError when a name cannot be a path or comes twice."""
+        for names in (self.measures, tuple(design.name for design in self.designs)):
+            for name in names:
+                if names.count(plain(name)) > 1:
+                    raise StoreError(f"the name {name!r} is used twice; names of designs and of measures are unique")
+
+
+def parse_manifest(attributes: dict[str, Any], where: str) -> Manifest:
+    """Return the manifest in root attributes. Raises StoreError for a foreign, newer or damaged one."""
+    version = attributes.get("format_version")
+    if attributes.get("format") != FORMAT or not isinstance(version, int):
+        raise StoreError(f"{where} is not a run store of counterfactory: its attributes name no format and version")
+    if version > FORMAT_VERSION:
+        raise StoreError(
+            f"{where} has format version {version}, this counterfactory reads up to version {FORMAT_VERSION}: upgrade it"
+        )
+    try:
+        manifest = Manifest.model_validate(attributes)
+    except ValueError as error:
+        problem = str(error).splitlines()
+        raise StoreError(f"{where} is damaged: {' '.join(problem[1:3]).strip() or problem[0]}") from error
+    manifest.check_names()
+    return manifest

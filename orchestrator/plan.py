@@ -1,0 +1,121 @@
+"""What a sweep will train: every design's rows, computed from keys alone, in any order and as often as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.config import Config
+from orchestrator.designs import Context, Design
+from workers.errors import ConfigError
+from workers.runs import Run
+from workers.task import DifferentiableTask, Task
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of one design."""
+
+    start: int
+    masks: NDArray[np.bool_]
+    """(r, n)"""
+    seeds: NDArray[np.uint32]
+    """(r,)"""
+    subsets: NDArray[np.int64]
+    """(r,) which subset of the design each row trains on."""
+    repeats: NDArray[np.int32]
+    """(r,) which seed of that subset it is."""
+
+
+@dataclass(frozen=True)
+class DesignPlan:
+    """One design on one task. Row = subset * seeds + repeat."""
+
+    design: Design
+    context: Context
+    pack: int
+    checkpoint_epochs: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The design's name in the configuration."""
+        return self.context.name
+
+    @cached_property
+    def runs(self) -> int:
+        """Number of rows, m."""
+        return self.design.count(self.context) * self.design.seeds
+
+    @property
+    def packs(self) -> int:
+        """Number of packs."""
+        return -(-self.runs // self.pack)
+
+    def span(self, pack: int) -> tuple[int, int]:
+        """Return first row and row after the last of a pack."""
+        return pack * self.pack, min((pack + 1) * self.pack, self.runs)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Compute rows `start` to `stop`."""
+        index = np.arange(start, stop)
+        subsets, repeats = index // self.design.seeds, (index % self.design.seeds).astype(np.int32)
+        distinct = {int(s): self.design.mask(int(s), self.context) for s in np.unique(subsets)}
+        masks = np.stack([distinct[int(s)] for s in subsets])
+        seeds = [self.design.seed(int(s), int(r), self.context) for s, r in zip(subsets, repeats, strict=True)]
+        return Rows(start, masks, np.asarray(seeds, dtype=np.uint32), subsets, repeats)
+
+    def blocks(self) -> Iterator[Rows]:
+        """Yield all rows, a pack at a time."""
+        for pack in range(self.packs):
+            yield self.rows(*self.span(pack))
+
+
+def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, DesignPlan]:
+    """Return the plan of every design. Raises ConfigError, naming the key, for one that cannot be drawn on this task."""
+    fenced = any(design.purpose == "score" for design in config.designs.values())
+    groups = task.groups() if callable(getattr(task, "groups", None)) else {}
+    plans = {}
+    for name, design in config.designs.items():
+        context = Context(name, config.seed, task.n, fenced, groups, dict(config.designs), config.folder)
+        design.check(context)
+        epochs: tuple[int, ...] = ()
+        if isinstance(task, DifferentiableTask):
+            epochs = design.checkpoint_epochs(task.recipe.epochs)
+        plans[name] = DesignPlan(design, context, config.pack, epochs)
+    _refuse_overlap(plans)
+    return plans
+
+
+def _refuse_overlap(plans: dict[str, DesignPlan]) -> None:
+    """Refuse explicit masks that stand on both sides of the fence; drawn ones cannot (see keys.is_for_scoring)."""
+    if not any(plan.design.kind == "explicit" for plan in plans.values()):
+        return
+    scored = {
+        mask.tobytes(): plan.name
+        for plan in plans.values()
+        if plan.design.purpose == "score"
+        for block in plan.blocks()
+        for mask in np.packbits(block.masks, axis=1)
+    }
+    for plan in plans.values():
+        if plan.design.purpose == "score":
+            continue
+        for block in plan.blocks():
+            for row, mask in enumerate(np.packbits(block.masks, axis=1), block.start):
+                if mask.tobytes() in scored:
+                    raise ConfigError(
+                        f"designs.{plan.name}: the subset of row {row} is also one of designs.{scored[mask.tobytes()]}, "
+                        "which is kept for scoring; a method must not be scored on subsets it was fitted on"
+                    )
+
+
+def to_runs(rows: Rows, wanted: NDArray[np.bool_], checkpoint_epochs: tuple[int, ...]) -> list[Run]:
+    """Return those of the rows that are `wanted` (r,) as runs for a worker."""
+    return [
+        Run(rows.start + j, np.flatnonzero(rows.masks[j]), int(rows.seeds[j]), checkpoint_epochs)
+        for j in np.flatnonzero(wanted)
+    ]

@@ -1,0 +1,245 @@
+"""Workers on Ray: the only file that knows Ray.
+
+A pack is one plain Ray task. The task object is built once per worker process; the data set that the driver loaded goes to the
+object store once, and the workers read it there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+import ray
+import torch
+
+from orchestrator.config import RaySection, cores
+from workers import datasets
+from workers.errors import ConfigError
+from workers.loading import TaskSpec, build_task
+from workers.packs import train_pack
+from workers.runs import Outcome, OutOfMemory, Queries, Run
+from workers.task import DifferentiableTask, Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pack, or a part of one, on its way to a worker."""
+
+    design: str
+    pack: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that came back with its outcomes."""
+
+    job: Job
+    outcomes: tuple[Outcome, ...]
+    worker: str
+    started: float
+    """Seconds since the epoch."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A job that came back with nothing."""
+
+    job: Job
+    why: Literal["memory", "system", "application"]
+    """memory: the pack was too large; system: its worker died; application: it failed outside any single run."""
+    error: Exception
+
+
+class Pool(Protocol):
+    """What the scheduler needs of the workers; tests bring one that fails by a script."""
+
+    slots: int
+    """Jobs that can run at once."""
+
+    def submit(self, job: Job) -> None:
+        """Send a job on its way."""
+
+    def collect(self, timeout: float) -> list[Done | Lost]:
+        """Return what came back within `timeout` seconds, possibly nothing."""
+
+    def cancel(self) -> None:
+        """Give up everything in flight."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is the same for all jobs of a sweep."""
+
+    spec: TaskSpec
+    measures: tuple[str, ...]
+    queries: Queries
+    device: str
+    threads: int
+
+
+@lru_cache(maxsize=1)
+def _build(key: str, spec: TaskSpec) -> Task | DifferentiableTask:
+    """Build the task once per worker process."""
+    return build_task(spec)
+
+
+_given: set[str] = set()
+
+
+def _train(work: Work, key: str, data: Mapping[str, Any], job: Job) -> tuple[list[Outcome], str, float, float]:
+    """Train one job on this worker (runs inside a Ray worker process)."""
+    import time
+
+    started, clock = time.time(), time.perf_counter()
+    torch.set_num_threads(work.threads)
+    if key not in _given:
+        datasets.provide({name: ray.get(reference) for name, reference in data.items()})
+        _given.add(key)
+    outcomes = train_pack(_build(key, work.spec), job.runs, work.measures, work.queries, work.device)
+    where = f"{socket.gethostname()}/{os.getpid()}"
+    return outcomes, where, started, time.perf_counter() - clock
+
+
+class RayPool:
+    """Workers of a Ray cluster, or of this machine (`address: local`)."""
+
+    def __init__(self, work: Work, settings: RaySection):
+        data = {name: ray.put(arrays) for name, arrays in datasets.loaded().items()}
+        self._work = ray.put(work)
+        self._data = data
+        self._key = f"{os.getpid()}-{id(self)}"
+        self._remote = ray.remote(max_calls=0)(_train).options(
+            num_cpus=settings.num_cpus,
+            num_gpus=settings.num_gpus,
+            memory=settings.memory,
+            max_retries=settings.retries,
+            retry_exceptions=False,
+            name="counterfactory.pack",
+        )
+        self._flying: dict[Any, Job] = {}
+        self.slots = _slots(settings)
+
+    def submit(self, job: Job) -> None:
+        """Send a job on its way."""
+        self._flying[self._remote.remote(self._work, self._key, self._data, job)] = job
+
+    def collect(self, timeout: float) -> list[Done | Lost]:
+        """Return what came back within `timeout` seconds, possibly nothing."""
+        if not self._flying:
+            return []
+        references = list(self._flying)
+        ready, _ = ray.wait(references, num_returns=1, timeout=timeout, fetch_local=True)
+        if ready:  # whatever else is there already comes along
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=True)
+        return [self._land(reference) for reference in ready]
+
+    def _land(self, reference: Any) -> Done | Lost:
+        job = self._flying.pop(reference)
+        try:
+            outcomes, worker, started, seconds = ray.get(reference)
+        except (ray.exceptions.OutOfMemoryError, OutOfMemory) as error:
+            return Lost(job, "memory", error)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            return Lost(job, "memory" if isinstance(cause, MemoryError) else "application", cause)
+        except ray.exceptions.RayError as error:
+            return Lost(job, "system", error)
+        return Done(job, tuple(outcomes), worker, started, seconds)
+
+    def cancel(self) -> None:
+        """Give up everything in flight."""
+        for reference in self._flying:
+            ray.cancel(reference, force=True)
+        self._flying.clear()
+
+
+@contextmanager
+def ray_pool(work: Work, settings: RaySection) -> Iterator[RayPool]:
+    """Start Ray (or join the cluster named), and stop what was started. Raises ConfigError for impossible resources."""
+    if ray.is_initialized():
+        yield RayPool(work, settings)
+        return
+    with tempfile.TemporaryDirectory(prefix="counterfactory-") as empty:
+        _start(settings, empty)
+        try:
+            yield RayPool(work, settings)
+        finally:
+            ray.shutdown()
+
+
+def _start(settings: RaySection, empty: str) -> None:
+    """Start or join, from the folder `empty`, which must outlive the workers: they live in it.
+
+    Ray puts the driver's working directory first on every worker's module path. Our packages have common names, so from a
+    user's folder with a `workers.py` of its own the workers would import that one; from an empty folder they cannot.
+    """
+    local = settings.address == "local"
+    here = os.getcwd()
+    on_terminate = signal.getsignal(signal.SIGTERM)  # ray.init puts its own in place, which would end us at once
+    os.chdir(empty)
+    try:
+        with _quiet():
+            ray.init(
+                address=settings.address,
+                num_cpus=cores() if local else None,
+                include_dashboard=False if local else None,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"ray.address: cannot use {settings.address!r}: {error}") from error
+    finally:
+        os.chdir(here)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Give Ray its environment for the time of its start: it reads these once, and they are not ours to keep changed."""
+    wanted = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    former = {key: os.environ.get(key) for key in wanted}
+    os.environ.update({key: os.environ.get(key, value) for key, value in wanted.items()})
+    try:
+        yield
+    finally:
+        for key, value in former.items():
+            if value is None:
+                del os.environ[key]
+
+
+def _slots(settings: RaySection) -> int:
+    """Return how many packs can run at once. Raises ConfigError when none ever could, naming what is lacking."""
+    asked = {"CPU": settings.num_cpus, "GPU": settings.num_gpus, "memory": float(settings.memory or 0)}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def fits(node: Mapping[str, float]) -> int:
+        return min(int(node.get(kind, 0) // amount) for kind, amount in asked.items() if amount)
+
+    slots = sum(fits(node) for node in nodes)
+    if slots == 0:
+        best = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind, amount in asked.items() if amount}
+        want = ", ".join(f"{kind} {amount:g}" for kind, amount in asked.items() if amount)
+        have = ", ".join(f"{kind} {amount:g}" for kind, amount in best.items())
+        raise ConfigError(f"ray: a pack asks for {want}, but the largest node has {have}; ask for less or add a node")
+    if settings.workers is not None and settings.workers > slots:
+        raise ConfigError(f"ray.workers: {settings.workers} packs at once do not fit, the nodes have room for {slots}")
+    return settings.workers or slots
+
+
+def resolve_device(settings: RaySection) -> str:
+    """Return the device a pack trains on: cuda when it is there and a share of it is asked for."""
+    if settings.device != "auto":
+        return settings.device
+    return "cuda" if settings.num_gpus and torch.cuda.is_available() else "cpu"

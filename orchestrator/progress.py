@@ -1,0 +1,93 @@
+"""What a person sees while runs are trained: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+QUIET_SECONDS = 15.0
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person would say them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+class Counter:
+    """Counts finished runs and knows the rate and the time left."""
+
+    def __init__(self, total: int):
+        self.total = total
+        self.done = self.failed = 0
+        self._started = time.monotonic()
+
+    def add(self, done: int, failed: int) -> None:
+        """Count a committed pack."""
+        self.done += done
+        self.failed += failed
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self._started
+
+    def summary(self) -> str:
+        """Return rate, failures and time left."""
+        finished = self.done + self.failed
+        if not finished:
+            return "starting"
+        rate = finished / self.seconds
+        left = duration((self.total - finished) / rate)
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{rate:.1f} runs/s{failed}, {left} left" if finished < self.total else f"{rate:.1f} runs/s{failed}"
+
+
+class Reporter:
+    """Shows progress per design."""
+
+    def __init__(self, console: Console, totals: Mapping[str, int]):
+        self.counter = Counter(sum(totals.values()))
+        self._console = console
+        self._bars: Progress | None = None
+        self._said = time.monotonic()
+        if console.is_terminal:
+            self._bars = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+            )
+            self._tasks = {name: self._bars.add_task(name, total=total, note="") for name, total in totals.items()}
+            self._all = self._bars.add_task("all", total=self.counter.total, note="starting")
+
+    def add(self, design: str, done: int, failed: int) -> None:
+        """Show a committed pack."""
+        self.counter.add(done, failed)
+        note = self.counter.summary()
+        if self._bars:
+            self._bars.advance(self._tasks[design], done + failed)
+            self._bars.update(self._all, advance=done + failed, note=note)
+        elif time.monotonic() - self._said > QUIET_SECONDS:
+            self._said = time.monotonic()
+            self._console.print(f"{self.counter.done + self.counter.failed:,} of {self.counter.total:,} runs, {note}")
+
+    def open(self) -> None:
+        """Begin to draw."""
+        if self._bars:
+            self._bars.start()
+
+    def close(self) -> None:
+        """Draw no more."""
+        if self._bars:
+            self._bars.stop()

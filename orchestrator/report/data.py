@@ -1,0 +1,107 @@
+"""What a report shows: plain arrays and tables, filled from a sweep folder by whoever asks for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workers.errors import DataError
+from workers.runs import Queries
+
+Family = Literal["retraining", "gradients", "other"]
+"""What an estimator's answers come from: retrained models, gradients (or features) of a few models, or neither."""
+
+SCORE_COLUMNS = (
+    *("estimator", "metric", "value", "low", "high", "ceiling", "measure", "design"),
+    *("queries", "subsets", "seeds", "train_seconds", "attribute_seconds"),
+)
+"""Columns of the tidy score table, one row an (estimator, metric)."""
+
+
+@dataclass(frozen=True)
+class DesignHealth:
+    """How the runs of one design went."""
+
+    name: str
+    kind: str
+    purpose: str
+    """What its runs are for: fitting, scoring, reference models."""
+    runs: int
+    done: int
+    failed: int
+    train_seconds: float
+    """Training time summed over its runs."""
+    wall_seconds: float
+    """Time from its first pack to its last, as a clock on the wall shows it."""
+    rate: float
+    """Finished runs a second of wall time."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything on the page. `n` training examples, `t` queries, `s` held-out subsets.
+
+    Raises DataError where an array's shape does not fit the others.
+    """
+
+    title: str
+    created: str
+    description: str
+    """One line on the task."""
+    measure: str
+    n: int
+    t: int
+    config_yaml: str
+    config_hash: str
+    versions: Mapping[str, str]
+    designs: tuple[DesignHealth, ...]
+    scores: pd.DataFrame
+    """Tidy, with SCORE_COLUMNS. Metrics `lds` and `loo_correlation`; and, for estimator `retraining`, `seed_check`: the
+    correlation of a fresh seed with the mean over those scored on (`value`), and what was predicted (`ceiling`)."""
+    models: Mapping[str, int]
+    """Estimator -> number of trained models it used."""
+    actual: NDArray[np.floating]
+    """(s, t) outputs of the held-out subsets, mean over their seeds."""
+    predicted: Mapping[str, NDArray[np.floating]]
+    """Estimator -> (s, t): masks @ tau, plus the bias where there is one."""
+    per_query_lds: Mapping[str, NDArray[np.floating]]
+    """Estimator -> (t,); NaN where a query has no rank correlation."""
+    per_query_ceiling: NDArray[np.floating]
+    """(t,); NaN where unknown."""
+    attributions: Mapping[str, NDArray[np.float32]]
+    """Estimator -> (n, t)."""
+    stage_seconds: Mapping[str, float]
+    failures: tuple[str, ...]
+    """One line a failure, shortened by the caller to the ones worth reading."""
+    show: Callable[[str, int], NDArray[np.uint8] | str] | None = None
+    """("train" | "task", index) -> image (h, w) or (h, w, 3) uint8, or text; None where the task shows nothing."""
+    label: Callable[[str, int], str] | None = None
+    """("train" | "task", index) -> label."""
+    queries: Queries = field(default_factory=Queries)
+    """Which examples the t queries are."""
+    families: Mapping[str, Family] = field(default_factory=dict)
+    """Estimator -> family; one that is not here is looked up by its registered name."""
+
+    def __post_init__(self) -> None:
+        missing = [column for column in SCORE_COLUMNS if column not in self.scores.columns]
+        if missing:
+            raise DataError(f"report: the score table lacks the columns {', '.join(missing)}")
+        subsets = self.actual.shape[0]
+        self._expect("actual", self.actual, (subsets, self.t))
+        self._expect("per_query_ceiling", self.per_query_ceiling, (self.t,))
+        for name, values in self.predicted.items():
+            self._expect(f"predicted[{name!r}]", values, (subsets, self.t))
+        for name, values in self.per_query_lds.items():
+            self._expect(f"per_query_lds[{name!r}]", values, (self.t,))
+        for name, values in self.attributions.items():
+            self._expect(f"attributions[{name!r}]", values, (self.n, self.t))
+
+    @staticmethod
+    def _expect(name: str, values: NDArray[np.floating], shape: tuple[int, ...]) -> None:
+        if values.shape != shape:
+            raise DataError(f"report: {name} has shape {values.shape}, expected {shape}")

@@ -1,0 +1,147 @@
+"""The page: figures, tables and exhibits put into the template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from orchestrator.report import figures, gallery, leaderboard, text
+from orchestrator.report.data import ReportData
+from orchestrator.report.leaderboard import Entry
+
+MOST_QUERIES = 5
+"""Queries in the gallery; the scatter plots take three."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The row of scatter plots of one estimator."""
+
+    estimator: str
+    plots: tuple[tuple[str, Markup], ...]
+    """(which query, figure)."""
+
+
+def render(data: ReportData) -> str:
+    """Return the report as one HTML page that loads nothing else and runs no script."""
+    board = leaderboard.entries(data)
+    ranked = tuple(entry for entry in board if math.isfinite(entry.lds.value))
+    context = {
+        "data": data,
+        "text": text,
+        "css": Markup(_resource("style.css")),
+        "board": board,
+        "best": ranked[0] if ranked else None,
+        "best_loo": max((e.loo.value for e in board if e.loo and math.isfinite(e.loo.value)), default=None),
+        "several_designs": len({entry.design for entry in board}) > 1,
+        "check": leaderboard.seed_check(data),
+        "scale": _scale(ranked),
+        "charts": _charts(data, _main_design(ranked)),
+        "unplaced": [entry.estimator for entry in _main_design(ranked) if not entry.models],
+        "runs": _totals(data),
+        **_inspection(data, ranked),
+        **_direction(data.measure),
+    }
+    return _template().render(context)
+
+
+def _resource(name: str) -> str:
+    return files("orchestrator.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_resource("template.html.j2"))
+
+
+def _main_design(board: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Return the entries scored on the design that the best one is scored on: figures compare like with like."""
+    return tuple(entry for entry in board if entry.design == board[0].design)
+
+
+def _scale(board: tuple[Entry, ...]) -> Mapping[str, float]:
+    """Return the ends of the leaderboard's inline bars: 0 and every interval and ceiling are inside."""
+    values = [v for e in board for v in (e.lds.value, e.lds.low, e.lds.high, e.lds.ceiling) if math.isfinite(v)]
+    low, high = min([0.0, *values]), max([0.0, *values])
+    margin = 0.03 * ((high - low) or 1.0)
+    return {"low": low - margin, "span": (high - low) + 2 * margin}
+
+
+def _charts(data: ReportData, board: tuple[Entry, ...]) -> Mapping[str, Markup]:
+    """Return the figures that compare estimators; those without anything to show are not there."""
+    if not board:
+        return {}
+    charts = {"lds": figures.lds_intervals(board)}
+    known = [entry for entry in board if np.isfinite(data.per_query_lds.get(entry.estimator, np.empty(0))).any()]
+    if known:
+        charts["per_query"] = figures.per_query(known, data.per_query_lds, data.per_query_ceiling)
+    if counted := [entry for entry in board if entry.models]:
+        charts["models"] = figures.lds_against(counted, lambda e: float(e.models or 0), "models trained", "cost-models")
+    if timed := [entry for entry in board if entry.models and entry.seconds > 0]:
+        charts["seconds"] = figures.lds_against(
+            timed, lambda e: e.seconds, "training and attribution time", "cost-seconds", seconds=True
+        )
+    return charts
+
+
+def _inspection(data: ReportData, board: tuple[Entry, ...]) -> dict[str, Any]:
+    """Return the scatter plots and the gallery: queries from well to badly predicted by the best estimator."""
+    guides = [entry for entry in board if np.isfinite(data.per_query_lds.get(entry.estimator, np.empty(0))).any()]
+    if not guides:
+        return {"guide": None, "predictions": (), "cases": ()}
+    lds = data.per_query_lds[guides[0].estimator]
+    plotted = leaderboard.pair(board, set(data.predicted) & set(data.per_query_lds))
+    shown = leaderboard.pair(board, set(data.attributions))
+    return {
+        "guide": guides[0].estimator,
+        "predictions": tuple(
+            _prediction(data, entry, gallery.spread(lds, 3), row) for row, entry in enumerate(plotted)
+        ),
+        "cases": gallery.cases(data, shown, lds, gallery.spread(lds, MOST_QUERIES)),
+    }
+
+
+def _prediction(data: ReportData, entry: Entry, queries: list[int], row: int) -> Prediction:
+    names = ["best predicted", "median", "worst predicted"] if len(queries) == 3 else [""] * len(queries)
+    plots = []
+    for column, (query, name) in enumerate(zip(queries, names, strict=True)):
+        lds = float(data.per_query_lds[entry.estimator][query])
+        title = f"query {query}{', ' + name if name else ''}: LDS {text.decimal(lds, 2)}"
+        plot = figures.predicted_actual(
+            data.predicted[entry.estimator][:, query],
+            data.actual[:, query],
+            entry,
+            data.measure,
+            lds,
+            f"fit-{row}-{column}",
+        )
+        plots.append((title, plot))
+    return Prediction(entry.estimator, tuple(plots))
+
+
+def _direction(measure: str) -> dict[str, Any]:
+    """Return what the two ends of an attribution are called, and whether the raising end is the good one."""
+    if measure in gallery.HIGHER_IS_BETTER:
+        return {"raising": "most helpful", "lowering": "most harmful", "loss_like": False}
+    if measure in gallery.LOWER_IS_BETTER:
+        return {"raising": "most harmful", "lowering": "most helpful", "loss_like": True}
+    return {"raising": f"raise {measure} most", "lowering": f"lower {measure} most", "loss_like": False}
+
+
+def _totals(data: ReportData) -> Mapping[str, float]:
+    return {
+        "runs": sum(design.runs for design in data.designs),
+        "done": sum(design.done for design in data.designs),
+        "failed": sum(design.failed for design in data.designs),
+        "wall": sum(data.stage_seconds.values()),
+        "longest": max(data.stage_seconds.values(), default=0.0),
+    }

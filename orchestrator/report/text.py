@@ -1,0 +1,69 @@
+"""Numbers as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+
+MINUS = "\u2212"
+NONE = "\u2013"
+
+
+def decimal(value: float, digits: int = 3) -> str:
+    """Return a number with fixed decimals and a true minus sign; a dash for NaN and infinity."""
+    if not math.isfinite(value):
+        return NONE
+    text = f"{abs(value):.{digits}f}"
+    return MINUS + text if value < 0 and float(text) != 0 else text
+
+
+def signed(value: float) -> str:
+    """Return a number with its sign and three significant digits, such as an attribution: +0.0312."""
+    if not math.isfinite(value):
+        return NONE
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{abs(value):.{digits}f}" if digits <= 5 else f"{abs(value):.1e}"
+    return ("+" if value > 0 else MINUS) + text
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as whole percent."""
+    return f"{fraction:.0%}".replace("-", MINUS) if math.isfinite(fraction) else NONE
+
+
+def count(value: int | None) -> str:
+    """Return an integer with its thousands grouped."""
+    return NONE if value is None else f"{value:,}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with its two leading units: 8.2 s, 3 min 05 s, 2 h 40 min."""
+    if not math.isfinite(seconds):
+        return NONE
+    if seconds < 0.095:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else "0 s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def tick(seconds: float) -> str:
+    """Return a round time in one unit, for an axis: 10 ms, 10 s, 1 min, 10 h."""
+    for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= size:
+            return f"{seconds / size:,g} {unit}"
+    return f"{seconds * 1000:g} ms"
+
+
+def rate(value: float) -> str:
+    """Return runs a second, or runs a minute where a second sees less than one."""
+    if not math.isfinite(value):
+        return NONE
+    return f"{value:,.1f} / s" if value >= 1 else f"{value * 60:,.1f} / min"

@@ -1,0 +1,76 @@
+"""Checks that a configuration's parts fit together on its task, before anything is trained."""
+
+from __future__ import annotations
+
+from orchestrator.config import Config
+from orchestrator.plan import DesignPlan
+from orchestrator.sweep import Sweep
+from workers.errors import ConfigError, near
+from workers.task import DifferentiableTask
+
+KINDS = {
+    "subsets": ("subsets", "bernoulli", "explicit"),
+    "leave_one_out": ("leave_one_out",),
+    "full": ("full",),
+    "checkpoints": ("full",),
+}
+"""Which kinds of design meet which need of an estimator."""
+
+
+def check(sweep: Sweep) -> None:
+    """Raise ConfigError, naming the key, for the first estimator or score that this sweep could not serve."""
+    differentiable = isinstance(sweep.task, DifferentiableTask)
+    for label, section in sweep.config.estimators.items():
+        needs = section.options.needs
+        if "gradients" in needs and not differentiable:
+            raise ConfigError(
+                f"estimators.{label}: needs gradients, so a DifferentiableTask; the task {sweep.config.task.name!r} is a black box"
+            )
+        for need in sorted(needs - {"gradients"}):
+            if not _fitting(sweep.plans, KINDS[need], checkpoints=need == "checkpoints"):
+                kinds = " or ".join(KINDS[need])
+                with_checkpoints = " with checkpoints" if need == "checkpoints" else ""
+                raise ConfigError(
+                    f"estimators.{label}: needs a fitting design of kind {kinds}{with_checkpoints}; add one"
+                )
+    scoring_design(sweep.config, "lds")
+    fresh_design(sweep.config)
+
+
+def _fitting(plans: dict[str, DesignPlan], kinds: tuple[str, ...], *, checkpoints: bool) -> bool:
+    return any(
+        plan.design.kind in kinds and plan.design.purpose == "fit" and (plan.checkpoint_epochs or not checkpoints)
+        for plan in plans.values()
+    )
+
+
+def scoring_design(config: Config, metric: str) -> str | None:
+    """Return the design that a metric ("lds" or "loo") is computed on; None when the metric is off or has no runs."""
+    section = config.scores.lds if metric == "lds" else config.scores.loo
+    if section is None:
+        return None
+    if metric == "lds":
+        able = [name for name, design in config.designs.items() if design.purpose == "score" and design.kind != "again"]
+    else:
+        able = [name for name, design in config.designs.items() if design.kind == "leave_one_out"]
+    return _choose(section.design, able, f"scores.{metric}.design")
+
+
+def fresh_design(config: Config) -> str | None:
+    """Return the design whose fresh seeds check the noise ceiling, or None."""
+    lds = config.scores.lds
+    scored = scoring_design(config, "lds")
+    if lds is None or scored is None:
+        return None
+    able = [name for name, design in config.designs.items() if design.kind == "again" and design.of == scored]
+    return _choose(lds.fresh, able, "scores.lds.fresh")
+
+
+def _choose(named: str | None, able: list[str], key: str) -> str | None:
+    if named is not None:
+        if named not in able:
+            raise ConfigError(f"{key}: {named!r} is not a design that can serve here: {near(named, able)}")
+        return named
+    if len(able) > 1:
+        raise ConfigError(f"{key}: several designs can serve ({', '.join(able)}); name one")
+    return able[0] if able else None

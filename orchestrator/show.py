@@ -1,0 +1,160 @@
+"""Tables for the terminal: what a stage returned, as a person reads it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.progress import duration
+from orchestrator.stages.plan import Planned
+from orchestrator.stages.status import Status
+from orchestrator.stages.verify import Rerun
+from orchestrator.store import Damage
+from orchestrator.sweep import Sweep
+
+__all__ = ["damage_line", "escape", "leaderboard", "plan_table", "records", "rows", "status_view", "verification"]
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it: NaN becomes null, arrays become lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a table as JSON records."""
+    return [plain(record) for record in table.to_dict(orient="records")]
+
+
+def rows(items: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return dataclasses as JSON records."""
+    return [plain(asdict(item)) for item in items]
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else duration(value)
+
+
+def leaderboard(scores: pd.DataFrame) -> RenderableType:
+    """Return the scores, best LDS first."""
+    if scores.empty:
+        return "no scores: the sweep has no finished scoring runs"
+    table = Table(title="Leaderboard", title_justify="left", header_style="bold")
+    table.add_column("estimator", no_wrap=True)
+    for name in ("metric", "measure"):
+        table.add_column(name)
+    for name in ("value", "95% interval", "ceiling", "of ceiling", "trained", "attributed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in sorted(records(scores), key=_best_first):
+        value, ceiling = row["value"], row["ceiling"]
+        table.add_row(
+            row["estimator"],
+            row["metric"],
+            row["measure"],
+            _number(value),
+            f"{_number(row['low'])} to {_number(row['high'])}",
+            _number(ceiling),
+            _number(value / ceiling if ceiling else None, 2),
+            _seconds(row["train_seconds"]),
+            _seconds(row["attribute_seconds"]),
+        )
+    return table
+
+
+def _best_first(row: dict[str, Any]) -> tuple[int, float]:
+    metrics = ("lds", "loo_correlation", "seed_check")
+    return metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics), -(row["value"] or 0.0)
+
+
+def plan_table(sweep: Sweep, planned: list[Planned]) -> RenderableType:
+    """Return what would be trained."""
+    table = Table(title=f"{sweep.config.name}: n = {sweep.task.n:,}, t = {sweep.t:,}", title_justify="left")
+    for name in ("design", "kind", "purpose"):
+        table.add_column(name)
+    for name in ("subsets", "seeds", "runs", "packs", "on disk, at most"):
+        table.add_column(name, justify="right")
+    for one in planned:
+        table.add_row(
+            one.design,
+            one.kind,
+            one.purpose,
+            f"{one.subsets:,}",
+            str(one.seeds),
+            f"{one.runs:,}",
+            f"{one.packs:,}",
+            f"{one.bytes / 1e6:,.1f} MB",
+        )
+    total = sum(one.runs for one in planned)
+    return Group(table, f"{total:,} runs in all; estimators: {', '.join(sweep.config.estimators) or 'none'}")
+
+
+def status_view(status: Status) -> RenderableType:
+    """Return how a sweep stands."""
+    table = Table(title=status.folder, title_justify="left")
+    table.add_column("design")
+    for name in ("done", "failed", "pending"):
+        table.add_column(name, justify="right")
+    for name, counts in status.designs.items():
+        table.add_row(name, *(f"{counts[key]:,}" for key in ("done", "failed", "pending")))
+    lines = []
+    if status.running:
+        who = f"process {status.running['pid']} on {status.running['host']}"
+        rate = f"{status.rate:.1f} runs/s" if status.rate else "nothing finished lately"
+        left = f", {duration(status.seconds_left)} left" if status.seconds_left else ""
+        lines.append(f"running: {who}, {rate}{left}")
+    elif status.pending:
+        lines.append("not running; `counterfactory retrain DIR` goes on")
+    lines += [f"failure: {escape(line)}" for line in status.failures[:10]]
+    if len(status.failures) > 10:
+        lines.append(f"... and {len(status.failures) - 10} other failures (--json lists all)")
+    if status.attributions:
+        lines.append(f"attributions: {', '.join(status.attributions)}")
+    return Group(table, *lines)
+
+
+def damage_line(damage: Damage) -> str:
+    """Return one damage in one line."""
+    listed = ", ".join(str(row) for row in list(damage.rows)[:5]) + (", ..." if len(damage.rows) > 5 else "")
+    return f"{damage.design} pack {damage.pack} ({damage.what}; rows {listed}): {damage.path}"
+
+
+def verification(
+    counts: Mapping[str, tuple[int, int, int]],
+    damages: list[Damage],
+    reruns: list[Rerun],
+    changes: Mapping[str, tuple[Any, Any]],
+) -> RenderableType:
+    """Return what `verify` found."""
+    done = sum(count[0] for count in counts.values())
+    lines = [f"[red]damaged:[/] {escape(damage_line(damage))}" for damage in damages]
+    lines.append(
+        f"{len(damages)} places damaged; `counterfactory run` or `retrain` trains them again"
+        if damages
+        else f"[green]all {done:,} finished rows agree with the ledger[/]"
+    )
+    for one in reruns:
+        verdict = "[green]equal, bit by bit[/]" if one.equal else f"[red]differs by up to {one.difference:.3g}[/]"
+        lines.append(f"trained again: {one.design} row {one.row}: {verdict}")
+    if not all(one.equal for one in reruns):
+        for key, (then, now) in changes.items():
+            lines.append(f"made with {key} {then}, here it is {now}: bits may differ for that reason")
+    return Group(*lines)

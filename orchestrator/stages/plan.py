@@ -1,0 +1,159 @@
+"""Stage one: check everything, lay out the store, write down what will be trained."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from orchestrator import requirements
+from orchestrator.paths import SweepPaths, write_atomically
+from orchestrator.plan import DesignPlan
+from orchestrator.store import DesignLayout, RunStore
+from orchestrator.sweep import Sweep
+from workers.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One design, as `plan` shows it."""
+
+    design: str
+    kind: str
+    purpose: str
+    subsets: int
+    seeds: int
+    runs: int
+    packs: int
+    bytes: int
+    """Upper bound of what it takes on disk."""
+
+
+def preview(sweep: Sweep) -> list[Planned]:
+    """Check the whole configuration against its task and return what would be trained; writes nothing."""
+    requirements.check(sweep)
+    return [_preview(sweep, plan) for plan in sweep.plans.values()]
+
+
+def _preview(sweep: Sweep, plan: DesignPlan) -> Planned:
+    row = -(-sweep.task.n // 8) + 4 * sweep.t * len(sweep.config.measures) + 24
+    subsets = plan.design.count(plan.context)
+    design = plan.design
+    return Planned(
+        plan.name, design.kind, design.purpose, subsets, design.seeds, plan.runs, plan.packs, row * plan.runs
+    )
+
+
+def prepare(sweep: Sweep) -> RunStore:
+    """Return the sweep's store open for writing, made or continued, with every design's rows written down.
+
+    Raises ConfigError or StoreError, with nothing written, when the configuration cannot be run or the folder is another's.
+    """
+    expected = sum(planned.bytes for planned in preview(sweep))
+    if sweep.paths.config.is_file():
+        store = _continue(sweep)
+    else:
+        _refuse_no_space(sweep.paths, expected)
+        store = RunStore.create(
+            sweep.paths,
+            config_hash=sweep.config.identity(),
+            n=sweep.task.n,
+            t=sweep.t,
+            measures=sweep.config.measures,
+            designs=[_layout(plan) for plan in sweep.plans.values()],
+            attributes=provenance(sweep),
+        )
+    try:
+        write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
+        _write_plans(store, sweep.plans)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def provenance(sweep: Sweep) -> dict[str, Any]:
+    """Return what the store remembers of where its runs come from."""
+    packages = {name: version(name) for name in ("torch", "ray", "numpy", "zarr")}
+    return {
+        "data_hash": sweep.data_hash(),
+        "python": sys.version.split()[0],
+        "torch_cpu": torch.backends.cpu.get_cpu_capability(),
+        **packages,
+    }
+
+
+def _layout(plan: DesignPlan) -> DesignLayout:
+    return DesignLayout(plan.name, plan.design.kind, plan.design.purpose, plan.runs, plan.pack)
+
+
+def _continue(sweep: Sweep) -> RunStore:
+    """Open the store of a former call, refusing one that holds other runs; random designs may have grown."""
+    kept = Sweep.at(sweep.paths.root)
+    if kept.config.identity() != sweep.config.identity():
+        raise StoreError(
+            f"{sweep.paths.root}: was made from another configuration ({_difference(kept, sweep)}); "
+            "choose another --out, or delete the folder"
+        )
+    store = RunStore.open(sweep.paths, write=True)
+    try:
+        was, now = store.attributes.get("data_hash", ""), sweep.data_hash()
+        if was != now:
+            raise StoreError(f"{sweep.paths.root}: the task's data changed since its runs were made ({was} -> {now})")
+        for name, plan in sweep.plans.items():
+            if plan.runs < store.designs[name].runs:
+                raise StoreError(
+                    f"{sweep.paths.root}: designs.{name} has {store.designs[name].runs} runs, the configuration asks for "
+                    f"{plan.runs}; a design can grow but not shrink"
+                )
+            if plan.runs > store.designs[name].runs:
+                store.extend(name, plan.runs)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _difference(kept: Sweep, asked: Sweep) -> str:
+    """Name the first key in which two configurations ask for other runs."""
+    then, now = _flat(kept.config.resolved()), _flat(asked.config.resolved())
+    for key in sorted({*then, *now}):
+        section = key.split(".")[0]
+        counted = section == "designs" and key.endswith(".subsets")
+        if section in {"seed", "task", "queries", "measures", "designs", "pack"} and not counted:
+            was, is_now = then.get(key, "absent"), now.get(key, "absent")
+            if was != is_now:
+                return f"{key} is {is_now!r} here and {was!r} there"
+    return "its configuration file was edited"
+
+
+def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        found.update(_flat(value, f"{prefix}.{key}" if prefix else key))
+    return found
+
+
+def _refuse_no_space(paths: SweepPaths, expected: int) -> None:
+    place = paths.root
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if expected > free:
+        raise StoreError(
+            f"{paths.root}: the runs need up to {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there"
+        )
+
+
+def _write_plans(store: RunStore, plans: dict[str, DesignPlan]) -> None:
+    for name, plan in plans.items():
+        if store.planned(name):
+            continue
+        for block in plan.blocks():
+            store.write_plan(name, block.start, block.masks, block.seeds, block.subsets, block.repeats)

@@ -1,0 +1,58 @@
+"""How a sweep stands: counts, rate, failures, time left; also while another process is running it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator import accounts
+from orchestrator.attributions import list_attributions
+from orchestrator.lease import holder
+from orchestrator.stages.retrain import finished
+from orchestrator.store import RunStore
+from orchestrator.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Status:
+    """A sweep at one moment."""
+
+    folder: str
+    running: dict[str, Any] | None
+    """Who is writing it now (pid, host, started), if anybody."""
+    designs: dict[str, dict[str, int]]
+    done: int
+    failed: int
+    pending: int
+    rate: float | None
+    """Runs a second over the last two minutes of work; None when nothing was finished lately."""
+    seconds_left: float | None
+    failures: tuple[str, ...]
+    """Every distinct failure once, with how often it occurred."""
+    attributions: tuple[str, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain data for --json."""
+        return asdict(self)
+
+
+def status(sweep: Sweep, store: RunStore) -> Status:
+    """Read the ledger and say how the sweep stands; takes no lease and trains nothing."""
+    designs = {
+        name: dict(zip(("done", "failed", "pending"), counts, strict=True)) for name, counts in finished(store).items()
+    }
+    total = {key: sum(design[key] for design in designs.values()) for key in ("done", "failed", "pending")}
+    running = holder(sweep.paths)
+    rate = accounts.recent_rate(store) if running else None
+    return Status(
+        str(sweep.paths.root),
+        running,
+        designs,
+        total["done"],
+        total["failed"],
+        total["pending"],
+        rate,
+        total["pending"] / rate if rate and total["pending"] else None,
+        tuple(accounts.failure_lines(store)),
+        tuple(list_attributions(sweep.paths)),
+    )

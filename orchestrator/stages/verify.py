@@ -1,0 +1,89 @@
+"""Hold the store to its word: every row against its hash; some runs trained again and compared bit by bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.plan import to_runs
+from orchestrator.pool import Job, Pool, Work, ray_pool, resolve_device
+from orchestrator.scheduler import Scheduler
+from orchestrator.stages.plan import provenance
+from orchestrator.store import DONE, Damage, RunStore
+from orchestrator.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """One run trained again."""
+
+    design: str
+    row: int
+    equal: bool
+    """Whether every output is equal bit by bit."""
+    difference: float
+    """Largest absolute difference over queries and measures; NaN when the run failed this time."""
+
+
+def check_rows(store: RunStore) -> list[Damage]:
+    """Return everything that disagrees with the ledger."""
+    return [damage for name in store.designs for damage in store.verify(name)]
+
+
+def machine_changes(sweep: Sweep, store: RunStore) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between where the runs were made and here: bits may then differ, and be right."""
+    here = provenance(sweep)
+    return {key: (store.attributes.get(key), now) for key, now in here.items() if store.attributes.get(key) != now}
+
+
+class _Keeper:
+    """A sink that keeps outcomes in memory instead of writing them."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[tuple[str, int], Any] = {}
+
+    def commit(self, design: str, pack: int, outcomes: Any, *, worker: str, started: float, seconds: float) -> None:
+        for outcome in outcomes:
+            self.outcomes[design, outcome.row] = outcome
+
+
+def rerun(sweep: Sweep, store: RunStore, count: int, seed: int = 0, pool: Pool | None = None) -> list[Rerun]:
+    """Train `count` finished runs again, each within its own pack as it was trained then, and compare."""
+    done = [(name, int(row)) for name in store.designs for row in np.flatnonzero(store.states(name) == DONE)]
+    chosen = np.random.default_rng(seed).permutation(len(done))[:count]
+    wanted = sorted(done[int(i)] for i in chosen)
+    jobs = []
+    for name, pack in sorted({(name, row // sweep.plans[name].pack) for name, row in wanted}):
+        plan = sweep.plans[name]
+        start, stop = plan.span(pack)
+        runs = to_runs(plan.rows(start, stop), np.ones(stop - start, dtype=bool), ())
+        jobs.append(Job(name, pack, tuple(runs)))
+    keeper = _Keeper()
+    if pool is not None:
+        Scheduler(pool, keeper).run(iter(jobs))
+    else:
+        settings = sweep.config.ray
+        work = Work(
+            sweep.spec,
+            sweep.config.measures,
+            sweep.queries,
+            resolve_device(settings),
+            max(1, int(settings.num_cpus)),
+        )
+        with ray_pool(work, settings) as workers:
+            Scheduler(workers, keeper, settings.in_flight).run(iter(jobs))
+    return [_compare(store, name, row, keeper.outcomes[name, row]) for name, row in wanted]
+
+
+def _compare(store: RunStore, design: str, row: int, outcome: Any) -> Rerun:
+    if outcome.failure is not None:
+        return Rerun(design, row, equal=False, difference=float("nan"))
+    equal, difference = True, 0.0
+    for measure in store.measures:
+        kept = store.outputs(design, measure, row, row + 1)[0]
+        now = outcome.outputs[measure]
+        equal &= bool(np.array_equal(kept, now))
+        difference = max(difference, float(np.abs(kept - now).max()))
+    return Rerun(design, row, equal, difference)

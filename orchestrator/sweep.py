@@ -1,0 +1,89 @@
+"""A sweep: a configuration, its task and its folder, checked before anything is done."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from orchestrator.config import Config, validate
+from orchestrator.paths import SweepPaths
+from orchestrator.plan import DesignPlan, make_plan
+from workers import loading
+from workers.errors import StoreError
+from workers.loading import TaskSpec, build_task
+from workers.runs import Queries
+from workers.task import DifferentiableTask, Task
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Everything the stages share."""
+
+    config: Config
+    paths: SweepPaths
+
+    @classmethod
+    def of(cls, config: Config, out: Path | None = None) -> Sweep:
+        """Return the sweep of a configuration, in the folder `out` (by default runs/<name>)."""
+        return cls(config, SweepPaths((out or Path("runs") / config.name).resolve()))
+
+    @classmethod
+    def at(cls, folder: Path) -> Sweep:
+        """Return the sweep that a folder holds. Raises StoreError when it holds none."""
+        paths = SweepPaths(folder.resolve())
+        if not paths.config.is_file():
+            raise StoreError(
+                f"{folder}: is not a sweep (it has no {paths.config.name}); `counterfactory run` makes one"
+            )
+        raw = yaml.safe_load(paths.config.read_text(encoding="utf-8"))
+        raw.pop("hash", None)
+        return cls(validate(raw, str(paths.config)), paths)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """How a worker builds the task."""
+        return TaskSpec(self.config.task.name, self.config.task.arguments, str(self.config.folder))
+
+    @property
+    def queries(self) -> Queries:
+        """Whose outputs are measured."""
+        return self.config.queries.selection()
+
+    @cached_property
+    def task(self) -> Task | DifferentiableTask:
+        """The task, built once; queries and measures are checked against it."""
+        task = build_task(self.spec)
+        loading.check_queries(task, self.queries)
+        loading.check_measures(task, self.config.measures)
+        return task
+
+    @cached_property
+    def plans(self) -> dict[str, DesignPlan]:
+        """What will be trained, by design."""
+        return make_plan(self.config, self.task)
+
+    @property
+    def t(self) -> int:
+        """Number of queries measured."""
+        return len(self.queries.take(self.task.n if self.queries.source == "train" else self.task.t))
+
+    def data_hash(self) -> str:
+        """Return a hash of the task's data, so that runs are never continued on other data; empty for a black box."""
+        task = self.task
+        if not isinstance(task, DifferentiableTask):
+            return ""
+        digest = hashlib.sha256()
+        for tensor in (task.train_inputs, task.train_targets, task.query_inputs, task.query_targets):
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+        return digest.hexdigest()[:16]
+
+    def resolved_yaml(self) -> str:
+        """Return the resolved configuration as the sweep keeps it, its hash first."""
+        plain: dict[str, Any] = {"hash": self.config.identity(), **self.config.resolved()}
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)

@@ -1,0 +1,115 @@
+"""Ranks, correlations and resamples against SciPy on the resample written out."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from estimators.scores.bootstrap import Resamples
+from estimators.scores.spearman import MidRanks, resampled_pairs, resampled_spearman, spearman
+from workers.errors import ConfigError
+
+
+def reference(x, y):
+    """SciPy's correlation of two vectors, 0 when either is constant."""
+    return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else stats.spearmanr(x, y).statistic
+
+
+def tied(rng, s, t):
+    """Columns without ties, with some, with many, and constant."""
+    values = rng.normal(size=(s, t))
+    values[:, 1::4] = values[:, 1::4].round(1)
+    values[:, 2::4] = values[:, 2::4] > 0
+    values[:, 3::4] = 2.5
+    return values
+
+
+def test_equals_scipy_query_by_query():
+    rng = np.random.default_rng(0)
+    x, y = tied(rng, 40, 16), rng.permuted(tied(rng, 40, 16), axis=1)
+    expected = [reference(x[:, q], y[:, q]) for q in range(16)]
+    np.testing.assert_allclose(spearman(x, y), expected, rtol=0, atol=1e-14)
+
+
+def test_every_resample_equals_scipy_on_the_rows_it_takes():
+    rng = np.random.default_rng(1)
+    x, y = tied(rng, 12, 8), rng.permuted(tied(rng, 12, 8), axis=1)
+    drawn = Resamples.draw(12, 8, 30, seed=3)
+    found = resampled_spearman(x, y, drawn.rows)
+    for b, counts in enumerate(drawn.rows):
+        taken = np.repeat(np.arange(12), counts)
+        expected = [reference(x[taken, q], y[taken, q]) for q in range(8)]
+        np.testing.assert_allclose(found[b], expected, rtol=0, atol=1e-14)
+
+
+def test_blocks_of_queries_change_nothing(monkeypatch):
+    rng = np.random.default_rng(2)
+    x, y = tied(rng, 10, 7), tied(rng, 10, 7)
+    counts = Resamples.draw(10, 7, 5, seed=0).rows
+    whole = resampled_spearman(x, y, counts)
+    monkeypatch.setattr(import_module("estimators.scores.spearman"), "BLOCK", 30)
+    np.testing.assert_array_equal(resampled_spearman(x, y, counts), whole)
+
+
+def test_pairs_equal_the_mean_over_all_pairs():
+    rng = np.random.default_rng(3)
+    outputs = np.stack([tied(rng, 15, 8) for _ in range(4)])
+    counts = Resamples.draw(15, 8, 6, seed=0).rows
+    pairs = [(a, b) for a in range(4) for b in range(a)]
+    expected = np.mean([resampled_spearman(outputs[a], outputs[b], counts) for a, b in pairs], axis=0)
+    np.testing.assert_allclose(resampled_pairs(outputs, counts), expected, atol=1e-14)
+
+
+@given(
+    arrays(np.float64, (9, 3), elements=st.integers(-3, 3).map(float)),
+    st.lists(st.integers(0, 4), min_size=9, max_size=9),
+)
+def test_unit_ranks_are_the_average_ranks_centred_and_scaled(values, counts):
+    counts = np.array(counts, dtype=float)
+    taken = np.repeat(np.arange(9), counts.astype(int))
+    if not len(taken):
+        return
+    found = MidRanks(values).unit(counts)
+    for q in range(3):
+        ranks = stats.rankdata(values[taken, q]) - (len(taken) + 1) / 2
+        norm = np.linalg.norm(ranks) or 1.0
+        full = (found[q] / np.sqrt(np.maximum(counts, 1)))[taken]
+        np.testing.assert_allclose(full, ranks / norm, atol=1e-12)
+
+
+def test_the_bootstrap_mean_is_that_of_the_queries_taken():
+    drawn = Resamples.draw(5, 4, 50, seed=1)
+    assert drawn.rows.shape == (51, 5)
+    assert (drawn.rows.sum(1) == 5).all()
+    assert (drawn.queries.sum(1) == 4).all()
+    assert (drawn.rows[0] == 1).all()
+    assert (drawn.queries[0] == 1).all()
+    values = np.random.default_rng(0).normal(size=(51, 4))
+    means = [values[b, np.repeat(np.arange(4), drawn.queries[b])].mean() for b in range(51)]
+    found = drawn.estimate(values, 0.9)
+    around = np.array(means[1:]) - np.mean(means[1:])
+    expected = [means[0], *np.clip(means[0] + np.quantile(around, [0.05, 0.95]), -1, 1)]
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
+def test_the_same_seed_draws_the_same_resamples():
+    one, two, other = (Resamples.draw(6, 3, 4, seed=seed) for seed in (7, 7, 8))
+    np.testing.assert_array_equal(one.rows, two.rows)
+    np.testing.assert_array_equal(one.queries, two.queries)
+    assert (one.rows != other.rows).any()
+
+
+def test_no_resamples_no_interval():
+    value, low, high = Resamples.draw(6, 3, 0, seed=0).estimate(np.ones((1, 3)), 0.95)
+    assert value == 1
+    assert np.isnan([low, high]).all()
+
+
+@pytest.mark.parametrize(("resamples", "level"), [(-1, 0.95), (10, 95), (10, 0)])
+def test_senseless_settings_are_refused(resamples, level):
+    with pytest.raises(ConfigError, match=r"resamples is -1|level is"):
+        Resamples.draw(6, 3, resamples, seed=0).estimate(np.ones((1 + resamples, 3)), level)

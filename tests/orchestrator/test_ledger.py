@@ -1,0 +1,144 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.hashes import row_hash
+from orchestrator.layout import DesignLayout
+from orchestrator.ledger import DONE, FAILED, PENDING, CommitRecord, Ledger, PackRecord, PlanRecord, RowRecord
+from orchestrator.paths import SweepPaths
+from workers.errors import StoreError
+from workers.runs import Failure
+
+LAYOUT = DesignLayout("fit", "subsets", "fit", runs=10, pack=4)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> SweepPaths:
+    return SweepPaths(tmp_path)
+
+
+def done(row: int) -> RowRecord:
+    return RowRecord(row=row, state="done", seconds=0.5, hash="ab" * 16)
+
+
+def failed(row: int) -> RowRecord:
+    failure = Failure("ValueError", "no é", "Traceback ...\nValueError: no é")
+    return RowRecord(row=row, state="failed", seconds=0.25, failure=failure)
+
+
+def pack_record(pack: int, *rows: RowRecord) -> PackRecord:
+    commit = CommitRecord(worker="w", started=100.0, seconds=2.0, rows=tuple(row.row for row in rows))
+    return PackRecord(design="fit", pack=pack, commits=(commit,), rows=rows)
+
+
+def test_rows_without_a_record_are_pending(paths: SweepPaths) -> None:
+    ledger = Ledger(paths, LAYOUT)
+    assert ledger.states().tolist() == [PENDING] * 10
+    assert ledger.states().dtype == np.int8
+    assert ledger.failures() == []
+    assert ledger.record(2).rows == ()
+
+
+def test_what_is_written_is_read_by_this_and_any_other_ledger(paths: SweepPaths) -> None:
+    writer, reader = Ledger(paths, LAYOUT), Ledger(paths, LAYOUT)
+    assert reader.states().tolist() == [PENDING] * 10
+    writer.write(pack_record(2, done(8), failed(9)))
+    writer.write(pack_record(0, failed(1), done(3)))
+    expected = [PENDING, FAILED, PENDING, DONE, 0, 0, 0, 0, DONE, FAILED]
+    for ledger in (writer, reader, Ledger(paths, LAYOUT)):
+        assert ledger.states().tolist() == expected
+        assert [(f.row, f.kind, f.message) for f in ledger.failures()] == [
+            (1, "ValueError", "no é"),
+            (9, "ValueError", "no é"),
+        ]
+        assert ledger.record(0) == pack_record(0, failed(1), done(3))
+        assert ledger.record(0).commits[0].finished == 102.0
+
+
+def test_a_replaced_record_is_noticed_and_unchanged_ones_are_not_read_again(
+    paths: SweepPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = Ledger(paths, LAYOUT), Ledger(paths, LAYOUT)
+    for pack in range(3):
+        writer.write(pack_record(pack, done(4 * pack)))
+    reader.states()
+    read: list[str] = []
+    plain_read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or plain_read(path))  # type: ignore[func-returns-value]
+    writer.write(pack_record(1, failed(4)))
+    assert reader.states().tolist() == [DONE, 0, 0, 0, FAILED, 0, 0, 0, DONE, 0]
+    assert read == ["000001.json"]
+
+
+def test_an_erased_record_is_pending_again(paths: SweepPaths) -> None:
+    ledger = Ledger(paths, LAYOUT)
+    ledger.write(pack_record(1, done(5)))
+    assert ledger.states()[5] == DONE
+    ledger.erase(1)
+    assert ledger.states().tolist() == [PENDING] * 10
+
+
+def test_a_record_is_plain_json(paths: SweepPaths) -> None:
+    Ledger(paths, LAYOUT).write(pack_record(1, done(5), failed(6)))
+    record = json.loads(paths.record("fit", 1).read_text())
+    assert record["format"] == 1
+    assert (record["design"], record["pack"]) == ("fit", 1)
+    assert [row["state"] for row in record["rows"]] == ["done", "failed"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"format": 1, "desi',
+        b"[]",
+        pack_record(1, done(3)).model_dump_json().encode(),
+        pack_record(1, done(8)).model_dump_json().encode(),
+        pack_record(0, done(1)).model_dump_json().encode(),
+        pack_record(1, done(4), done(4)).model_dump_json().encode(),
+        pack_record(1, done(4)).model_dump_json().replace('"done"', '"dome"').encode(),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused_by_name(paths: SweepPaths, content: bytes) -> None:
+    ledger = Ledger(paths, LAYOUT)
+    ledger.write(pack_record(1, done(4)))
+    paths.record("fit", 1).write_bytes(content)
+    for read in (ledger.states, lambda: ledger.record(1)):
+        with pytest.raises(StoreError, match=r"000001\.json is damaged"):
+            read()
+
+
+def test_other_files_in_the_folder_are_left_alone(paths: SweepPaths) -> None:
+    ledger = Ledger(paths, LAYOUT)
+    ledger.write_plan(PlanRecord(runs=10, packs=("a", "b", "c")))
+    (paths.design_ledger("fit") / ".000001.json.partial").write_text("half")
+    assert ledger.states().tolist() == [PENDING] * 10
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"format": 1, "runs": 10, "packs": ["a"]}', '{"format": 1, "runs": 11, "packs": []}']
+)
+def test_a_damaged_plan_record_counts_as_no_plan(paths: SweepPaths, content: str) -> None:
+    ledger = Ledger(paths, LAYOUT)
+    ledger.write_plan(PlanRecord(runs=10, packs=("a", "b", "c")))
+    assert ledger.plan().runs == 10
+    paths.plan_record("fit").write_text(content)
+    assert ledger.plan() == PlanRecord(runs=0, packs=())
+
+
+def test_a_row_hash_depends_on_everything_it_covers() -> None:
+    mask, outputs = np.zeros(13, dtype=bool), [np.zeros(3, np.float32), np.ones(3, np.float32)]
+    flipped = mask.copy()
+    flipped[12] = True
+    variants = [
+        row_hash(mask, 1, outputs, {}),
+        row_hash(flipped, 1, outputs, {}),
+        row_hash(mask, 2**32 - 1, outputs, {}),
+        row_hash(mask, 1, outputs[::-1], {}),
+        row_hash(mask, 1, outputs, {0: "aa", 1: "bb"}),
+        row_hash(mask, 1, outputs, {0: "bb", 1: "aa"}),
+    ]
+    assert len(set(variants)) == len(variants)
+    assert row_hash(mask, 1, outputs, {1: "bb", 0: "aa"}) == variants[4]

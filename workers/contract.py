@@ -1,0 +1,99 @@
+"""Does an object keep the task contract? Asked once, before anything is trained."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workers.errors import CounterfactoryError, TaskError
+from workers.recipe import Recipe
+from workers.task import Classification, DifferentiableTask
+from workers.training import DTYPES, cast
+
+
+def check_contract(task: object, where: str) -> None:
+    """Raise TaskError, naming `where` and what lacks, unless `task` keeps the contract of its level."""
+    if isinstance(task, DifferentiableTask):
+        _check_tensors(task, where)
+        _check_computation(task, where)
+    else:
+        _check_black_box(task, where)
+
+
+def _check_black_box(task: Any, where: str) -> None:
+    for name, meaning in (("n", "training examples"), ("t", "queries")):
+        value: object = getattr(task, name, None)
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value <= 0:
+            raise TaskError(f"{where}: `{name}`, the number of {meaning}, must be an int > 0, found {value!r}")
+    for name, call, arguments in (("train", "train(subset, seed)", 2), ("measure", "measure(model)", 1)):
+        method = getattr(task, name, None)
+        if not callable(method):
+            raise TaskError(f"{where}: {type(task).__name__} has no method {call}, which every task needs")
+        try:
+            inspect.signature(method).bind(*range(arguments))
+        except TypeError as error:
+            raise TaskError(f"{where}: `{name}` must be callable as {call}: {error}") from error
+    named = getattr(task, "measures", None)
+    if named is not None and (isinstance(named, str) or not all(isinstance(name, str) for name in named)):
+        raise TaskError(f"{where}: `measures` must be a sequence of names, found {named!r}")
+
+
+def _check_tensors(task: DifferentiableTask, where: str) -> None:
+    for name, kind in (("recipe", Recipe), *((name, Tensor) for name in _TENSORS)):
+        value = getattr(task, name, None)
+        if not isinstance(value, kind):
+            found = "nothing" if value is None else type(value).__name__
+            raise TaskError(f"{where}: `{name}` must be set to a {kind.__name__} in __init__, found {found}")
+    for split in ("train", "query"):
+        inputs, targets = getattr(task, f"{split}_inputs"), getattr(task, f"{split}_targets")
+        if inputs.ndim == 0 or len(inputs) == 0:
+            raise TaskError(f"{where}: `{split}_inputs` holds no examples")
+        if targets.ndim == 0 or len(targets) != len(inputs):
+            raise TaskError(
+                f"{where}: `{split}_targets` has shape {tuple(targets.shape)}, expected ({len(inputs)}, ...) "
+                f"as `{split}_inputs` has {len(inputs)} examples"
+            )
+        if isinstance(task, Classification) and (targets.dtype != torch.int64 or targets.min() < 0):
+            raise TaskError(f"{where}: `{split}_targets` must be class indices >= 0 as int64, found {targets.dtype}")
+    weights = task.train_weights
+    if weights is not None and (not isinstance(weights, Tensor) or weights.shape != (task.n,)):
+        shape = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise TaskError(f"{where}: `train_weights` must be a tensor of shape ({task.n},), found {shape}")
+
+
+_TENSORS = ("train_inputs", "train_targets", "query_inputs", "query_targets")
+
+
+@torch.no_grad()
+def _check_computation(task: DifferentiableTask, where: str) -> None:
+    """Run a fresh module on two examples: the loss and every measure must give one number an example."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            module = task.module()
+        if not isinstance(module, nn.Module):
+            raise TaskError(f"{where}: module() must return a torch.nn.Module, found {type(module).__name__}")
+        dtype = DTYPES[task.recipe.precision]
+        module.to(dtype).eval()
+        examples = {
+            "loss(outputs, targets)": (task.loss, task.train_inputs[:2], task.train_targets[:2]),
+            **{
+                f"measure {name!r}": (measure, task.query_inputs[:2], task.query_targets[:2])
+                for name, measure in task.measurements().items()
+            },
+        }
+        for call, (function, x, y) in examples.items():
+            values = function(module(cast(x, dtype)), cast(y, dtype))
+            if values.shape != (len(x),):
+                raise TaskError(
+                    f"{where}: {call} must return one number an example, of shape (b,); "
+                    f"for {len(x)} examples it returned {tuple(values.shape)}"
+                )
+    except CounterfactoryError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["(no message)"])[0]
+        raise TaskError(f"{where}: the module fails on its first examples: {type(error).__name__}: {first}") from error

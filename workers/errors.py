@@ -1,0 +1,45 @@
+"""Every exception counterfactory raises on purpose, under one root.
+
+A user's mistake is a `UserError`: the command line prints its one line and exits with code 2, without a traceback.
+"""
+
+
+class CounterfactoryError(Exception):
+    """Root of all exceptions raised on purpose by counterfactory."""
+
+
+class UserError(CounterfactoryError):
+    """Something the user can put right; its message is one line: what is wrong, where, and what would be right."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot be run."""
+
+
+class TaskError(UserError, TypeError):
+    """A task that cannot be loaded or does not keep the task contract."""
+
+
+class DataError(UserError, ValueError):
+    """Data (a file, an array) of the wrong shape, type or content."""
+
+
+class StoreError(UserError, RuntimeError):
+    """A sweep folder that cannot be used as asked."""
+
+
+class LeaseError(StoreError):
+    """A sweep folder that another live process is writing."""
+
+
+class DivergedError(CounterfactoryError, ArithmeticError):
+    """A training whose outputs are not finite; it becomes one failed run."""
+
+
+def near(name: str, known: list[str]) -> str:
+    """Return `known` as a phrase that puts the names nearest to `name` first, for the end of an error message."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    listed = ", ".join(sorted(known)) or "none"
+    return f"did you mean {' or '.join(close)}? (known: {listed})" if close else f"known: {listed}"

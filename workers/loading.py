@@ -1,0 +1,202 @@
+"""From the name of a task to the task itself, checked against the contract before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from workers.contract import check_contract
+from workers.errors import ConfigError, CounterfactoryError, TaskError, near
+from workers.runs import Queries
+from workers.task import DifferentiableTask, Task
+
+BUILT_IN = {
+    "digits": "workers.tasks.digits:Digits",
+    "mnist": "workers.tasks.mnist:Mnist",
+    "cifar10": "workers.tasks.cifar10:Cifar10",
+    "tabular": "workers.tasks.tabular:tabular",
+    "sklearn": "workers.tasks.sklearn:SklearnTask",
+    "characters": "workers.tasks.characters:Characters",
+}
+OUR_PACKAGES = ("workers", "estimators", "orchestrator")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """Which task, with which arguments: all that a worker needs to build it."""
+
+    name: str
+    """A built-in name, `module:attribute`, or `path/to/file.py:attribute`."""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Keyword arguments of the class or function. A built-in task's `path` is taken relative to `folder`."""
+    folder: str = "."
+    """The configuration file's folder, absolute: relative paths start there."""
+
+
+def build_task(spec: TaskSpec) -> Task | DifferentiableTask:
+    """Load, call and check the task.
+
+    Raises ConfigError for an unknown built-in name, TaskError for a file, attribute, argument or task that will not do.
+    """
+    arguments = dict(spec.arguments)
+    if ":" in spec.name:
+        found, where = _load_attribute(spec.name, Path(spec.folder).absolute())
+    elif spec.name in BUILT_IN:
+        found, where = _load_attribute(BUILT_IN[spec.name], Path(spec.folder))[0], f"task {spec.name}"
+        if isinstance(arguments.get("path"), str):
+            arguments["path"] = str(Path(spec.folder).absolute() / Path(arguments["path"]).expanduser())
+    else:
+        raise ConfigError(
+            f"unknown task {spec.name!r}: {near(spec.name, list(BUILT_IN))}; "
+            "your own is path/to/file.py:attribute or module:attribute"
+        )
+    task = _call(found, arguments, where)
+    check_contract(task, where)
+    return task  # type: ignore[no-any-return]
+
+
+def check_queries(task: Task | DifferentiableTask, queries: Queries) -> None:
+    """Raise ConfigError when the task has no such queries."""
+    if queries.source not in ("task", "train"):
+        raise ConfigError(f"queries come from 'task' or 'train', found {queries.source!r}")
+    black_box = not isinstance(task, DifferentiableTask)
+    if queries.source == "train" and black_box and not callable(getattr(task, "measure_train", None)):
+        kind = type(task).__name__
+        raise ConfigError(f"queries of source 'train' need a method measure_train(model), which {kind} lacks")
+    count = task.n if queries.source == "train" else task.t
+    if queries.indices is not None and not queries.indices:
+        raise ConfigError("queries: an empty list of indices leaves nothing to measure")
+    outside = [index for index in queries.indices or () if not 0 <= index < count]
+    if outside:
+        raise ConfigError(f"query index {outside[0]} is out of range: expected 0..{count - 1} ({len(outside)} outside)")
+
+
+def known_measures(task: Task | DifferentiableTask) -> tuple[str, ...] | None:
+    """Return the measures a task offers, or None when a black box does not say (attribute `measures`)."""
+    if isinstance(task, DifferentiableTask):
+        return tuple(task.measurements())
+    named = getattr(task, "measures", None)
+    return None if named is None else tuple(named)
+
+
+def check_measures(task: Task | DifferentiableTask, names: Sequence[str]) -> None:
+    """Raise ConfigError for a measure that the task says it does not have."""
+    known = known_measures(task)
+    for name in names:
+        if known is not None and name not in known:
+            raise ConfigError(f"unknown measure {name!r} of {type(task).__name__}: {near(name, list(known))}")
+
+
+def _load_attribute(name: str, folder: Path) -> tuple[Any, str]:
+    """Return what `module:attribute` or `file.py:attribute` names, and how to call the place in a message."""
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
+        raise ConfigError(f"task {name!r}: expected path/to/file.py:attribute or module:attribute")
+    if source.endswith(".py"):
+        module, where = _load_file((folder / Path(source).expanduser()).resolve()), source
+    else:
+        module, where = _load_module(source, folder), f"module {source}"
+    if not hasattr(module, attribute):
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise TaskError(f"{where} has no {attribute!r}: {near(attribute, public)}")
+    return getattr(module, attribute), f"{where}:{attribute}"
+
+
+def _load_module(name: str, folder: Path) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise TaskError(f"module {name} cannot be imported: {_one_line(error)}") from error
+        beside = folder / f"{name}.py"
+        hint = f"; for the file beside the configuration write {beside.name}:..." if beside.is_file() else ""
+        raise TaskError(f"there is no module {name!r}{hint}") from error
+    except Exception as error:
+        raise TaskError(f"module {name} cannot be imported: {_one_line(error)}") from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Import a file under a private name made of its path and content, once; its folder comes last on sys.path."""
+    if not path.is_file():
+        raise TaskError(f"there is no file {path}")
+    digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()
+    name = f"_counterfactory_task_{digest[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    if module_spec is None or module_spec.loader is None:
+        raise TaskError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise TaskError(f"{path.name}{_line_in(path, error)}: {_shadowed(path, error) or _one_line(error)}") from error
+    return module
+
+
+def _shadowed(path: Path, error: Exception) -> str | None:
+    """Return the message for a file that meant its own `workers` (or the like) and got ours, or None."""
+    if isinstance(error, ImportError):
+        top = (error.name or "").partition(".")[0]
+    elif isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        top = error.obj.__name__.partition(".")[0]
+    else:
+        return None
+    if top not in OUR_PACKAGES or not ((path.parent / f"{top}.py").exists() or (path.parent / top).is_dir()):
+        return None
+    return (
+        f"{_one_line(error)}: `{top}` is counterfactory's own package here, not the one in {path.parent}; "
+        "import that code under another name (rename it, or put it in a package of its own)"
+    )
+
+
+def _call(found: Any, arguments: dict[str, Any], where: str) -> Any:
+    """Call a class or function with the arguments, or pass a ready object through."""
+    if not (inspect.isclass(found) or inspect.isroutine(found)):
+        if arguments:
+            raise TaskError(f"{where} is a ready object and takes no arguments, found {', '.join(arguments)}")
+        return found
+    _check_arguments(found, arguments, where)
+    try:
+        return found(**arguments)
+    except CounterfactoryError:
+        raise  # already one line
+    except Exception as error:
+        file = inspect.getsourcefile(found)
+        line = _line_in(Path(file), error) if file else ""
+        raise TaskError(f"{where} failed{line}: {_one_line(error)}") from error
+
+
+def _check_arguments(found: Callable[..., Any], arguments: dict[str, Any], where: str) -> None:
+    """Raise TaskError when the call's own signature refuses the arguments."""
+    signature = inspect.signature(found)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        named = [name for name, parameter in signature.parameters.items() if parameter.kind != parameter.VAR_KEYWORD]
+        unknown = [name for name in arguments if name not in named]
+        hint = near(unknown[0], named) if unknown else f"it takes {', '.join(named) or 'none'}"
+        raise TaskError(f"{where}: wrong arguments, {error}: {hint}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['(no message)'])[0]}"
+
+
+def _line_in(path: Path, error: BaseException) -> str:
+    """Return ', line N' for the innermost frame of the error that lies in the file."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    return f", line {lines[-1]}" if lines else ""

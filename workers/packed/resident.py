@@ -1,0 +1,234 @@
+"""Train chains of Linear layers on a CPU, one model in cache after the other: the Python side of `kernels`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from workers import training
+from workers.packed import kernels
+from workers.packed.chain import Chain, Dense, find_chain
+from workers.recipe import Recipe
+from workers.runs import Checkpoint, Queries, Run
+from workers.streams import Streams, build_module
+from workers.task import Classification, DifferentiableTask, Regression
+
+Array = NDArray[Any]
+
+_ORDERS = 1 << 20
+"""Examples whose order is drawn before one call of the kernel: bounds the memory that orders take."""
+
+
+def find_loss(task: DifferentiableTask) -> int | None:
+    """Return the kernel's code of the task's loss, or None if the task brings its own."""
+    if isinstance(task, Classification) and type(task).loss is Classification.loss:
+        return kernels.CROSS_ENTROPY
+    if isinstance(task, Regression) and type(task).loss is Regression.loss:
+        return kernels.SQUARED_ERROR
+    return None
+
+
+class Layout:
+    """Where the parameters of a chain lie in the kernels' flat, padded array."""
+
+    def __init__(self, chain: Chain, dtype: np.dtype[Any]):
+        self.chain = chain
+        vector = kernels.lanes(dtype)
+        inputs = _round_up(chain.layers[0].inputs, kernels.ROWS)
+        rows, size = [], 0
+        for layer in chain.layers:
+            outputs = _round_up(layer.outputs, max(vector, kernels.ROWS))
+            bias = size + inputs * outputs
+            code = getattr(kernels, layer.activation.upper())
+            where = bias if layer.bias is not None else -1
+            drop = -1 if layer.dropout is None else layer.dropout
+            rows.append([layer.inputs, layer.outputs, inputs, outputs, size, where, code, drop])
+            size = bias + (outputs if layer.bias is not None else 0)
+            inputs = outputs
+        self.table = np.array(rows, dtype=np.int64)
+        self.size = size
+        self.widest = int(self.table[:, [kernels.IN_PADDED, kernels.OUT_PADDED]].max())
+        self.largest = int((self.table[:, kernels.IN_PADDED] * self.table[:, kernels.OUT_PADDED]).max())
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """Return every parameter by its name, shaped as torch has it, as a view of the flat array."""
+        found = {}
+        for layer, row in zip(self.chain.layers, self.table, strict=True):
+            inputs, outputs, padded_inputs, padded_outputs, weight, bias = (int(value) for value in row[:6])
+            matrix = flat[weight : weight + padded_inputs * padded_outputs].reshape(padded_inputs, padded_outputs)
+            found[layer.weight] = matrix[:inputs, :outputs].T
+            if layer.bias is not None:
+                found[layer.bias] = flat[bias : bias + outputs]
+        return found
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+class Resident:
+    """Trains and measures runs of one task, one after another, in buffers that it allocates once."""
+
+    def __init__(self, task: DifferentiableTask, chain: Chain, loss: int):
+        self.task, self.recipe, self.loss = task, task.recipe, loss
+        self.dtype = np.dtype(task.recipe.precision)
+        self.layout = Layout(chain, self.dtype)
+        self.inputs = self._flat(task.train_inputs)
+        self.targets = _target_array(task.train_targets, loss, self.dtype)
+        weights = task.train_weights
+        self.weights = np.zeros(0, self.dtype) if weights is None else weights.numpy().astype(self.dtype)
+        self.drops = np.array(
+            [(int(layer.p * 2**31), 1 / (1 - layer.p)) for layer in _dropping(chain)], dtype=np.float64
+        ).reshape(-1, 2)
+        self.hyper = _hyper(self.recipe, self.dtype)
+        self.rule = _rule(self.recipe)
+        self.constants = kernels.exp_constants(self.dtype)
+        self._allocate()
+        self._queries: Queries | None = None
+        self._rates: dict[int, tuple[NDArray[np.float64], Array]] = {}
+
+    @classmethod
+    def of(cls, task: DifferentiableTask) -> Resident | None:
+        """Return a trainer for the task, or None if its module is no chain of Linear layers or its loss is its own."""
+        loss = find_loss(task)
+        if loss is None or not task.train_inputs.is_floating_point():
+            return None
+        module, dropouts = build_module(task.module, 0, training.DTYPES[task.recipe.precision])
+        chain = find_chain(module, dropouts)
+        if chain is None or task.train_inputs[0].numel() != chain.layers[0].inputs:
+            return None
+        if task.recipe.crop or task.recipe.flip:
+            return None
+        return cls(task, chain, loss)
+
+    def _flat(self, inputs: torch.Tensor) -> Array:
+        flat: Array = inputs.detach().reshape(len(inputs), -1).numpy()
+        return np.ascontiguousarray(flat, dtype=self.dtype)
+
+    def _allocate(self) -> None:
+        layers, size = len(self.layout.table), self.layout.size
+        batch = max(_round_up(self.recipe.batch_size, kernels.ROWS), kernels.BATCH)
+        self.first, self.second = (np.zeros(size, self.dtype) for _ in range(2))
+        self.flat = np.zeros(size, self.dtype)
+        self.acts = np.zeros((layers + 1, batch * self.layout.widest), self.dtype)
+        self.slopes = np.zeros_like(self.acts)
+        self.deltas = np.zeros((2, batch * self.layout.widest), self.dtype)
+        classes = self.layout.chain.layers[-1].outputs
+        self.transposed = np.zeros(max(self.layout.largest, (classes + 2) * batch), self.dtype)
+        self.g = np.zeros(max(kernels.BLOCK, kernels.ROWS * self.layout.widest), self.dtype)
+        self.y = np.zeros(batch, self.targets.dtype)
+        self.factors = np.zeros(batch, self.dtype)
+
+    def rates(self, size: int) -> tuple[NDArray[np.float64], Array]:
+        """Return the learning rates of a subset of this size, and the kernel's table of them."""
+        if size not in self._rates:
+            plain = self.recipe.learning_rates(size)
+            self._rates[size] = plain, _rate_table(self.recipe, plain, self.dtype)
+        return self._rates[size]
+
+    def train(self, run: Run) -> tuple[Checkpoint, ...]:
+        """Train one run; its final parameters stay in `flat`. Returns the checkpoints asked for."""
+        streams = Streams.of(run.seed)
+        module, dropouts = build_module(self.task.module, streams.initial, training.DTYPES[self.recipe.precision])
+        self._load(module)
+        plain, table = self.rates(len(run.subset))
+        keys = streams.dropout_keys(len(plain), len(dropouts)).astype(np.uint32)
+        per_epoch = self.recipe.steps_per_epoch(len(run.subset))
+        kept: list[Checkpoint] = []
+        done = 0
+        for until in self._stops(run):
+            for epochs in _split(done, until, max(1, _ORDERS // len(run.subset))):
+                self._advance(run, streams, epochs, slice(done * per_epoch, None), keys, table)
+                done += epochs
+            if until in run.checkpoint_epochs:
+                step = done * per_epoch
+                kept.append(Checkpoint(done, step, float(plain[max(step - 1, 0)]), self.state()))
+        return tuple(kept)
+
+    def _stops(self, run: Run) -> list[int]:
+        return sorted({0, self.recipe.epochs} | {e for e in run.checkpoint_epochs if 0 <= e <= self.recipe.epochs})
+
+    def _load(self, module: nn.Module) -> None:
+        parameters = dict(module.named_parameters())
+        for name, view in self.layout.views(self.flat).items():
+            view[:] = parameters[name].detach().numpy()
+        self.first[:] = 0
+        self.second[:] = 0
+
+    def _advance(self, run: Run, streams: Streams, epochs: int, steps: slice, keys: Array, table: Array) -> None:
+        orders = np.empty((epochs, len(run.subset)), dtype=np.int64)
+        for row in orders:
+            row[:] = run.subset[streams.order.permutation(len(run.subset))]
+        kernels.train(
+            self.inputs, self.targets, self.weights, orders, self.recipe.batch_size, self.layout.table, self.drops,
+            keys[steps], self.loss, self.rule, self.hyper, table[steps], self.constants, self.flat, self.first, self.second,
+            self.acts, self.slopes, self.deltas, self.transposed, self.g, self.y, self.factors,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the present parameters by name."""
+        return {name: torch.from_numpy(view.copy()) for name, view in self.layout.views(self.flat).items()}
+
+    def measure(self, names: Sequence[str], queries: Queries) -> dict[str, NDArray[np.float32]]:
+        """Return the present model's measures of the chosen queries, (t,) float32 each."""
+        if queries != self._queries:
+            inputs, targets = self.task.examples(queries)
+            self._examples = self._flat(inputs), training.cast(targets, training.DTYPES[self.recipe.precision])
+            self._queries = queries
+        inputs, targets = self._examples
+        outputs = self.predict(inputs)
+        return {name: self.task.measurement(name)(outputs, targets).float().numpy() for name in names}
+
+    def predict(self, inputs: Array) -> torch.Tensor:
+        """Return the present model's outputs in evaluation mode, (b, outputs), or (b,) if the module squeezes them."""
+        out = np.empty((len(inputs), self.layout.chain.layers[-1].outputs), self.dtype)
+        kernels.predict(inputs, self.layout.table, self.constants, self.flat, self.acts, self.slopes, out)
+        tensor = torch.from_numpy(out)
+        return tensor[:, 0] if self.layout.chain.squeezed else tensor
+
+
+def _dropping(chain: Chain) -> list[Dense]:
+    """Return the layers that are followed by a dropout, in the order of the dropouts."""
+    return sorted((layer for layer in chain.layers if layer.dropout is not None), key=lambda layer: layer.dropout or 0)
+
+
+def _split(start: int, stop: int, most: int) -> list[int]:
+    """Split the way from `start` to `stop` into pieces of at most `most`."""
+    return [min(most, stop - at) for at in range(start, stop, most)]
+
+
+def _target_array(targets: torch.Tensor, loss: int, dtype: np.dtype[Any]) -> Array:
+    return targets.detach().numpy().astype(np.int64 if loss == kernels.CROSS_ENTROPY else dtype).reshape(len(targets))
+
+
+def _rule(recipe: Recipe) -> int:
+    if recipe.optimizer == "sgd":
+        return kernels.NESTEROV if recipe.nesterov else kernels.SGD
+    return kernels.ADAM if recipe.optimizer == "adam" else kernels.ADAMW
+
+
+def _hyper(recipe: Recipe, dtype: np.dtype[Any]) -> Array:
+    """Return the recipe's constants in the order of the kernels' indices."""
+    values = np.zeros(7, dtype)
+    values[kernels.MOMENTUM], values[kernels.DECAY] = recipe.momentum, recipe.weight_decay
+    values[kernels.BETA1], values[kernels.BETA2] = recipe.betas
+    values[kernels.EPSILON], values[kernels.SMOOTHING] = recipe.eps, recipe.label_smoothing
+    return values
+
+
+def _rate_table(recipe: Recipe, plain: NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
+    """Return (steps, 5): rate, rate over Adam's first correction, one over the root of its second, 1 - beta1, 1 - beta2."""
+    step = np.arange(1, len(plain) + 1)
+    beta1, beta2 = recipe.betas
+    table = np.empty((len(plain), 5))
+    table[:, 0] = plain
+    table[:, 1] = plain / (1 - beta1**step)
+    table[:, 2] = 1 / np.sqrt(1 - beta2**step)
+    table[:, 3], table[:, 4] = 1 - beta1, 1 - beta2
+    return table.astype(dtype)

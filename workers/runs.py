@@ -1,0 +1,92 @@
+"""What goes into a worker and what comes out of it: runs, outcomes, checkpoints, failures."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workers.errors import CounterfactoryError
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training to do."""
+
+    row: int
+    """Row of its design in the store."""
+    subset: NDArray[np.int64]
+    """Indices of the training examples it sees, ascending, without repetition."""
+    seed: int
+    """Its own seed, 0 <= seed < 2**32; all of the run's randomness comes from it."""
+    checkpoint_epochs: tuple[int, ...] = ()
+    """Epochs after which the parameters are kept (0 = the initial ones)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The parameters of one model at one moment of its training."""
+
+    epoch: int
+    """Epochs completed."""
+    step: int
+    """Optimizer steps completed."""
+    learning_rate: float
+    """Learning rate of the last step taken (of the first one, for epoch 0)."""
+    state: dict[str, torch.Tensor]
+    """Parameters and buffers by name, on the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run has no outputs."""
+
+    kind: str
+    """Class name of the exception."""
+    message: str
+    """Its first line."""
+    traceback: str
+    """The whole traceback."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Describe `error` as it was raised in the user's training code."""
+        text = "".join(traceback.format_exception(error))
+        return cls(type(error).__name__, (str(error).strip().splitlines() or [""])[0], text)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run brought: outputs, or the reason why there are none."""
+
+    row: int
+    outputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """For every measure asked for, (t,) float32, finite."""
+    checkpoints: tuple[Checkpoint, ...] = ()
+    failure: Failure | None = None
+    seconds: float = 0.0
+    """Time the run took; a packed run's share of its pack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Which examples' outputs are measured."""
+
+    source: str = "task"
+    """"task": the task's own queries; "train": its training examples (memorization)."""
+    indices: tuple[int, ...] | None = None
+    """Positions in the source; None takes all of them."""
+
+    def take(self, count: int) -> NDArray[np.int64]:
+        """Return the positions as an array, of a source that has `count` examples."""
+        if self.indices is None:
+            return np.arange(count, dtype=np.int64)
+        return np.asarray(self.indices, dtype=np.int64)
+
+
+class OutOfMemory(CounterfactoryError, MemoryError):
+    """The device's memory did not hold a pack; the scheduler halves the pack."""

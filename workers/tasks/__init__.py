@@ -1,0 +1,1 @@
+"""The tasks that come with counterfactory; workers/loading.py lists their names."""

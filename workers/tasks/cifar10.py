@@ -1,0 +1,61 @@
+"""CIFAR-10 by a ResNet-9 or a small CNN, with random crops and flips."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from workers import datasets
+from workers.recipe import Recipe
+from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
+from workers.tasks.images import ImageTask, Network, choose
+from workers.tasks.networks import cnn, resnet9
+
+RECIPE = Recipe(
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=5e-4,
+    batch_size=128,
+    epochs=24,
+    schedule="one_cycle",
+    crop=4,
+    flip=True,
+)
+
+
+class Cifar10(ImageTask):
+    """CIFAR-10; `width` is the number of channels of the network's first layer (64 in the literature's ResNet-9).
+
+    `path` is an .npz (arrays or JPEG bytes) or a torchvision root folder (see datasets.cifar10). Where there is a test
+    set, queries are its first t images; otherwise they follow the training examples. `split_seed` permutes
+    first, as a copy may be sorted by class.
+    """
+
+    title = "CIFAR-10"
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2470, 0.2435, 0.2616)
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+    @checked
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        n: PositiveInt = 50_000,
+        t: PositiveInt = 10_000,
+        split_seed: NonNegativeInt | None = 0,
+        model: Literal["resnet9", "cnn"] = "resnet9",
+        width: PositiveInt = 64,
+        flip_labels: Fraction = 0.0,
+        flip_seed: NonNegativeInt = 0,
+        download: bool = False,
+        recipe: RecipeArgument = None,
+    ):
+        if model == "resnet9":
+            network = Network(partial(resnet9, 3, width, 10), f"ResNet-9 of width {width}")
+        else:
+            network = Network(partial(cnn, 3, 32, width, 10), f"CNN of width {width}")
+        train, queries = choose(datasets.cifar10(path, download), n, t, split_seed)
+        super().__init__(train, queries, network, override(RECIPE, recipe), flip_labels, flip_seed)

@@ -1,0 +1,122 @@
+"""Small networks for the built-in tasks.
+
+All of them can run under torch.func's vmap and grad: no in-place operation, no control flow that depends on data, no
+state that a forward pass changes (so group normalization, not batch normalization).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(inputs: int, hidden: Sequence[int], outputs: int, dropout: float = 0.0) -> nn.Sequential:
+    """Return Flatten, (Linear, ReLU, Dropout) a hidden width, and Linear; without hidden widths a linear model."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for width in hidden:
+        layers += [nn.Linear(inputs, width), nn.ReLU()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def cnn(channels: int, size: int, width: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
+    """Return two (3x3 convolution, ReLU, 2x2 max-pooling) of `width` and 2 `width` channels, and a Linear layer.
+
+    Takes (b, channels, size, size).
+    """
+    return nn.Sequential(
+        *(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), *([nn.Dropout(dropout)] if dropout else [])),
+        nn.Linear(2 * width * (size // 4) ** 2, classes),
+    )
+
+
+class Residual(nn.Module):
+    """x + block(x)."""
+
+    def __init__(self, *block: nn.Module):
+        super().__init__()
+        self.block = nn.Sequential(*block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the input's shape."""
+        result: Tensor = x + self.block(x)
+        return result
+
+
+def resnet9(channels: int, width: int, classes: int) -> nn.Sequential:
+    """Return a ResNet-9 of the DAWNBench family: eight convolutions, two residual blocks, one Linear layer.
+
+    Channels are `width`, 2, 4 and 8 times that (64 in the literature). Group normalization (eight channels a group)
+    stands in for batch normalization, so an example's output does not depend on the others in its batch.
+    """
+
+    def convolution(a: int, b: int) -> list[nn.Module]:
+        return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.GroupNorm(max(1, b // 8), b), nn.ReLU()]
+
+    def residual(a: int) -> Residual:
+        return Residual(*convolution(a, a), *convolution(a, a))
+
+    return nn.Sequential(
+        *convolution(channels, width),
+        *(*convolution(width, 2 * width), nn.MaxPool2d(2), residual(2 * width)),
+        *(*convolution(2 * width, 4 * width), nn.MaxPool2d(2)),
+        *(*convolution(4 * width, 8 * width), nn.MaxPool2d(2), residual(8 * width)),
+        *(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
+        nn.Linear(8 * width, classes),
+    )
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention, (b, length, width) -> (b, length, width)."""
+
+    mask: Tensor
+
+    def __init__(self, width: int, heads: int, length: int):
+        super().__init__()
+        self.heads = heads
+        self.mixed = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.register_buffer("mask", torch.ones(length, length, dtype=torch.bool).triu(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Let every position attend to itself and those before it."""
+        batch, length, width = x.shape
+        split = self.mixed(x).reshape(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = (q @ k.transpose(-1, -2)) / math.sqrt(width // self.heads)
+        weights = scores.masked_fill(self.mask[:length, :length], -torch.inf).softmax(-1)
+        result: Tensor = self.out((weights @ v).transpose(1, 2).reshape(batch, length, width))
+        return result
+
+
+class CausalTransformer(nn.Module):
+    """A pre-norm decoder: (b, length) int64 tokens -> (b, length, vocabulary) logits of the next token."""
+
+    positions: Tensor
+
+    def __init__(self, vocabulary: int, length: int, width: int, heads: int, layers: int, dropout: float = 0.0):
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, width)
+        self.position = nn.Embedding(length, width)
+        drop = [nn.Dropout(dropout)] if dropout else []
+        blocks: list[nn.Module] = []
+        for _ in range(layers):
+            blocks.append(Residual(nn.LayerNorm(width), Attention(width, heads, length), *drop))
+            feed = [nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)]
+            blocks.append(Residual(nn.LayerNorm(width), *feed, *drop))
+        self.blocks = nn.Sequential(*blocks, nn.LayerNorm(width))
+        self.head = nn.Linear(width, vocabulary)
+        self.register_buffer("positions", torch.arange(length), persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the logits of the token after each position."""
+        x = self.token(tokens) + self.position(self.positions[: tokens.shape[-1]])
+        logits: Tensor = self.head(self.blocks(x))
+        return logits

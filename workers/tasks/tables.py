@@ -1,0 +1,108 @@
+"""A table as features and a target: what the tabular and the scikit-learn task share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers import datasets
+from workers.errors import ConfigError, DataError, near
+from workers.tasks.splits import encode
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to learn from; categorical columns are one-hot, with the categories of the whole table."""
+
+    title: str
+    columns: tuple[str, ...]
+    """(d,) names of the features; `column=category` for a one-hot one."""
+    x: NDArray[np.float64]
+    """(m, d), finite."""
+    numeric: NDArray[np.bool_]
+    """(d,) False for one-hot and boolean features, which are not standardized."""
+    target: NDArray[Any]
+    """(m,) numbers or text."""
+    groups: dict[str, NDArray[np.int64]]
+    """Name -> (m,) group ids."""
+
+    def row(self, index: int) -> str:
+        """Return an example in words: numbers by name, and the categories it is in."""
+        cells = zip(self.columns, self.x[index], self.numeric, strict=True)
+        return ", ".join(f"{name}={value:g}" if numeric else name for name, value, numeric in cells if numeric or value)
+
+
+def read(path: str | Path, target: str | None, drop: Sequence[str] = (), group: str | None = None) -> Table:
+    """Read a table; `target` None is the last column, `drop` and `group` are not features.
+
+    Raises ConfigError for a column that is not there, DataError for a missing or infinite value in one that is used.
+    """
+    columns = datasets.table(path)
+    named = [("drop", name) for name in drop] + [("group", group)] * (group is not None) + [("target", target)]
+    for argument, name in named:
+        if name is not None and name not in columns:
+            raise ConfigError(f"{argument}: {path} has no column {name!r}: {near(name, list(columns))}")
+    target = list(columns)[-1] if target is None else target
+    for name, values in columns.items():
+        if name not in drop:
+            _refuse_missing(path, name, values)
+    unused = {target, group, *drop}
+    features = [
+        feature for name, values in columns.items() if name not in unused for feature in _features(name, values)
+    ]
+    if not features:
+        raise ConfigError(f"{path}: no column is left as a feature beside the target {target!r}")
+    names, arrays, numeric = zip(*features, strict=True)
+    groups = {} if group is None else {group: encode(columns[group])[1]}
+    title = Path(path).name.partition(".")[0]
+    return Table(title, names, np.stack(arrays, axis=1), np.array(numeric), columns[target], groups)
+
+
+def bundled(name: str) -> tuple[Table, tuple[str, ...]]:
+    """Return a data set of scikit-learn's as a table, and its class names (none: regression)."""
+    arrays = datasets.bundled(name)
+    columns = tuple(str(column) for column in arrays["columns"])
+    table = Table(name, columns, arrays["x"], np.ones(len(columns), dtype=bool), arrays["y"], {})
+    return table, tuple(str(known) for known in arrays["classes"])
+
+
+def with_target(table: Table, target: NDArray[Any]) -> Table:
+    """Return the table with its target (m,) recoded."""
+    return replace(table, target=target)
+
+
+def numeric_target(table: Table) -> NDArray[np.float64]:
+    """Return the target as numbers. Raises DataError when it is not made of them."""
+    if table.target.dtype == object:
+        raise DataError(f"{table.title}: the target of a regression must be numbers, found {table.target[0]!r}")
+    return table.target.astype(np.float64)
+
+
+def class_target(table: Table) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return class names and class indices. Raises DataError when there is but one class."""
+    names, codes = encode(table.target)
+    if len(names) < 2:
+        raise DataError(f"{table.title}: the target of a classification needs two classes, found only {names}")
+    return names, codes
+
+
+def _features(name: str, values: NDArray[Any]) -> list[tuple[str, NDArray[np.float64], bool]]:
+    """Return the features made of one column: itself, or one indicator a category."""
+    if values.dtype != object:
+        return [(name, values.astype(np.float64), values.dtype != bool)]
+    categories, codes = encode(values)
+    return [(f"{name}={known}", (codes == code).astype(np.float64), False) for code, known in enumerate(categories)]
+
+
+def _refuse_missing(path: str | Path, name: str, values: NDArray[Any]) -> None:
+    bad = [value is None for value in values] if values.dtype == object else ~np.isfinite(values)
+    count = int(np.sum(bad))
+    if count:
+        raise DataError(
+            f"{path}: column {name!r} has {count} missing or infinite values: drop it (drop: [...]) or fill them"
+        )

@@ -1,0 +1,154 @@
+"""Regression or classification of a table (CSV, TSV, Parquet) by an MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
+from torch import nn
+
+from workers.datasets import to_tensor
+from workers.recipe import Recipe
+from workers.task import Classification, DifferentiableTask, Regression
+from workers.tasks import tables
+from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
+from workers.tasks.networks import mlp
+from workers.tasks.splits import split
+from workers.tasks.tables import Table
+
+RECIPE = Recipe(lr=0.03, weight_decay=1e-5, batch_size=32, epochs=20)
+"""What SOURCE (Bae et al. 2024) trains on UCI's Concrete."""
+
+
+@checked
+def tabular(
+    path: str | Path,
+    target: str | None = None,
+    kind: Literal["regression", "classification"] = "regression",
+    drop: list[str] | None = None,
+    group: str | None = None,
+    n: PositiveInt | None = None,
+    t: PositiveInt | None = None,
+    test_fraction: Fraction = 0.2,
+    split_seed: NonNegativeInt | None = 0,
+    standardize: bool = True,
+    standardize_target: bool = True,
+    hidden: list[PositiveInt] | None = None,
+    dropout: Fraction = 0.0,
+    recipe: RecipeArgument = None,
+) -> DifferentiableTask:
+    """Return the task of predicting the column `target` (the last one by default) from the others.
+
+    Text columns become one-hot features. `standardize` brings numeric features, and `standardize_target` the target of
+    a regression, to mean 0 and variance 1 over the n training examples; outputs are then in those units. `group`
+    names a column to group examples by (leave_group_out), which is no feature. `hidden` is [128, 128, 128] by default.
+    """
+    table = tables.read(path, target, drop or [], group)
+    train, queries = split(len(table.x), n, t, split_seed, test_fraction)
+    widths = [128, 128, 128] if hidden is None else hidden
+    setting = _Setting(table, train, queries, standardize, widths, dropout, override(RECIPE, recipe))
+    return TabularRegression(setting, standardize_target) if kind == "regression" else TabularClassification(setting)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What both kinds are made of."""
+
+    table: Table
+    train: NDArray[np.int64]
+    queries: NDArray[np.int64]
+    standardize: bool
+    hidden: list[int]
+    dropout: float
+    recipe: Recipe
+
+
+class _Tabular(DifferentiableTask):
+    """Features, network and hooks of both kinds; a kind adds its targets."""
+
+    kind: str
+    outputs: int
+
+    def __init__(self, setting: _Setting):
+        self._setting = setting
+        self.recipe = setting.recipe
+        table, train = setting.table, setting.train
+        x = standardized(table.x, train, table.numeric) if setting.standardize else table.x
+        self.train_inputs = to_tensor(x[train], np.float32)
+        self.query_inputs = to_tensor(x[setting.queries], np.float32)
+
+    def _set_targets(self, targets: NDArray[np.float32] | NDArray[np.int64]) -> None:
+        self.train_targets = to_tensor(targets[self._setting.train], targets.dtype)
+        self.query_targets = to_tensor(targets[self._setting.queries], targets.dtype)
+
+    def module(self) -> nn.Module:
+        """Return a new MLP."""
+        return mlp(self._setting.table.x.shape[1], self._setting.hidden, self.outputs, self._setting.dropout)
+
+    def groups(self) -> Mapping[str, NDArray[np.int64]]:
+        """Return the groups of the base class, and those of the `group` column."""
+        ours = {name: ids[self._setting.train] for name, ids in self._setting.table.groups.items()}
+        return {**super().groups(), **ours}
+
+    def _row(self, source: str, index: int) -> int:
+        return int((self._setting.train if source == "train" else self._setting.queries)[index])
+
+    def show(self, source: str, index: int) -> str:
+        """Return the features in words, in the table's own units."""
+        return self._setting.table.row(self._row(source, index))
+
+    def label(self, source: str, index: int) -> str:
+        """Return the target in the table's own units."""
+        value = self._setting.table.target[self._row(source, index)]
+        return f"{value:g}" if isinstance(value, np.number) else str(value)
+
+    def describe(self) -> str:
+        """Return the task in one line."""
+        widths = "-".join(map(str, [self._setting.table.x.shape[1], *self._setting.hidden, self.outputs]))
+        title = f"{self._setting.table.title} ({self.kind})"
+        return f"{title}: {self.n:,} training examples, {self.t:,} queries, MLP {widths}"
+
+
+class TabularRegression(_Tabular, Regression):
+    """A table's regression task."""
+
+    kind = "regression"
+    outputs = 1
+
+    def __init__(self, setting: _Setting, standardize_target: bool):
+        super().__init__(setting)
+        targets = tables.numeric_target(setting.table)
+        if standardize_target:
+            targets = standardized(targets[:, None], setting.train)[:, 0]
+        self._set_targets(targets.astype(np.float32))
+
+
+class TabularClassification(_Tabular, Classification):
+    """A table's classification task."""
+
+    kind = "classification"
+
+    def __init__(self, setting: _Setting):
+        super().__init__(setting)
+        names, codes = tables.class_target(setting.table)
+        self.outputs = len(names)
+        self._set_targets(codes)
+
+
+def standardized(
+    x: NDArray[np.float64], train: NDArray[np.int64], columns: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Return x (m, d) with the chosen columns brought to mean 0 and variance 1 over the rows `train`.
+
+    A column that is constant over those rows is only centred.
+    """
+    mean, std = x[train].mean(axis=0), x[train].std(axis=0)
+    std = np.where(std > 0, std, 1.0)
+    if columns is not None:
+        mean, std = np.where(columns, mean, 0.0), np.where(columns, std, 1.0)
+    return np.asarray((x - mean) / std)

@@ -1,0 +1,97 @@
+"""Train one differentiable model on one subset, the plain way: the reference that packed training must agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from workers.augmentation import augment
+from workers.recipe import Recipe
+from workers.runs import Checkpoint, Queries, Run
+from workers.streams import Streams, build_module
+from workers.task import DifferentiableTask
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def cast(inputs: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """Move `inputs` to the device, floating ones also to `dtype`; integer ones (tokens, classes) keep theirs."""
+    return inputs.to(device, dtype) if inputs.is_floating_point() else inputs.to(device)
+
+
+def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return PyTorch's optimizer for the recipe."""
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+        )
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, recipe.lr, recipe.betas, recipe.eps, recipe.weight_decay)
+
+
+def train(
+    task: DifferentiableTask, run: Run, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, tuple[Checkpoint, ...]]:
+    """Train on `run.subset` with `run.seed`; return the module in eval mode, and the checkpoints asked for."""
+    recipe = task.recipe
+    dtype = DTYPES[recipe.precision]
+    streams = Streams.of(run.seed)
+    module, dropouts = build_module(task.module, streams.initial, dtype)
+    module.to(device).train()
+    inputs, targets = cast(task.train_inputs, dtype, device), cast(task.train_targets, dtype, device)
+    weights = None if task.train_weights is None else task.train_weights.to(device, dtype)
+    optimizer = make_optimizer(recipe, list(module.parameters()))
+    rates = recipe.learning_rates(len(run.subset))
+    keys = torch.from_numpy(streams.dropout_keys(len(rates), len(dropouts))).to(device)
+    kept: list[Checkpoint] = []
+
+    def keep(epoch: int, step: int) -> None:
+        if epoch in run.checkpoint_epochs:
+            state = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+            kept.append(Checkpoint(epoch, step, float(rates[max(step - 1, 0)]), state))
+
+    keep(0, 0)
+    step = 0
+    for epoch in range(1, recipe.epochs + 1):
+        order = torch.from_numpy(run.subset[streams.order.permutation(len(run.subset))]).to(device)
+        for batch in order.split(recipe.batch_size):
+            x, y = inputs[batch], targets[batch]
+            if recipe.crop or recipe.flip:
+                x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
+            for layer, key in zip(dropouts, keys[step], strict=True):
+                layer.key = key
+            loss = task.loss(module(x), y)
+            if weights is not None:
+                loss = loss * weights[batch]
+            optimizer.zero_grad(set_to_none=True)
+            loss.mean().backward()  # type: ignore[no-untyped-call]
+            for group in optimizer.param_groups:
+                group["lr"] = rates[step]
+            optimizer.step()
+            step += 1
+        keep(epoch, step)
+    return module.eval(), tuple(kept)
+
+
+@torch.no_grad()
+def measure(
+    task: DifferentiableTask,
+    module: nn.Module,
+    names: Sequence[str],
+    queries: Queries,
+    device: torch.device | str = "cpu",
+    batch: int = 4096,
+) -> Mapping[str, NDArray[np.float32]]:
+    """Return the outputs of a trained module in eval mode: for every measure named, (t,) float32."""
+    dtype = DTYPES[task.recipe.precision]
+    inputs, targets = task.examples(queries)
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    for x, y in zip(inputs.split(batch), targets.split(batch), strict=True):
+        outputs, y = module(cast(x, dtype, device)), cast(y, dtype, device)
+        for name in names:
+            parts[name].append(task.measurement(name)(outputs, y))
+    return {name: torch.cat(values).float().cpu().numpy() for name, values in parts.items()}
