@@ -49,9 +49,9 @@ class Influence(ReferenceEstimator):
     """tau[i, q] = - (1/n) grad f_q^T (G + (damping + weight decay) I)^-1 grad loss_i, averaged over models.
 
     Koh & Liang 2017, equation 2, with the generalized Gauss-Newton matrix G of the mean training loss in place of the
-    Hessian (Martens 2020; Bae et al. 2022), at the last checkpoint. Example i enters the mean
-    loss with weight 1/n, so tau is the first-order effect of including it, in units of the measure. All arithmetic is
-    in float64, whatever the training's precision: the inverse magnifies rounding.
+    Hessian (Martens 2020; Bae et al. 2022), at the last checkpoint. Example i enters the mean loss with weight 1/n, so
+    tau is the first-order effect of including it, in units of the measure. All arithmetic is in float64, whatever the
+    training's precision: the inverse magnifies rounding.
     """
 
     name: ClassVar[str] = "influence"

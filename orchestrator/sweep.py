@@ -48,7 +48,11 @@ class Sweep:
     @property
     def spec(self) -> TaskSpec:
         """How a worker builds the task."""
-        return TaskSpec(self.config.task.name, self.config.task.arguments, str(self.config.folder))
+        arguments = dict(self.config.task.arguments)
+        if self.config.task.name in loading.BUILT_IN and isinstance(arguments.get("path"), str):
+            # Found here, once: a worker has another working directory.
+            arguments["path"] = str(loading.find_data(arguments["path"], self.config.folder))
+        return TaskSpec(self.config.task.name, arguments, str(self.config.folder))
 
     @property
     def queries(self) -> Queries:

@@ -131,7 +131,9 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
-        raise DataError(f"there is no file {path}; `path` is taken relative to the configuration file")
+        raise DataError(
+            f"there is no file {path}; data is looked for beside the configuration, in $COUNTERFACTORY_DATA, ./data and ../shared/data"
+        )
     return Path(path)
 
 

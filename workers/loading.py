@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +54,7 @@ def build_task(spec: TaskSpec) -> Task | DifferentiableTask:
     elif spec.name in BUILT_IN:
         found, where = _load_attribute(BUILT_IN[spec.name], Path(spec.folder))[0], f"task {spec.name}"
         if isinstance(arguments.get("path"), str):
-            arguments["path"] = str(Path(spec.folder).absolute() / Path(arguments["path"]).expanduser())
+            arguments["path"] = str(find_data(arguments["path"], Path(spec.folder)))
     else:
         raise ConfigError(
             f"unknown task {spec.name!r}: {near(spec.name, list(BUILT_IN))}; "
@@ -62,6 +63,19 @@ def build_task(spec: TaskSpec) -> Task | DifferentiableTask:
     task = _call(found, arguments, where)
     check_contract(task, where)
     return task  # type: ignore[no-any-return]
+
+
+def find_data(path: str, folder: Path) -> Path:
+    """Return where a built-in task's `path` is: beside the configuration, or in one of the usual places for data.
+
+    The places are the folder of the environment variable COUNTERFACTORY_DATA, ./data and ../shared/data. A path that is
+    in none of them is returned as if it were beside the configuration, for whoever opens it to complain about.
+    """
+    wanted = Path(path).expanduser()
+    beside = folder.absolute() / wanted
+    named = os.environ.get("COUNTERFACTORY_DATA")
+    usual = [Path(place).absolute() / wanted for place in (named, "data", "../shared/data") if place]
+    return next((place for place in (beside, *usual) if place.exists()), beside)
 
 
 def check_queries(task: Task | DifferentiableTask, queries: Queries) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +13,15 @@ from numpy.typing import NDArray
 
 from workers import training
 from workers.errors import DivergedError, TaskError, near
+from workers.packed.calibration import plan_of
+from workers.packed.plan import Path
+from workers.packed.resident import Resident
+from workers.packed.stacked import Stacked
 from workers.runs import Checkpoint, Failure, Outcome, OutOfMemory, Queries, Run
 from workers.task import DifferentiableTask, Task
+
+Outputs = Mapping[str, NDArray[np.float32]]
+Trained = tuple[Outputs, tuple[Checkpoint, ...]]
 
 
 def train_pack(
@@ -21,39 +30,87 @@ def train_pack(
     measures: Sequence[str],
     queries: Queries,
     device: str = "cpu",
+    width: int | Literal["auto"] = "auto",
+    path: Path | Literal["auto"] = "auto",
 ) -> list[Outcome]:
     """Train every run and measure it; return one outcome a run, in order.
 
-    An exception of the user's code becomes that run's `Failure`. Raises OutOfMemory, with nothing returned, when the device
-    is too small for the pack.
+    `width` is how many models a differentiable task trains together: 1 trains them alone, the plain way; "auto" does what
+    calibration found fastest on this machine (workers.packed.calibration). `path` chooses the way itself. None of it changes a
+    run's results beyond rounding. An exception of the user's code becomes that run's `Failure`. Raises OutOfMemory, with nothing
+    returned, when the device is too small for the pack.
     """
-    return [_train_alone(task, run, measures, queries, device) for run in runs]
+    if not isinstance(task, DifferentiableTask):
+        return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
+    plan = plan_of(task, device, width, path)
+    if plan.path == "resident" and (resident := Resident.of(task)) is not None:
+        return [_attempt(run, lambda run: _train_resident(resident, run, measures, queries)) for run in runs]
+    if plan.path == "stacked":
+        stacked = Stacked(task, device)
+        packs = [runs[start : start + plan.width] for start in range(0, len(runs), plan.width)]
+        return [outcome for pack in packs for outcome in _train_stacked(stacked, pack, measures, queries)]
+    return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device)) for run in runs]
 
 
-def _train_alone(
-    task: Task | DifferentiableTask, run: Run, measures: Sequence[str], queries: Queries, device: str
-) -> Outcome:
+def _attempt(run: Run, train: Callable[[Run], Trained]) -> Outcome:
+    """Train one run; whatever goes wrong with it is its outcome."""
     started = time.perf_counter()
-    checkpoints: tuple[Checkpoint, ...] = ()
-    outputs: Mapping[str, NDArray[np.float32]]
     try:
-        if isinstance(task, DifferentiableTask):
-            module, checkpoints = training.train(task, run, device)
-            outputs = training.measure(task, module, measures, queries, device)
-        else:
-            outputs = _measure_black_box(task, task.train(run.subset, run.seed), measures, queries)
+        outputs, checkpoints = train(run)
         _refuse_non_finite(outputs)
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(f"run {run.row}: {error}") from error
     except Exception as error:
+        if _is_out_of_memory(error):
+            raise OutOfMemory(f"run {run.row}: {error}") from error
         return Outcome(run.row, failure=Failure.of(error), seconds=time.perf_counter() - started)
     return Outcome(run.row, outputs, checkpoints, seconds=time.perf_counter() - started)
 
 
-def _measure_black_box(
-    task: Task, model: object, measures: Sequence[str], queries: Queries
-) -> Mapping[str, NDArray[np.float32]]:
-    """Ask the task for its measures and take the chosen queries; each must be a (t,) array."""
+def _train_alone(
+    task: DifferentiableTask, run: Run, measures: Sequence[str], queries: Queries, device: str
+) -> Trained:
+    module, checkpoints = training.train(task, run, device)
+    return training.measure(task, module, measures, queries, device), checkpoints
+
+
+def _train_resident(trainer: Resident, run: Run, measures: Sequence[str], queries: Queries) -> Trained:
+    checkpoints = trainer.train(run)
+    return trainer.measure(measures, queries), checkpoints
+
+
+def _train_stacked(
+    trainer: Stacked, runs: Sequence[Run], measures: Sequence[str], queries: Queries
+) -> list[Outcome]:
+    """Train runs in lockstep. When something raises, each is trained again by itself, so that the failure is the right run's."""
+    started = time.perf_counter()
+    try:
+        trained = _train_lockstep(trainer, runs, measures, queries)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise OutOfMemory(f"{len(runs)} runs from {runs[0].row}: {error}") from error
+        return [_attempt(run, lambda run: _train_lockstep(trainer, [run], measures, queries)[0]) for run in runs]
+    share = (time.perf_counter() - started) / len(runs)
+    outcomes = [_attempt(run, lambda _, result=result: result) for run, result in zip(runs, trained, strict=True)]
+    return [replace(outcome, seconds=share) for outcome in outcomes]
+
+
+def _train_lockstep(
+    trainer: Stacked, runs: Sequence[Run], measures: Sequence[str], queries: Queries
+) -> list[Trained]:
+    pack = trainer.train(runs)
+    checkpoints = [tuple(member.checkpoints) for member in pack.members]
+    return list(zip(pack.measure(measures, queries), checkpoints, strict=True))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; the CPU's allocator says so only by its message."""
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
+
+
+def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Queries) -> Outputs:
+    """Train, ask the task for its measures and take the chosen queries; each must be a (t,) array."""
+    model = task.train(run.subset, run.seed)
     train_queries = queries.source == "train"
     count = task.n if train_queries else task.t
     measured = task.measure_train(model) if train_queries else task.measure(model)  # type: ignore[attr-defined]
@@ -68,7 +125,7 @@ def _measure_black_box(
     return outputs
 
 
-def _refuse_non_finite(outputs: Mapping[str, NDArray[np.float32]]) -> None:
+def _refuse_non_finite(outputs: Outputs) -> None:
     """Raise DivergedError if any output is NaN or infinite."""
     for name, values in outputs.items():
         bad = int((~np.isfinite(values)).sum())

@@ -43,7 +43,8 @@ def add_gram(
         raise ValueError(f"a block has {len(masks)} rows, float32 counts exactly up to {FLOAT32_EXACT}")
     out = torch.from_numpy(total)
     block = torch.from_numpy(masks).to(device).to(torch.int8 if integer else torch.float32)
-    transposed = block.T.contiguous()
+    # a copy with canonical strides: `_int_mm` misreads the leading dimension of a (1, b) view whose strides are (1, 1)
+    transposed = torch.empty((block.shape[1], block.shape[0]), dtype=block.dtype, device=block.device).copy_(block.T)
     for start in range(0, block.shape[1], TILE):
         stop = start + TILE
         left, right = transposed[start:stop], block[:, start:]

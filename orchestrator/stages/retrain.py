@@ -28,15 +28,20 @@ class Watch:
 
 
 def mend(store: RunStore, plans: dict[str, DesignPlan], watch: Watch) -> None:
-    """Find rows whose bytes no longer agree with the ledger; forget them, so that they are trained again."""
+    """Find rows whose bytes no longer agree with the ledger; forget them, so that they are trained again.
+
+    Damaged plan arrays are written anew, the configuration decides what is in them; outputs can only be checked after that.
+    """
     for name, plan in plans.items():
-        for damage in store.verify(name):
+        damages = store.verify(name)
+        replanned = [damage for damage in damages if damage.what == "masks"]
+        for damage in replanned:
             watch.on_damage(damage)
-            if damage.what in {"masks", "seeds", "subsets", "repeats"}:
-                block = plan.rows(*plan.span(damage.pack))
-                store.write_plan(name, block.start, block.masks, block.seeds, block.subsets, block.repeats)
-            else:
-                store.forget(name, damage.rows)
+            block = plan.rows(*plan.span(damage.pack))
+            store.write_plan(name, block.start, block.masks, block.seeds, block.subsets, block.repeats)
+        for damage in store.verify(name) if replanned else damages:
+            watch.on_damage(damage)
+            store.forget(name, damage.rows)
 
 
 def retrain(

@@ -111,7 +111,7 @@ def test_damage_is_refused_by_name(paths: SweepPaths, victim: str, how: str) -> 
 def test_shapes_that_do_not_fit_are_refused(paths: SweepPaths) -> None:
     for wrong in ({"bias": VALUES}, {"bias": BIAS[:2]}, {"standard_error": ERRORS.T}):
         with pytest.raises(ValueError, match="has shape"):
-            write_attribution(paths, "a", VALUES, attributes={}, **wrong)  # type: ignore[arg-type]
+            write_attribution(paths, "a", VALUES, attributes={}, **wrong)
     with pytest.raises(ValueError, match="has shape"):
         write_attribution(paths, "a", BIAS, attributes={})
     assert list_attributions(paths) == []

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -336,7 +337,7 @@ class TestCrashes:
                 sweep.commit(1)
         sweep.close()
         raw = zarr.open_array(sweep.paths.output_array("fit", "loss"), mode="r")[:]
-        assert np.isfinite(raw[:8]).all()  # type: ignore[index, arg-type]
+        assert np.isfinite(np.asarray(raw)[:8]).all()
         sweep.expect(done=[0, 1])
         sweep.commit(1)
         sweep.expect(done=[0, 1, 4, 5, 6, 7])
@@ -458,7 +459,7 @@ class TestDamage:
         assert np.isfinite(sweep.store.outputs("fit", measure, 0, 4)).all()
         sweep.store.forget("fit", range(4, 8))
         assert np.isnan(sweep.store.outputs("fit", measure)[4:8]).all()
-        (_,) = {damage.path for damage in sweep.store.verify("fit")} or {None}
+        assert sweep.store.verify("fit") == []
         self.mend(sweep)
         sweep.expect(done=range(10))
 
@@ -625,11 +626,11 @@ class TestRefusals:
     def test_a_plan_that_changes_or_does_not_fit(self, sweep: Sweep) -> None:
         part = {name: values[:4] for name, values in sweep.plan().items()}
         with pytest.raises(StoreError, match=r"rows 0\.\.3 of design 'fit' differs .* configuration has changed"):
-            sweep.store.write_plan("fit", 0, **{**part, "masks": ~part["masks"]})  # type: ignore[arg-type, operator]
+            sweep.store.write_plan("fit", 0, **{**part, "masks": np.logical_not(part["masks"])})
         with pytest.raises(ValueError, match="masks has shape"):
-            sweep.store.write_plan("fit", 0, **{**part, "masks": part["masks"][:, :12]})  # type: ignore[arg-type, index]
+            sweep.store.write_plan("fit", 0, **{**part, "masks": part["masks"][:, :12]})  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="not of type uint32"):
-            sweep.store.write_plan("fit", 0, **{**part, "seeds": np.full(4, -1)})  # type: ignore[arg-type]
+            sweep.store.write_plan("fit", 0, **{**part, "seeds": np.full(4, -1)})
 
     def test_outcomes_that_do_not_belong(self, sweep: Sweep) -> None:
         sweep.commit(0, [0])
@@ -712,10 +713,8 @@ def die(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def zarr_write(path: Path, rows: slice, values: object) -> None:
+def zarr_write(path: Path, rows: slice, values: NDArray[np.generic]) -> None:
     """Write rows past the store, with good checksums."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         zarr.open_array(path, mode="r+")[rows] = values

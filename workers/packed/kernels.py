@@ -173,10 +173,11 @@ def exp_constants(dtype: np.dtype[Any]) -> tuple[Any, ...]:
     return _EXP32 if dtype == np.float32 else _EXP64
 
 
-_compile = njit(cache=True, nogil=True, error_model="numpy")
+_part = njit(nogil=True, error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True)
+_entry = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _exp(x, c):  # type: ignore[no-untyped-def]
     """exp(x) for x <= 0 or moderate, by 2**k times a Taylor polynomial on |r| <= ln(2) / 2; vectorizes, unlike libm's. NaN stays NaN."""
     x = c[4] if x < c[4] else x
@@ -188,7 +189,7 @@ def _exp(x, c):  # type: ignore[no-untyped-def]
     return p * _two_to_the(k)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _panel(  # type: ignore[no-untyped-def]
     a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, columns, depth, s, s_at, s_row, add
 ):
@@ -220,7 +221,7 @@ def _panel(  # type: ignore[no-untyped-def]
             column += vector
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, add):  # type: ignore[no-untyped-def]
     """c = a b, plus the row of s from s_at on if `add`; (rows, depth) a may be strided either way, b is (depth, columns)."""
     first = min(_DEPTH, depth)
@@ -232,7 +233,7 @@ def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, 
         )  # fmt: skip
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _mix(x):  # type: ignore[no-untyped-def]
     """workers.dropout's hash, on one unsigned 32-bit number."""
     x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x7FEB352D))
@@ -240,7 +241,7 @@ def _mix(x):  # type: ignore[no-untyped-def]
     return np.uint32(x ^ np.uint32(x >> np.uint32(16)))
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _activate(kind, values, slopes, count, constants):  # type: ignore[no-untyped-def]
     """Apply the activation in place and write its derivative to `slopes`."""
     one, two, zero = constants[5], constants[5] + constants[5], constants[5] - constants[5]
@@ -270,7 +271,7 @@ def _activate(kind, values, slopes, count, constants):  # type: ignore[no-untype
             slopes[i] = one
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _drop(values, slopes, layer, batch, drop, key):  # type: ignore[no-untyped-def]
     """Apply inverted dropout to activations and derivatives alike, with the mask of workers.dropout.keep_mask."""
     width, padded = layer[OUT], layer[OUT_PADDED]
@@ -285,7 +286,7 @@ def _drop(values, slopes, layer, batch, drop, key):  # type: ignore[no-untyped-d
             slope[column] *= factor
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _affine(inputs, in_row, outputs, weights, layer, rows):  # type: ignore[no-untyped-def]
     """outputs = inputs W + b for a padded batch of so many rows."""
     padded, bias = layer[OUT_PADDED], layer[BIAS]
@@ -295,7 +296,7 @@ def _affine(inputs, in_row, outputs, weights, layer, rows):  # type: ignore[no-u
     )  # fmt: skip
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _cross_entropy_slope(z, layer, targets, factors, batch, smoothing, constants, turned):  # type: ignore[no-untyped-def]
     """Turn logits into the gradient of the weighted mean loss, in place; padding becomes zero.
 
@@ -328,10 +329,10 @@ def _cross_entropy_slope(z, layer, targets, factors, batch, smoothing, constants
     for row in range(batch):
         for c in range(classes):
             lines[row, c] = columns[c, row]
-        lines[row, targets[row]] -= factors[row] * (constants[5] - smoothing)
+        lines[row, int(targets[row])] -= factors[row] * (constants[5] - smoothing)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _squared_error_slope(z, layer, targets, factors, batch):  # type: ignore[no-untyped-def]
     """Turn predictions into the gradient of the weighted mean squared error, in place; padding becomes zero."""
     padded = layer[OUT_PADDED]
@@ -343,7 +344,7 @@ def _squared_error_slope(z, layer, targets, factors, batch):  # type: ignore[no-
         line[0] = (error + error) * factors[row]
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _update(rule, weights, firsts, seconds, g, at, count, hyper, rates):  # type: ignore[no-untyped-def]
     """One optimizer step on `count` parameters from `at`, with their gradient at the start of `g`; torch.optim's formulas."""
     w, first, second = weights[at : at + count], firsts[at : at + count], seconds[at : at + count]
@@ -370,7 +371,7 @@ def _update(rule, weights, firsts, seconds, g, at, count, hyper, rates):  # type
             w[i] = weight - shrink * weight - rates[1] * mean / (np.sqrt(square) * rates[2] + epsilon)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _transpose(weights, layer, out):  # type: ignore[no-untyped-def]
     """Write a layer's weights as (outputs, padded inputs), in blocks of eight rows."""
     rows, padded = layer[IN_PADDED], layer[OUT_PADDED]
@@ -382,7 +383,7 @@ def _transpose(weights, layer, out):  # type: ignore[no-untyped-def]
                 target[column, block, i] = source[block, i, column]
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _backward(delta, weights, layer, transposed, behind, slopes, rows):  # type: ignore[no-untyped-def]
     """behind = (delta W^T) * slopes: the gradient with respect to the layer's inputs, before their activation."""
     width, padded = layer[IN_PADDED], layer[OUT_PADDED]
@@ -392,7 +393,7 @@ def _backward(delta, weights, layer, transposed, behind, slopes, rows):  # type:
         behind[i] *= slopes[i]
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _column_sums(lines, out):  # type: ignore[no-untyped-def]
     """Sum the rows, four at a time to shorten the chain of additions."""
     rows, columns = lines.shape
@@ -407,7 +408,7 @@ def _column_sums(lines, out):  # type: ignore[no-untyped-def]
             out[c] += lines[row, c]
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _step_layer(inputs, delta, batch, layer, rule, w, first, second, g, hyper, rates):  # type: ignore[no-untyped-def]
     """Gradient and update of one layer, a block of rows at a time, from its inputs and its outputs' gradient."""
     in_row, padded = layer[IN_PADDED], layer[OUT_PADDED]
@@ -421,7 +422,7 @@ def _step_layer(inputs, delta, batch, layer, rule, w, first, second, g, hyper, r
         _update(rule, w, first, second, g, layer[BIAS], padded, hyper, rates)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_part  # type: ignore[untyped-decorator]
 def _gather(x, targets, weights, order, batch, inputs, in_row, y, factors):  # type: ignore[no-untyped-def]
     """Copy the rows of one batch, their targets, and their weights over the batch size."""
     share = factors.dtype.type(1.0 / batch)
@@ -437,14 +438,14 @@ def _gather(x, targets, weights, order, batch, inputs, in_row, y, factors):  # t
             factors[row] *= weights[order[row]]
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_entry  # type: ignore[untyped-decorator]
 def train(  # type: ignore[no-untyped-def]
     x, targets, weights, orders, batch_size, layers, drops, keys, loss, rule, hyper, rates, constants,
     w, first, second, acts, slopes, deltas, transposed, g, y, factors,
 ):  # fmt: skip
     """Take the optimizer steps of the epochs whose example orders are the rows of `orders`, on one model, in place.
 
-    Shapes: x (n, inputs), targets (n,), weights (n,) or (0,), orders (epochs, m), layers (L, 8), drops (dropouts, 2) with
+    Shapes: x (n, inputs), targets (n,) as numbers of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8), drops (dropouts, 2) with
     threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are flat; acts and slopes
     (L + 1, widest batch), deltas (2, widest batch); the rest is scratch.
     """
@@ -478,7 +479,7 @@ def train(  # type: ignore[no-untyped-def]
             step += 1
 
 
-@_compile  # type: ignore[untyped-decorator]
+@_entry  # type: ignore[untyped-decorator]
 def predict(x, layers, constants, w, acts, slopes, out):  # type: ignore[no-untyped-def]
     """Write the outputs of one model in evaluation mode, (rows of x, outputs), a scratch batch at a time."""
     last = len(layers) - 1

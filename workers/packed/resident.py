@@ -80,7 +80,7 @@ class Resident:
         self.dtype = np.dtype(task.recipe.precision)
         self.layout = Layout(chain, self.dtype)
         self.inputs = self._flat(task.train_inputs)
-        self.targets = _target_array(task.train_targets, loss, self.dtype)
+        self.targets = task.train_targets.detach().numpy().astype(self.dtype).reshape(task.n)
         weights = task.train_weights
         self.weights = np.zeros(0, self.dtype) if weights is None else weights.numpy().astype(self.dtype)
         self.drops = np.array(
@@ -143,7 +143,7 @@ class Resident:
         kept: list[Checkpoint] = []
         done = 0
         for until in self._stops(run):
-            for epochs in _split(done, until, max(1, _ORDERS // len(run.subset))):
+            for epochs in _split(done, until, max(1, _ORDERS // max(1, len(run.subset)))):
                 self._advance(run, streams, epochs, slice(done * per_epoch, None), keys, table)
                 done += epochs
             if until in run.checkpoint_epochs:
@@ -201,10 +201,6 @@ def _dropping(chain: Chain) -> list[Dense]:
 def _split(start: int, stop: int, most: int) -> list[int]:
     """Split the way from `start` to `stop` into pieces of at most `most`."""
     return [min(most, stop - at) for at in range(start, stop, most)]
-
-
-def _target_array(targets: torch.Tensor, loss: int, dtype: np.dtype[Any]) -> Array:
-    return targets.detach().numpy().astype(np.int64 if loss == kernels.CROSS_ENTROPY else dtype).reshape(len(targets))
 
 
 def _rule(recipe: Recipe) -> int:

@@ -1,0 +1,20 @@
+"""How a pack is trained: the path, the width, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Path = Literal["resident", "stacked", "alone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A way to train packs of one task on one machine."""
+
+    path: Path
+    """"resident": compiled kernels, one model in cache after another; "stacked": in lockstep; "alone": the plain way."""
+    width: int
+    """Models trained in lockstep; 1 unless stacked."""
+    reason: str
+    """One line for the report: why, with the figures that decided."""

@@ -1,0 +1,213 @@
+"""Train any module in lockstep: parameters, buffers and optimizer state stacked along a model axis, one `torch.func` call a step.
+
+No batch is ever padded. Models advance independently: at each turn the largest group of models whose next batches have the same
+size takes a step together, so unequal subsets, statistics over the batch and last batches are all exactly those of training alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from workers import training
+from workers.augmentation import apply, draw
+from workers.dropout import KeyedDropout
+from workers.packed.optimizers import StackedOptimizer
+from workers.runs import Checkpoint, Queries, Run
+from workers.streams import Streams, build_module
+from workers.task import DifferentiableTask
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class _Member:
+    """One model of the pack: its run, its streams and how far it is."""
+
+    run: Run
+    streams: Streams
+    rates: NDArray[np.float64]
+    keys: NDArray[np.int32]
+    """(steps, dropouts)."""
+    epoch: int = 0
+    step: int = 0
+    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """What is left of the present epoch's order."""
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        return self.step == len(self.rates)
+
+    def next_epoch(self) -> None:
+        """Draw the order of the next epoch if the present one is used up."""
+        if len(self.order) == 0 and not self.done:
+            subset = self.run.subset
+            self.order = torch.from_numpy(subset[self.streams.order.permutation(len(subset))])
+
+    def take(self, size: int) -> Tensor:
+        """Return the next batch of the order, and advance."""
+        batch, self.order = self.order[:size], self.order[size:]
+        self.step += 1
+        self.epoch += len(self.order) == 0
+        return batch
+
+
+class Stacked:
+    """Trains and measures runs of one task in lockstep on one device."""
+
+    def __init__(self, task: DifferentiableTask, device: torch.device | str = "cpu"):
+        self.task, self.recipe, self.device = task, task.recipe, torch.device(device)
+        self.dtype = training.DTYPES[task.recipe.precision]
+        self.inputs = training.cast(task.train_inputs, self.dtype, device)
+        self.targets = training.cast(task.train_targets, self.dtype, device)
+        weights = task.train_weights
+        self.weights = None if weights is None else weights.to(device, self.dtype)
+
+    def train(self, runs: Sequence[Run]) -> Pack:
+        """Train the runs together; return their models."""
+        pack = Pack(self, runs)
+        pack.train()
+        return pack
+
+
+class Pack:
+    """Models in training: stacked state, and one member a model."""
+
+    def __init__(self, trainer: Stacked, runs: Sequence[Run]):
+        self.trainer, self.recipe = trainer, trainer.recipe
+        streams = [Streams.of(run.seed) for run in runs]
+        built = [build_module(trainer.task.module, stream.initial, trainer.dtype) for stream in streams]
+        self.template = built[0][0].to(trainer.device)
+        self.dropouts = _names_of(self.template, built[0][1])
+        self.parameters, self.buffers = _stack([module for module, _ in built], trainer.device)
+        self.optimizer = StackedOptimizer(self.recipe, self.parameters)
+        self.members = [self._member(run, stream) for run, stream in zip(runs, streams, strict=True)]
+
+    def _member(self, run: Run, streams: Streams) -> _Member:
+        rates = self.recipe.learning_rates(len(run.subset))
+        return _Member(run, streams, rates, streams.dropout_keys(len(rates), len(self.dropouts)))
+
+    def train(self) -> None:
+        """Take every step of every model."""
+        self.template.train()
+        for place, member in enumerate(self.members):
+            self._keep(place, member)
+        while group := self._largest_group():
+            self._step(group)
+
+    def _largest_group(self) -> list[int]:
+        """Return the places of the models, as many as possible, whose next batches have one size; empty when all are done."""
+        sizes: dict[int, list[int]] = {}
+        for place, member in enumerate(self.members):
+            member.next_epoch()
+            if not member.done:
+                sizes.setdefault(min(self.recipe.batch_size, len(member.order)), []).append(place)
+        return max(sizes.values(), key=len, default=[])
+
+    def _step(self, group: list[int]) -> None:
+        members = [self.members[place] for place in group]
+        steps = [member.step for member in members]
+        rates = torch.tensor([member.rates[step] for member, step in zip(members, steps, strict=True)])
+        where = None if len(group) == len(self.members) else torch.tensor(group, device=self.trainer.device)
+        self._set_dropout(members, where)
+        batches = torch.stack([member.take(self.recipe.batch_size) for member in members]).to(self.trainer.device)
+        parameters, buffers = _pick(self.parameters, where), _pick(self.buffers, where)
+        x, y = self.trainer.inputs[batches], self.trainer.targets[batches]
+        if self.recipe.crop or self.recipe.flip:
+            x = self._augment(x, members)
+        w = None if self.trainer.weights is None else self.trainer.weights[batches]
+        gradients, changed = vmap(
+            grad(self._loss, has_aux=True), in_dims=(0, 0, 0, 0, None if w is None else 0), randomness="error"
+        )(parameters, buffers, x, y, w)
+        self.optimizer.step(gradients, where, rates.to(self.trainer.device, self.trainer.dtype), steps)
+        _put(self.buffers, where, changed)
+        for place, member in zip(group, members, strict=True):
+            if len(member.order) == 0:
+                self._keep(place, member)
+
+    def _loss(self, parameters: State, buffers: State, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, State]:
+        """Mean loss of one model on its batch, and its buffers afterwards (a normalization updates them in place)."""
+        fresh = {name: value.clone() for name, value in buffers.items()}
+        losses = self.trainer.task.loss(functional_call(self.template, (parameters, fresh), (x,)), y)
+        return (losses if w is None else losses * w).mean(), fresh
+
+    def _set_dropout(self, members: Sequence[_Member], where: Tensor | None) -> None:
+        """Write the keys of the members' next step where the dropout layers look for them."""
+        for layer, name in enumerate(self.dropouts):
+            keys = np.array([member.keys[member.step, layer] for member in members])
+            _put(self.buffers, where, {name: torch.from_numpy(keys).to(self.trainer.device)})
+
+    def _augment(self, x: Tensor, members: Sequence[_Member]) -> Tensor:
+        """Augment (g, b, c, h, w), every model's batch by draws from its own stream."""
+        groups, count = x.shape[:2]
+        drawn = [draw(count, self.recipe.crop, self.recipe.flip, member.streams.augmentation) for member in members]
+        offsets = None if drawn[0][0] is None else torch.cat([one for one, _ in drawn if one is not None])
+        flips = None if drawn[0][1] is None else torch.cat([one for _, one in drawn if one is not None])
+        return apply(x.flatten(0, 1), self.recipe.crop, offsets, flips).unflatten(0, (groups, count))
+
+    def state(self, place: int) -> State:
+        """Return a copy, on the CPU, of the parameters and persistent buffers of one model."""
+        whole = {**self.parameters, **self.buffers}
+        return {name: whole[name][place].detach().cpu().clone() for name in self.template.state_dict()}
+
+    def _keep(self, place: int, member: _Member) -> None:
+        if member.epoch in member.run.checkpoint_epochs:
+            rate = float(member.rates[max(member.step - 1, 0)])
+            member.checkpoints.append(Checkpoint(member.epoch, member.step, rate, self.state(place)))
+
+    @torch.no_grad()
+    def outputs(self, inputs: Tensor, batch: int = 1024) -> Tensor:
+        """Return every model's outputs in evaluation mode, (K, b, ...)."""
+        self.template.eval()
+        forward = vmap(lambda p, b, x: functional_call(self.template, (p, b), (x,)), in_dims=(0, 0, None))
+        cast = (training.cast(x, self.trainer.dtype, self.trainer.device) for x in inputs.split(batch))
+        return torch.cat([forward(self.parameters, self.buffers, x) for x in cast], dim=1)
+
+    @torch.no_grad()
+    def measure(self, names: Sequence[str], queries: Queries) -> list[dict[str, NDArray[np.float32]]]:
+        """Return every model's measures, (t,) float32 each."""
+        task = self.trainer.task
+        inputs, targets = task.examples(queries)
+        y = training.cast(targets, self.trainer.dtype, self.trainer.device)
+        return [
+            {name: task.measurement(name)(one, y).float().cpu().numpy() for name in names}
+            for one in self.outputs(inputs).unbind()
+        ]
+
+
+def _stack(modules: Sequence[nn.Module], device: torch.device) -> tuple[State, State]:
+    """Stack what is trained, and what is not (buffers, frozen parameters), by name."""
+    trained, rest = {}, {}
+    buffers = [dict(module.named_buffers()) for module in modules]
+    parameters = [dict(module.named_parameters()) for module in modules]
+    for name, value in parameters[0].items():
+        stacked = torch.stack([one[name].detach() for one in parameters]).to(device)
+        (trained if value.requires_grad else rest)[name] = stacked
+    for name in buffers[0]:
+        rest[name] = torch.stack([one[name] for one in buffers]).to(device)
+    return trained, rest
+
+
+def _names_of(module: nn.Module, layers: Sequence[KeyedDropout]) -> list[str]:
+    """Return the names of the dropout layers' key buffers, in the layers' order."""
+    names = {id(part): name for name, part in module.named_modules()}
+    return [f"{names[id(layer)]}.key".removeprefix(".") for layer in layers]
+
+
+def _pick(state: State, where: Tensor | None) -> State:
+    return state if where is None else {name: value[where] for name, value in state.items()}
+
+
+def _put(state: State, where: Tensor | None, changed: State) -> None:
+    for name, value in changed.items():
+        if where is None:
+            state[name] = value
+        else:
+            state[name][where] = value
