@@ -75,7 +75,7 @@ def by_celer(design: Design, y: np.ndarray, penalties: np.ndarray) -> np.ndarray
 def by_skglm(design: Design, y: np.ndarray, penalties: np.ndarray) -> np.ndarray:
     """skglm stops on the violation of the optimality conditions; this bound leads to gaps a little below the others'."""
     y = y.astype(design.x.dtype)
-    solver = AndersonCD(tol=0.02 * float(penalties[-1]), fit_intercept=False)
+    solver = AndersonCD(tol=0.003 * float(penalties[-1]), fit_intercept=False)
     return solver.path(design.x, y, SkglmQuadratic(), L1(1.0), alphas=penalties)[1]
 
 

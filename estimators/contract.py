@@ -19,7 +19,7 @@ from workers.runs import Checkpoint, Queries
 from workers.task import DifferentiableTask, Task
 
 Need = Literal["subsets", "leave_one_out", "full", "checkpoints", "gradients"]
-"""What an estimator may ask for: runs of random subsets, of leave-one-out, of the full set; checkpoints; a task to differentiate."""
+"""What an estimator may ask for: runs of random subsets, leave-one-out, full set; checkpoints; a differentiable task."""
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,8 @@ class Config(Section):
         for label, section in self.estimators.items():
             if section.measure is not None and section.measure not in self.measures:
                 raise ValueError(
-                    f"estimators.{label}.measure: {section.measure!r} is not recorded: {near(section.measure, list(self.measures))}"
+                    f"estimators.{label}.measure: {section.measure!r} is not recorded: "
+                    f"{near(section.measure, list(self.measures))}"
                 )
         for name, design in self.designs.items():
             if design.paired_with is not None and design.paired_with not in self.designs:

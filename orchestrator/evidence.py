@@ -30,8 +30,8 @@ def load_references(sweep: Sweep, store: RunStore) -> tuple[Reference, ...]:
         if plan.design.kind != "full" or plan.design.purpose != "fit" or not plan.checkpoint_epochs:
             continue
         seeds = store.seeds(name)
-        for row in np.flatnonzero(store.states(name) == DONE):
-            found.append(Reference(int(seeds[row]), store.checkpoints(name, int(row))))
+        done = np.flatnonzero(store.states(name) == DONE)
+        found += [Reference(int(seeds[row]), store.checkpoints(name, int(row))) for row in done]
     return tuple(found)
 
 

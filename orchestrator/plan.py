@@ -77,7 +77,8 @@ class DesignPlan:
 def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, DesignPlan]:
     """Return the plan of every design. Raises ConfigError, naming the key, for one that cannot be drawn on this task."""
     fenced = any(design.purpose == "score" for design in config.designs.values())
-    groups = task.groups() if callable(getattr(task, "groups", None)) else {}
+    offered = getattr(task, "groups", None)  # a black box may offer groupings, it need not
+    groups = offered() if callable(offered) else {}
     plans = {}
     for name, design in config.designs.items():
         context = Context(name, config.seed, task.n, fenced, groups, dict(config.designs), config.folder)
@@ -116,6 +117,6 @@ def _refuse_overlap(plans: dict[str, DesignPlan]) -> None:
 def to_runs(rows: Rows, wanted: NDArray[np.bool_], checkpoint_epochs: tuple[int, ...]) -> list[Run]:
     """Return those of the rows that are `wanted` (r,) as runs for a worker."""
     return [
-        Run(rows.start + j, np.flatnonzero(rows.masks[j]), int(rows.seeds[j]), checkpoint_epochs)
+        Run(rows.start + int(j), np.flatnonzero(rows.masks[j]), int(rows.seeds[j]), checkpoint_epochs)
         for j in np.flatnonzero(wanted)
     ]

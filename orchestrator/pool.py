@@ -222,7 +222,7 @@ def _quiet() -> Iterator[None]:
 def _slots(settings: RaySection) -> int:
     """Return how many packs can run at once. Raises ConfigError when none ever could, naming what is lacking."""
     asked = {"CPU": settings.num_cpus, "GPU": settings.num_gpus, "memory": float(settings.memory or 0)}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
     def fits(node: Mapping[str, float]) -> int:
         return min(int(node.get(kind, 0) // amount) for kind, amount in asked.items() if amount)

@@ -24,7 +24,8 @@ def check(sweep: Sweep) -> None:
         needs = section.options.needs
         if "gradients" in needs and not differentiable:
             raise ConfigError(
-                f"estimators.{label}: needs gradients, so a DifferentiableTask; the task {sweep.config.task.name!r} is a black box"
+                f"estimators.{label}: needs gradients, so a DifferentiableTask; "
+                f"the task {sweep.config.task.name!r} is a black box"
             )
         for need in sorted(needs - {"gradients"}):
             if not _fitting(sweep.plans, KINDS[need], checkpoints=need == "checkpoints"):

@@ -132,7 +132,8 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
         raise DataError(
-            f"there is no file {path}; data is looked for beside the configuration, in $COUNTERFACTORY_DATA, ./data and ../shared/data"
+            f"there is no file {path}; data is looked for beside the configuration, "
+            "in $COUNTERFACTORY_DATA, ./data and ../shared/data"
         )
     return Path(path)
 

@@ -58,7 +58,7 @@ def train(
     step = 0
     for epoch in range(1, recipe.epochs + 1):
         order = torch.from_numpy(run.subset[streams.order.permutation(len(run.subset))]).to(device)
-        for batch in order.split(recipe.batch_size):
+        for batch in torch.split(order, recipe.batch_size):
             x, y = inputs[batch], targets[batch]
             if recipe.crop or recipe.flip:
                 x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
@@ -90,7 +90,7 @@ def measure(
     dtype = DTYPES[task.recipe.precision]
     inputs, targets = task.examples(queries)
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    for x, y in zip(inputs.split(batch), targets.split(batch), strict=True):
+    for x, y in zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True):
         outputs, y = module(cast(x, dtype, device)), cast(y, dtype, device)
         for name in names:
             parts[name].append(task.measurement(name)(outputs, y))

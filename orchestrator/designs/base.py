@@ -64,7 +64,7 @@ class Design(BaseModel, ABC):
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Return the mask (n,) of subset `index`; depends on nothing but the key (root, name, index)."""
 
-    def check(self, context: Context) -> None:  # noqa: B027 - most designs have nothing to check
+    def check(self, context: Context) -> None:
         """Raise ConfigError, naming the key, if the design cannot be drawn on this task."""
 
     def sample(self: Self, fraction: float) -> Self:

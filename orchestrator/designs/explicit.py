@@ -55,4 +55,5 @@ class Explicit(Design):
 
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Return one row (n,)."""
-        return self.rows(context)[index].astype(bool)
+        row: NDArray[np.bool_] = self.rows(context)[index].astype(bool)
+        return row

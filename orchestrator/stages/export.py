@@ -12,6 +12,8 @@ from orchestrator.store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError, StoreError
 
+STATES = ("pending", "done", "failed")
+
 
 def export(sweep: Sweep, store: RunStore, target: Path) -> int:
     """Write the sweep to `target` (.parquet or .npz); return the number of rows or arrays.
@@ -39,7 +41,7 @@ def _parquet(store: RunStore, target: Path) -> int:
             "subset": store.subsets(name),
             "repeat": store.repeats(name),
             "seed": store.seeds(name),
-            "state": pd.Categorical.from_codes(store.states(name), ["pending", "done", "failed"]),
+            "state": np.array(STATES)[store.states(name)],
             "examples": [np.flatnonzero(mask).astype(np.int32) for mask in masks],
         }
         for measure in store.measures:
@@ -63,5 +65,5 @@ def _npz(sweep: Sweep, store: RunStore, target: Path) -> int:
             arrays[f"{name}/outputs/{measure}"] = store.outputs(name, measure)
     for label in list_attributions(sweep.paths):
         arrays[f"attributions/{label}"] = read_attribution(sweep.paths, label)[0]
-    np.savez_compressed(target, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(target, allow_pickle=False, **arrays)
     return len(arrays)

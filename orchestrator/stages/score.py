@@ -19,13 +19,10 @@ from orchestrator import accounts, requirements
 from orchestrator.attributions import list_attributions, read_attribution
 from orchestrator.evidence import load_runs
 from orchestrator.paths import write_atomically
+from orchestrator.report.data import SCORE_COLUMNS
 from orchestrator.store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError, DataError, near
-
-COLUMNS = (
-    "estimator metric value low high ceiling measure design queries subsets seeds train_seconds attribute_seconds"
-).split()
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
         )
         rows += _judge(sweep, store, judged)
     rows += _check_seeds(sweep, store)
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=SCORE_COLUMNS)
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_atomically(sweep.paths.scores, buffer.getvalue())
@@ -77,7 +74,7 @@ def judge(sweep: Sweep, store: RunStore, path: Path, measure: str | None = None)
     rows = _judge(sweep, store, Judged(path.stem, values, measure, math.nan, math.nan, ()))
     if not rows:
         raise DataError(f"{sweep.paths.root}: has no finished scoring runs to judge {path} by")
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
 def heldout(sweep: Sweep, store: RunStore, measure: str) -> Runs | None:

@@ -173,7 +173,7 @@ def exp_constants(dtype: np.dtype[Any]) -> tuple[Any, ...]:
     return _EXP32 if dtype == np.float32 else _EXP64
 
 
-_part = njit(nogil=True, error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True)
+_part = njit(nogil=True, error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True, no_cpython_wrapper=True)
 _entry = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
@@ -224,13 +224,13 @@ def _panel(  # type: ignore[no-untyped-def]
 @_part  # type: ignore[untyped-decorator]
 def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, add):  # type: ignore[no-untyped-def]
     """c = a b, plus the row of s from s_at on if `add`; (rows, depth) a may be strided either way, b is (depth, columns)."""
-    first = min(_DEPTH, depth)
-    _panel(a, a_at, a_row, a_column, b, b_at, b_row, c, 0, c_row, rows, columns, first, s, s_at, 0, add)
-    for start in range(_DEPTH, depth, _DEPTH):
+    s_row = 0
+    for start in range(0, depth, _DEPTH):
         _panel(
             a, a_at + start * a_column, a_row, a_column, b, b_at + start * b_row, b_row, c, 0, c_row,
-            rows, columns, min(_DEPTH, depth - start), c, 0, c_row, True,
+            rows, columns, min(_DEPTH, depth - start), s, s_at, s_row, add,
         )  # fmt: skip
+        s, s_at, s_row, add = c, 0, c_row, True
 
 
 @_part  # type: ignore[untyped-decorator]

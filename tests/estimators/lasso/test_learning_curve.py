@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from estimators.lasso.learning_curve import LearningCurve, learning_curve
+from estimators.lasso.settings import Settings
+from workers.errors import DataError
+
+
+def curve_of(runs, ceiling, half, noise, seed=0, rate=1.0):
+    runs = np.array(runs)
+    rng = np.random.default_rng(seed)
+    truth = np.sqrt(ceiling**2 * runs**rate / (runs**rate + half**rate))
+    point = truth + noise * rng.normal(size=len(runs))
+    return LearningCurve(runs, point, point + noise * rng.normal(size=(200, len(runs))))
+
+
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+def test_a_curve_without_noise_is_continued_exactly(rate):
+    curve = curve_of([250, 500, 1000, 2000], 0.6, 800, 0.0, rate=rate)
+    expected, low, high = curve.extrapolate(8000)
+    truth = np.sqrt(0.36 * 8000**rate / (8000**rate + 800**rate))
+    np.testing.assert_allclose([expected, low, high], truth, atol=5e-3)
+    np.testing.assert_allclose(curve.ceiling()[0], 0.6, atol=2e-2)
+
+
+def test_the_interval_covers_the_truth_and_grows_with_the_distance():
+    covered = 0
+    for seed in range(20):
+        curve = curve_of([250, 500, 1000, 2000], 0.6, 800, 0.01, seed)
+        value, low, high = curve.extrapolate(6000)
+        near, far = curve.extrapolate(2500)[1:], curve.extrapolate(60_000)[1:]
+        assert low <= value <= high
+        assert far[1] - far[0] > near[1] - near[0]
+        covered += low <= np.sqrt(0.36 * 6000 / 6800) <= high
+    assert covered >= 18
+
+
+def test_more_runs_are_measured_and_forecast_to_help():
+    rng = np.random.default_rng(0)
+    masks = rng.random((1200, 40)) < 0.5
+    weights = rng.normal(size=(40, 12)) * (rng.random((40, 12)) < 0.5)
+    outputs = masks @ weights
+    outputs = outputs + 2 * outputs.std(0) * rng.normal(size=outputs.shape)
+    subsets = np.arange(600).repeat(2)
+    masks = masks[::2].repeat(2, axis=0)
+    outputs = masks @ weights + 4 * rng.normal(size=outputs.shape)
+    curve = learning_curve(masks, outputs, subsets, Settings(threads=1), 0, resamples=50)
+    assert curve.runs.tolist() == [128, 254, 510, 766, 1020]
+    assert curve.correlations[-1] > curve.correlations[0]
+    assert "another 4,000 runs" in curve.sentence(4000)
+    assert curve.extrapolate(5000)[0] >= curve.extrapolate(1020)[0] > 0
+
+
+def test_too_few_held_out_subsets_are_refused(problem_of):
+    masks, outputs = problem_of(40, 5, 2)
+    with pytest.raises(DataError, match="found 6"):
+        learning_curve(masks, outputs, np.arange(40), Settings(), 0)
