@@ -5,6 +5,7 @@ A new estimator is one file with a subclass of `Estimator` and one line in regis
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,11 @@ class Runs:
     """(m,) which subset of the design each run belongs to; runs of one subset differ in their seeds."""
     repeats: NDArray[np.int64]
     """(m,) which repeat of its subset each run is."""
+    chains: NDArray[np.int64] | None = None
+    """(m,) which permutation each run's subset is a prefix of; -1 for one of an unfinished permutation, which is then not used.
+    A permutation without its last prefixes was truncated: there its outputs count as those of the full set."""
+    antithetic: bool = False
+    """Whether the chains 2k and 2k + 1 are a permutation and its reverse, so that only pairs are independent."""
 
     def means(self) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return one row a subset: masks (s, n) and outputs averaged over that subset's seeds (s, t), float64."""
@@ -70,6 +76,8 @@ class Evidence:
     queries: Queries = field(default_factory=Queries)
     seed: int = 0
     """Root of whatever the estimator draws (projections, splits)."""
+    empty: NDArray[np.float32] | None = None
+    """(t,) the outputs of a model of no data, where the task or the design gives them."""
 
     def of_kind(self, *kinds: str, design: str | None = None) -> Runs:
         """Return the runs of the one design of these kinds, or of the one named. Raises ConfigError when there is not one."""
@@ -106,6 +114,12 @@ class Attribution:
     """Number of trained models it used."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else is worth telling (chosen lambdas, damping, dimensions): numbers, strings, lists of them."""
+    utility: NDArray[np.float32] | None = None
+    """(n,) the values of the utility, the measure's mean over the queries, where the estimator gives them."""
+    utility_standard_error: NDArray[np.float32] | None = None
+    """(n,) their standard errors: smaller than those of single queries, but not by a known factor, as queries share runs."""
+    degrees_of_freedom: float = math.inf
+    """Degrees of freedom of Student's t that the intervals values +- quantile * standard_error need (the smallest of all)."""
 
 
 class Estimator(BaseModel, ABC):

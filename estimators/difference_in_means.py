@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from estimators.contract import Attribution, Estimator, Evidence, Need
+from estimators.values.utility import utility_of
 from workers.errors import DataError
 
 _BLOCK = 1 << 24
@@ -35,11 +36,15 @@ class DifferenceInMeans(Estimator):
         masks, outputs = runs.means()
         inside = masks.sum(axis=0)
         outside = len(masks) - inside
-        _refuse_one_sided(inside, outside, runs.design)
+        refuse_one_sided(inside, outside, runs.design)
         values, errors = difference_in_means(masks, outputs)
+        utility, utility_errors = difference_in_means(masks, utility_of(outputs))
         return Attribution(
             values,
             standard_error=errors,
+            utility=utility[:, 0],
+            utility_standard_error=utility_errors[:, 0],
+            degrees_of_freedom=degrees_of_freedom(inside, outside),
             fitted_on=(runs.design,),
             models=len(runs.outputs),
             details={
@@ -88,7 +93,13 @@ def _mean_and_variance(
     return mean, scatter / np.where(counts > 1, counts - 1, np.nan)
 
 
-def _refuse_one_sided(inside: NDArray[np.int64], outside: NDArray[np.int64], design: str) -> None:
+def degrees_of_freedom(inside: NDArray[np.int64], outside: NDArray[np.int64]) -> float:
+    """Return those of the smallest group of subsets that a difference has: at most Welch's, so never too many."""
+    return float(max(1, min(inside.min(), outside.min()) - 1))
+
+
+def refuse_one_sided(inside: NDArray[np.int64], outside: NDArray[np.int64], design: str) -> None:
+    """Raise DataError if an example is in none of the subsets, or in all, given in how many it is in and out (n,)."""
     never, always = int((inside == 0).sum()), int((outside == 0).sum())
     if never or always:
         raise DataError(

@@ -45,14 +45,20 @@ class LeaveOneOut(Estimator):
             )
         values = np.zeros((n, t), dtype=np.float32)
         values[found.examples] = found.values
-        errors = None
+        utility = np.zeros(n, dtype=np.float32)
+        utility[found.examples] = found.utility
+        errors = utility_errors = None
         known = np.isfinite(found.standard_error).all(axis=1)
         if known.any():
-            errors = np.full((n, t), np.nan, dtype=np.float32)
+            errors, utility_errors = (np.full(shape, np.nan, dtype=np.float32) for shape in ((n, t), (n,)))
             errors[found.examples] = found.standard_error
+            utility_errors[found.examples] = found.utility_standard_error
         return Attribution(
             values,
             standard_error=errors,
+            utility=utility,
+            utility_standard_error=utility_errors,
+            degrees_of_freedom=found.degrees_of_freedom,
             fitted_on=(left_out.design, full.design),
             models=len(left_out.outputs) + len(full.outputs),
             details={

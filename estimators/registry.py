@@ -18,6 +18,12 @@ BUILT_IN = {
     "influence": "estimators.influence:Influence",
     "similarity": "estimators.similarity:Similarity",
     "random": "estimators.random:Random",
+    "shapley": "estimators.values.shapley:Shapley",
+    "beta_shapley": "estimators.values.shapley:BetaShapley",
+    "banzhaf": "estimators.values.banzhaf:Banzhaf",
+    "groups": "estimators.values.groups:Groups",
+    "memorization": "estimators.values.memorization:Memorization",
+    "knn_shapley": "estimators.values.knn_shapley:KnnShapley",
 }
 
 

@@ -111,9 +111,9 @@ class Forecast:
         """Raise ConfigError with the remedy when not even one query fits into the machine's memory."""
         if self.queries_per_block < 1:
             raise ConfigError(
-                f"the datamodel fit needs {(self.shared_memory + self.memory_per_query) / GIB:.3g} GiB for its Gram matrices, the "
-                f"memory budget is {self.machine.memory / GIB:.3g} GiB: raise the budget, use holdout instead of folds, or fit on "
-                "fewer examples (group them)"
+                f"the datamodel fit needs {(self.shared_memory + self.memory_per_query) / GIB:.3g} GiB for its Gram matrices, "
+                f"the memory budget is {self.machine.memory / GIB:.3g} GiB: raise the budget, use holdout instead of folds, or "
+                "fit on fewer examples (group them)"
             )
 
     def lines(self) -> list[str]:
@@ -124,7 +124,8 @@ class Forecast:
             f"on {self.machine.name}: about {_duration(self.seconds)}",
             f"reads {self.bytes_read / GIB:.3g} GiB of masks and outputs",
             f"{self.gram_operations:.2g} integer and {self.cross_operations + self.path_operations:.2g} floating multiply-adds",
-            f"memory {self.memory / GIB:.3g} GiB for all {self.queries} queries at once, budget {self.machine.memory / GIB:.3g} GiB: "
+            f"memory {self.memory / GIB:.3g} GiB for all {self.queries} queries at once, budget "
+            f"{self.machine.memory / GIB:.3g} GiB: "
             + (f"{blocks} block{'s' * (blocks > 1)} of {block} queries" if block else "does not fit"),
         ]
 

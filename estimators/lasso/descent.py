@@ -1,8 +1,9 @@
 """Coordinate descent for one query's path on a compact working set.
 
-Covariance updates (Friedman, Hastie, Tibshirani 2010, section 2.2) on a dense copy of the Gram matrix of the working set
-only; the set comes from the sequential strong rule (Tibshirani et al. 2012, equation 8), and whatever the rule missed is
-found by checking the KKT conditions on the full gradient. Working sets only grow along a path.
+Covariance updates (Friedman, Hastie, Tibshirani 2010, section 2.2) on a dense copy of the Gram matrix of the working set only, with
+Anderson extrapolation for the ill-conditioned dense end. The set comes from the sequential strong rule (Tibshirani et al. 2012,
+equation 8), and whatever the rule missed is found by checking the KKT conditions on the full gradient. Working sets only grow along
+a path.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from estimators.lasso.jit import compiled
 Floating = NDArray[Any]
 """float32 or float64, all arguments alike."""
 Index = NDArray[np.int64]
+DEPTH = 5
+"""Steps that an Anderson extrapolation combines."""
 
 
 @compiled
@@ -113,6 +116,71 @@ def duality_gap(
     squared = max(power - w_cross - w_residual, 0.0)
     scale = 1.0 if largest <= penalty else penalty / largest
     return 0.5 * squared + penalty * l1 - scale * (power - w_cross) + 0.5 * scale * scale * squared
+
+
+@compiled
+def objective(power: float, cross: Floating, residual: Floating, w: Floating, size: int, penalty: float) -> float:
+    """Return 1/2 (squared residuals) + penalty ||w||_1, from the same covariances."""
+    total = 0.5 * power
+    for p in range(size):
+        if w[p] != 0:
+            total += abs(np.float64(w[p])) * penalty - 0.5 * np.float64(w[p]) * (np.float64(cross[p]) + residual[p])
+    return total
+
+
+@compiled
+def combination(steps: Floating, size: int) -> Floating:
+    """Return weights (K,), summing to one, under which the combined steps (K, size) are as short as they can be."""
+    count = steps.shape[0]
+    system, weights = np.zeros((count, count)), np.ones(count)
+    for i in range(count):
+        for j in range(i + 1):
+            total = 0.0
+            for p in range(size):
+                total += np.float64(steps[i, p]) * steps[j, p]
+            system[i, j] = system[j, i] = total
+    damping = 1e-8 * np.trace(system) + 1e-300
+    for i in range(count):
+        system[i, i] += damping
+    for i in range(count):  # Gauss-Jordan: the damped system is positive definite
+        pivot = system[i, i]
+        system[i] /= pivot
+        weights[i] /= pivot
+        for j in range(count):
+            if j != i:
+                factor = system[j, i]
+                system[j] -= factor * system[i]
+                weights[j] -= factor * weights[i]
+    shares: Floating = weights / weights.sum()
+    return shares
+
+
+@compiled
+def extrapolate(
+    history: Floating,
+    residuals: Floating,
+    power: float,
+    cross: Floating,
+    size: int,
+    penalty: float,
+    w: Floating,
+    residual: Floating,
+) -> None:
+    """Move `w` and `residual` to the Anderson extrapolation of the last iterates if that lowers the objective.
+
+    history and residuals are (K + 1, size), oldest first (Bertrand, Massias 2021, algorithm 1). The residual is
+    affine in w, so its extrapolation costs no product with the Gram matrix.
+    """
+    count = history.shape[0] - 1
+    weights = combination(history[1:] - history[:-1], size)
+    point, there = np.zeros_like(w[:size]), np.zeros_like(w[:size])
+    for k in range(count):
+        for p in range(size):
+            point[p] += weights[k] * history[k + 1, p]
+            there[p] += weights[k] * residuals[k + 1, p]
+    if objective(power, cross, there, point, size, penalty) < objective(power, cross, residual, w, size, penalty):
+        w[:size] = point
+        residual[:size] = there
 
 
 @compiled
@@ -217,10 +285,16 @@ def solve(
         size = needed
         for p in range(size):
             residual[p], inner_cross[p] = gradient[index[p]], cross[index[p]]
-        moved = True
+        moved, kept = True, 0
+        history, residuals = np.empty((DEPTH + 1, size), cross.dtype), np.empty((DEPTH + 1, size), cross.dtype)
         while moved and sweeps < max_sweeps:
             moved = sweep(compact, residual, w, size, penalty)
             sweeps += 1
+            history[kept], residuals[kept] = w[:size], residual[:size]
+            kept += 1
+            if kept > DEPTH:
+                extrapolate(history, residuals, power, inner_cross, size, penalty, w, residual)
+                history[0], residuals[0], kept = w[:size], residual[:size], 1
             if duality_gap(power, inner_cross, residual, w, size, penalty, largest_of(residual, size)) <= target:
                 break
         refresh(gram, cross, ridge, index, w, size, gradient)

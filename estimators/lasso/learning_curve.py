@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from estimators.lasso.collect import Held, Split, blocks_of, mean_of_finite
 from estimators.lasso.diagnostics import spearman
@@ -37,14 +36,17 @@ class LearningCurve:
     def extrapolate(self, runs: int, level: float = 0.95) -> tuple[float, float, float]:
         """Return the correlation expected from so many fitting runs, and an interval around it.
 
-        The curve is 1/r**2 = a + b/m**g: a regression's squared correlation is c**2 m / (m + k) when its error falls as 1/m, and g lets
-        the rate differ. The interval holds the resampling's quantiles of the curves with the best g and with every g that fits
-        about as well, so that it is wide where the points do not determine the form.
+        The curve is 1/r**2 = a + b/m**g: a regression's squared correlation is c**2 m / (m + k) when its error falls as 1/m,
+        and g lets the rate differ. The interval holds the resampled points' curves, with every g that fits about as well as the
+        best one, so that it is wide where the points do not determine the form.
         """
-        central = self._curve(self.correlations, runs)
-        values = np.concatenate([self._curves(sample, runs) for sample in self.resampled])
+        losses, values = self._fits(self.correlations[None], runs)
+        central = float(values[0, losses[0].argmin()])
+        losses, values = self._fits(self.resampled, runs)
+        noise = self.resampled.var(0).sum()
+        plausible = values[losses <= losses.min(1, keepdims=True) + noise]
         tail = (1 - level) / 2
-        low, high = np.quantile(values, [tail, 1 - tail])
+        low, high = np.quantile(plausible, [tail, 1 - tail])
         return central, float(min(low, central)), float(max(high, central))
 
     def ceiling(self, level: float = 0.95) -> tuple[float, float, float]:
@@ -53,30 +55,25 @@ class LearningCurve:
 
     def sentence(self, more: int) -> str:
         """Return what another `more` runs would bring, in words."""
-        now, (then, low, high) = self.correlations[-1], self.extrapolate(int(self.runs[-1]) + more)
-        return f"another {more:,} runs would bring the held-out correlation from {now:.2f} to about {then:.2f} ({low:.2f} to {high:.2f})"
-
-    def _curve(self, correlations: Floats, runs: int) -> float:
-        losses, values = self._fits(correlations, runs)
-        return float(values[losses.argmin()])
-
-    def _curves(self, correlations: Floats, runs: int) -> Floats:
-        losses, values = self._fits(correlations, runs)
-        noise = np.square(self.resampled - self.resampled.mean(0)).sum() / len(self.resampled)
-        return values[losses <= losses.min() + noise]
+        then, low, high = self.extrapolate(int(self.runs[-1]) + more)
+        return (
+            f"another {more:,} runs would bring the held-out correlation from {self.correlations[-1]:.2f} "
+            f"to about {then:.2f} ({low:.2f} to {high:.2f})"
+        )
 
     def _fits(self, correlations: Floats, runs: int) -> tuple[Floats, Floats]:
-        """Fit the curve with every exponent; return the sums of squared errors and the values at `runs`, (g,) each."""
-        floor = np.maximum(correlations, 1e-3)
-        losses, values = np.empty(len(RATES)), np.empty(len(RATES))
-        for k, rate in enumerate(RATES):
-            features = np.stack([np.ones(len(self.runs)), (self.runs[-1] / self.runs) ** rate], axis=1)
-            weights = floor**3  # errors of r, to first order, and not of 1/r**2
-            (a, b), _ = nnls(features * weights[:, None], weights / floor**2)
-            a = max(a, 1.0)  # no correlation is above one
-            losses[k] = np.square(1 / np.sqrt(features @ [a, b]) - floor).sum()
-            values[k] = 1 / np.sqrt(a + b * (float(self.runs[-1]) / runs) ** rate)
-        return losses, values
+        """Fit samples (B, k) with every exponent; return sums of squared errors and the values at `runs`, (B, g) each."""
+        r = np.maximum(correlations, 1e-3)[:, None]
+        z, weight = 1 / r**2, r**6  # errors of r to first order, and not of 1/r**2
+        u = (self.runs[-1] / self.runs) ** RATES[:, None]
+        total, su, suu = weight.sum(-1), (weight * u).sum(-1), (weight * u * u).sum(-1)
+        sz, suz = (weight * z).sum(-1), (weight * u * z).sum(-1)
+        slope = np.maximum((total * suz - su * sz) / np.maximum(total * suu - su * su, 1e-300), 0)
+        level = (sz - slope * su) / total
+        slope = np.where(level < 1, np.maximum((suz - su) / suu, 0), slope)  # no correlation is above one
+        level = np.maximum(level, 1)
+        losses = np.square(1 / np.sqrt(level[..., None] + slope[..., None] * u) - r).sum(-1)
+        return losses, 1 / np.sqrt(level + slope * (float(self.runs[-1]) / runs) ** RATES)
 
 
 def learning_curve(
@@ -88,10 +85,10 @@ def learning_curve(
     fractions: tuple[float, ...] = FRACTIONS,
     resamples: int = 200,
 ) -> LearningCurve:
-    """Fit on nested parts of the runs, masks (m, n), outputs (m, t), subsets (m,), and score each on the same held-out subsets.
+    """Fit on nested parts of the runs, masks (m, n), outputs (m, t), subsets (m,), and score each on the same subsets.
 
-    One half of the held-out subsets chooses lambda and the other is scored, then the reverse: lambda is never chosen on what it is
-    scored on. Raises DataError with fewer than 20 held-out subsets.
+    One half of the held-out subsets chooses lambda and the other is scored, then the reverse: lambda is never chosen on what
+    it is scored on. Raises DataError with fewer than 20 held-out subsets.
     """
     split = Split.draw(subsets, settings.model_copy(update={"folds": None}), seed)
     held = split.parts >= 0
@@ -144,8 +141,13 @@ Draw = tuple[list[NDArray[np.int64]], NDArray[np.int64]]
 
 
 def _draw(halves: list[Held], rng: np.random.Generator) -> Draw:
-    columns = [rng.integers(0, half.masks.shape[1], half.masks.shape[1]) for half in halves]
-    return columns, rng.integers(0, len(halves[0].outputs), len(halves[0].outputs))
+    columns = [_again(half.masks.shape[1], rng) for half in halves]
+    return columns, _again(len(halves[0].outputs), rng)
+
+
+def _again(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    drawn: NDArray[np.int64] = rng.integers(0, count, size=count)
+    return drawn
 
 
 def _score(

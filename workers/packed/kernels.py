@@ -224,13 +224,14 @@ def _panel(  # type: ignore[no-untyped-def]
 @_part  # type: ignore[untyped-decorator]
 def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, add):  # type: ignore[no-untyped-def]
     """c = a b, plus the row of s from s_at on if `add`; (rows, depth) a may be strided either way, b is (depth, columns)."""
-    s_row = 0
+    zero = np.int64(0)  # typed: a literal would compile the function once more
+    s_row = zero
     for start in range(0, depth, _DEPTH):
         _panel(
-            a, a_at + start * a_column, a_row, a_column, b, b_at + start * b_row, b_row, c, 0, c_row,
+            a, a_at + start * a_column, a_row, a_column, b, b_at + start * b_row, b_row, c, zero, c_row,
             rows, columns, min(_DEPTH, depth - start), s, s_at, s_row, add,
         )  # fmt: skip
-        s, s_at, s_row, add = c, 0, c_row, True
+        s, s_at, s_row, add = c, zero, c_row, True
 
 
 @_part  # type: ignore[untyped-decorator]
@@ -290,9 +291,10 @@ def _drop(values, slopes, layer, batch, drop, key):  # type: ignore[no-untyped-d
 def _affine(inputs, in_row, outputs, weights, layer, rows):  # type: ignore[no-untyped-def]
     """outputs = inputs W + b for a padded batch of so many rows."""
     padded, bias = layer[OUT_PADDED], layer[BIAS]
+    zero, one = np.int64(0), np.int64(1)
     _product(
-        inputs, 0, in_row, 1, weights, layer[WEIGHT], padded, outputs, padded, rows, padded, layer[IN],
-        weights, max(bias, 0), bias >= 0,
+        inputs, zero, in_row, one, weights, layer[WEIGHT], padded, outputs, padded, rows, padded, layer[IN],
+        weights, max(bias, zero), bias >= zero,
     )  # fmt: skip
 
 
@@ -302,18 +304,19 @@ def _cross_entropy_slope(z, layer, targets, factors, batch, smoothing, constants
 
     Works on the transpose, (classes, batch), where every loop runs over examples and so over whole vectors.
     """
-    classes, padded = layer[OUT], layer[OUT_PADDED]
+    classes, padded, zero = layer[OUT], layer[OUT_PADDED], constants[5] - constants[5]
     lines = z[: batch * padded].reshape(batch, padded)
     columns = turned[: classes * batch].reshape(classes, batch)
     largest, total = turned[classes * batch :][:batch], turned[(classes + 1) * batch :][:batch]
     for row in range(batch):
         for c in range(classes):
             columns[c, row] = lines[row, c]
-    largest[:] = columns[0]
+    for row in range(batch):
+        largest[row] = columns[0, row]
+        total[row] = zero
     for c in range(1, classes):
         for row in range(batch):
             largest[row] = columns[c, row] if columns[c, row] > largest[row] else largest[row]
-    total[:] = constants[5] - constants[5]
     for c in range(classes):
         for row in range(batch):
             e = _exp(columns[c, row] - largest[row], constants)
@@ -325,10 +328,11 @@ def _cross_entropy_slope(z, layer, targets, factors, batch, smoothing, constants
     for c in range(classes):
         for row in range(batch):
             columns[c, row] = columns[c, row] * total[row] - share * factors[row]
-    lines[:] = constants[5] - constants[5]
     for row in range(batch):
         for c in range(classes):
             lines[row, c] = columns[c, row]
+        for c in range(classes, padded):
+            lines[row, c] = zero
         lines[row, int(targets[row])] -= factors[row] * (constants[5] - smoothing)
 
 
@@ -388,7 +392,10 @@ def _backward(delta, weights, layer, transposed, behind, slopes, rows):  # type:
     """behind = (delta W^T) * slopes: the gradient with respect to the layer's inputs, before their activation."""
     width, padded = layer[IN_PADDED], layer[OUT_PADDED]
     _transpose(weights, layer, transposed)
-    _product(delta, 0, padded, 1, transposed, 0, width, behind, width, rows, width, layer[OUT], delta, 0, False)
+    zero, one, none = np.int64(0), np.int64(1), np.bool_(False)
+    _product(
+        delta, zero, padded, one, transposed, zero, width, behind, width, rows, width, layer[OUT], delta, zero, none
+    )
     for i in range(rows * width):
         behind[i] *= slopes[i]
 
@@ -412,10 +419,11 @@ def _column_sums(lines, out):  # type: ignore[no-untyped-def]
 def _step_layer(inputs, delta, batch, layer, rule, w, first, second, g, hyper, rates):  # type: ignore[no-untyped-def]
     """Gradient and update of one layer, a block of rows at a time, from its inputs and its outputs' gradient."""
     in_row, padded = layer[IN_PADDED], layer[OUT_PADDED]
+    zero, one, none = np.int64(0), np.int64(1), np.bool_(False)
     most = max(ROWS, BLOCK // padded // ROWS * ROWS)
     for row in range(0, in_row, most):
         rows = min(most, in_row - row)
-        _product(inputs, row, 1, in_row, delta, 0, padded, g, padded, rows, padded, batch, g, 0, False)
+        _product(inputs, row, one, in_row, delta, zero, padded, g, padded, rows, padded, batch, g, zero, none)
         _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, rows * padded, hyper, rates)
     if layer[BIAS] >= 0:
         _column_sums(delta[: batch * padded].reshape(batch, padded), g)

@@ -11,7 +11,7 @@ def test_ridge_solves_the_normal_equations_at_the_lambda_of_least_held_out_error
     masks, outputs = problem_of(60, 80, 3, noise=2.0)
     masks[:, 5] = True
     outputs[10:14, 2] = np.nan
-    options = Settings(penalty="ridge", standardize=standardize, lambdas=12)
+    options = Settings(penalty="ridge", standardize=standardize, lambdas=12, precision="float64")
     split = Split.draw(np.arange(60), options, 1)
     found = fit(collect(blocks_of(masks, outputs), split, options), options)
 

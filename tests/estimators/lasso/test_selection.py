@@ -7,7 +7,14 @@ from estimators.lasso.fit import fit
 from estimators.lasso.settings import Settings
 from workers.errors import DataError
 
-TIGHT = {"precision": "float64", "tolerance": 1e-12, "max_sweeps": 100_000, "lambdas": 15, "epsilon": 1e-2, "threads": 1}
+TIGHT = {
+    "precision": "float64",
+    "tolerance": 1e-12,
+    "max_sweeps": 100_000,
+    "lambdas": 15,
+    "epsilon": 1e-2,
+    "threads": 1,
+}
 
 
 def fitted(masks, outputs, options, subsets=None, seed=3):
@@ -51,7 +58,9 @@ def test_folds_choose_what_lasso_cv_chooses(problem_of, patience):
         y = outputs[:, q]
         penalties = np.abs((masks - masks.mean(0)).T @ (y - y.mean())).max() / len(y) * Settings(**TIGHT).grid()
         # scikit-learn weights folds alike, as we do
-        oracle = LassoCV(alphas=penalties, cv=folds_of(found), tol=1e-12, max_iter=1_000_000).fit(masks.astype(float), y)
+        oracle = LassoCV(alphas=penalties, cv=folds_of(found), tol=1e-12, max_iter=1_000_000).fit(
+            masks.astype(float), y
+        )
         assert found.positions[q] == np.abs(penalties - oracle.alpha_).argmin()
         np.testing.assert_allclose(found.coefficients[q], oracle.coef_, atol=1e-5)
 
