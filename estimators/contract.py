@@ -19,8 +19,9 @@ from workers.errors import ConfigError
 from workers.runs import Checkpoint, Queries
 from workers.task import DifferentiableTask, Task
 
-Need = Literal["subsets", "leave_one_out", "full", "checkpoints", "gradients"]
-"""What an estimator may ask for: runs of random subsets, leave-one-out, full set; checkpoints; a differentiable task."""
+Need = Literal["subsets", "leave_one_out", "leave_group_out", "permutations", "full", "checkpoints", "gradients"]
+"""What an estimator may ask for: runs of random subsets, leave-one-out, leave-group-out, prefixes of permutations, full set;
+checkpoints; a differentiable task."""
 
 
 @dataclass(frozen=True)

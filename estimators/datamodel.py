@@ -104,6 +104,7 @@ class Datamodel(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignor
         bootstrap: int = 0,
         threads: int | None = None,
         device: str = "cpu",
+        solver: Literal["auto", "descent", "fista"] = "auto",
         seed: int = 0,
     ):
         self.penalty, self.ridge = penalty, ridge
@@ -111,7 +112,7 @@ class Datamodel(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignor
         self.lambdas, self.epsilon, self.patience = lambdas, epsilon, patience
         self.standardize, self.tolerance, self.max_sweeps = standardize, tolerance, max_sweeps
         self.precision, self.bootstrap = precision, bootstrap
-        self.threads, self.device, self.seed = threads, device, seed
+        self.threads, self.device, self.solver, self.seed = threads, device, solver, seed
 
     def settings(self) -> Settings:
         """Return the options, validated. Raises ConfigError."""
@@ -182,8 +183,9 @@ def as_masks(masks: ArrayLike) -> NDArray[np.bool_]:
 
 
 def _equal_masks(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return ids (m,) that are equal where masks are."""
+    """Return ids (m,) that are equal where masks are, numbered as they first appear."""
     packed = np.ascontiguousarray(np.packbits(masks, axis=1))
     rows = packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
-    ids: NDArray[np.int64] = np.unique(rows, return_inverse=True)[1]
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    ids: NDArray[np.int64] = np.argsort(np.argsort(first))[inverse]
     return ids

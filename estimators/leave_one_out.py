@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,6 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from estimators.contract import Attribution, Estimator, Evidence, Need, Runs
+from estimators.values.leaving_out import Effects, effects_of
+from estimators.values.utility import utility_runs
 from workers.errors import DataError
 
 
@@ -36,6 +37,7 @@ class LeaveOneOut(Estimator):
         left_out = evidence.of_kind("leave_one_out", design=self.design)
         full = evidence.of_kind("full", design=self.full)
         found = measured_effects(left_out, full)
+        of_utility = measured_effects(utility_runs(left_out), utility_runs(full))
         n, t = left_out.masks.shape[1], left_out.outputs.shape[1]
         missing = n - len(found.examples)
         if missing and self.missing == "error":
@@ -46,13 +48,13 @@ class LeaveOneOut(Estimator):
         values = np.zeros((n, t), dtype=np.float32)
         values[found.examples] = found.values
         utility = np.zeros(n, dtype=np.float32)
-        utility[found.examples] = found.utility
+        utility[found.examples] = of_utility.values[:, 0]
         errors = utility_errors = None
         known = np.isfinite(found.standard_error).all(axis=1)
         if known.any():
             errors, utility_errors = (np.full(shape, np.nan, dtype=np.float32) for shape in ((n, t), (n,)))
             errors[found.examples] = found.standard_error
-            utility_errors[found.examples] = found.utility_standard_error
+            utility_errors[found.examples] = of_utility.standard_error[:, 0]
         return Attribution(
             values,
             standard_error=errors,
@@ -70,39 +72,12 @@ class LeaveOneOut(Estimator):
         )
 
 
-@dataclass(frozen=True)
-class Effects:
-    """Measured effects of including k examples."""
-
-    examples: NDArray[np.int64]
-    """(k,) the examples, ascending."""
-    values: NDArray[np.float64]
-    """(k, t)."""
-    standard_error: NDArray[np.float64]
-    """(k, t); NaN where there are fewer than 2 seeds."""
-    paired: NDArray[np.bool_]
-    """(k,) whether the standard error is that of paired differences."""
-
-
 def measured_effects(left_out: Runs, full: Runs) -> Effects:
     """Return the effect of including each example that a run left out.
 
     Raises DataError if a run of `left_out` does not leave out exactly one example, or one of `full` any.
     """
-    example = _left_out_example(left_out)
-    if not full.masks.all():
-        raise DataError(f"design {full.design!r}: some of its runs do not see all examples, expected full runs")
-    if not len(full.outputs) or not len(left_out.outputs):
-        raise DataError(f"designs {full.design!r} and {left_out.design!r} need finished runs, one of them has none")
-    whole, without = full.outputs.astype(np.float64), left_out.outputs.astype(np.float64)
-    groups = _Groups.of(example)
-    mean, error = groups.mean_and_error(without)
-    own = _Groups.of(np.zeros(len(whole), dtype=np.int64))
-    whole_mean, whole_error = own.mean_and_error(whole)
-    paired, partner = _pairing(left_out.repeats, full.repeats, groups)
-    _, paired_error = groups.mean_and_error(whole[partner] - without)
-    standard_error = np.where(paired[:, None], paired_error, np.hypot(error, whole_error))
-    return Effects(groups.keys, whole_mean - mean, standard_error, paired)
+    return effects_of(_left_out_example(left_out), left_out, full)
 
 
 def _left_out_example(runs: Runs) -> NDArray[np.int64]:
@@ -113,49 +88,3 @@ def _left_out_example(runs: Runs) -> NDArray[np.int64]:
         raise DataError(f"design {runs.design!r}: {wrong} of {len(missing)} runs do not leave out exactly one example")
     found: NDArray[np.int64] = runs.masks.argmin(axis=1)
     return found
-
-
-@dataclass(frozen=True)
-class _Groups:
-    """Rows grouped by a key."""
-
-    keys: NDArray[np.int64]
-    """(k,) the different keys, ascending."""
-    inverse: NDArray[np.int64]
-    """(m,) the group of each row."""
-    counts: NDArray[np.int64]
-    """(k,) rows of each group."""
-
-    @classmethod
-    def of(cls, key: NDArray[np.int64]) -> _Groups:
-        return cls(*np.unique(key, return_inverse=True, return_counts=True))
-
-    def mean(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return (k, t) means of (m, t) rows."""
-        order = np.argsort(self.inverse, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
-        return np.add.reduceat(rows[order], starts, axis=0) / self.counts[:, None]
-
-    def mean_and_error(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the means (k, t) and their standard errors, NaN for groups of one."""
-        mean = self.mean(rows)
-        square = self.mean((rows - mean[self.inverse]) ** 2)
-        return mean, np.sqrt(square / np.where(self.counts > 1, self.counts - 1, np.nan)[:, None])
-
-
-def _pairing(
-    repeats: NDArray[np.int64], full: NDArray[np.int64], groups: _Groups
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which groups have exactly the full runs' repeats (k,), and each run's full run of the same repeat (m,).
-
-    Runs without such a partner point at an arbitrary one; their group is then not paired.
-    """
-    order = np.argsort(full)
-    place = np.minimum(np.searchsorted(full, repeats, sorter=order), len(full) - 1)
-    partner = order[place]
-    matched = np.bincount(groups.inverse, full[partner] == repeats)
-    pairs = np.unique(np.stack([groups.inverse, repeats]), axis=1)[0]
-    distinct = np.bincount(pairs, minlength=len(groups.keys))
-    each_once = len(np.unique(full)) == len(full)
-    paired = (matched == len(full)) & (groups.counts == len(full)) & (distinct == len(full)) & each_once
-    return paired, partner

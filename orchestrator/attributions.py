@@ -22,7 +22,13 @@ Floats = NDArray[np.float32]
 
 _DIGEST = "content_hash"
 _CHUNK_BYTES = 16 * 2**20
-_DIMENSIONS = {"values": ("example", "query"), "bias": ("query",), "standard_error": ("example", "query")}
+_DIMENSIONS = {
+    "values": ("example", "query"),
+    "bias": ("query",),
+    "standard_error": ("example", "query"),
+    "utility": ("example",),
+    "utility_standard_error": ("example",),
+}
 
 
 def write_attribution(
@@ -32,18 +38,28 @@ def write_attribution(
     *,
     bias: Floats | None = None,
     standard_error: Floats | None = None,
+    utility: Floats | None = None,
+    utility_standard_error: Floats | None = None,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write values (n, t), and optionally bias (t,) and standard_error (n, t), in place of an earlier one of that name.
+    """Write values (n, t), and optionally the others, in place of an earlier one of that name.
 
+    bias is (t,), standard_error (n, t), utility and utility_standard_error (n,).
     `attributes` is anything JSON can hold, at least the measure. A process killed meanwhile leaves the earlier
     attribution, the new one or none, never part of one. Raises ValueError for wrong shapes, StoreError when the disk
     refuses.
     """
-    given = {"values": values, "bias": bias, "standard_error": standard_error}
+    given = {
+        "values": values,
+        "bias": bias,
+        "standard_error": standard_error,
+        "utility": utility,
+        "utility_standard_error": utility_standard_error,
+    }
     arrays = {key: np.asarray(array, dtype=np.float32) for key, array in given.items() if array is not None}
     for key, array in arrays.items():
-        expected = values.shape if len(_DIMENSIONS[key]) == 2 else values.shape[1:]
+        lengths = dict(zip(("example", "query"), values.shape, strict=False))
+        expected = tuple(lengths.get(dimension, -1) for dimension in _DIMENSIONS[key])
         if values.ndim != 2 or array.shape != expected:
             raise ValueError(f"{key} of attribution {name!r} has shape {array.shape}, expected {expected}")
     final = paths.attribution(name)
@@ -65,6 +81,17 @@ def read_attribution(paths: SweepPaths, name: str) -> tuple[Floats, Floats | Non
 
     Raises StoreError when there is no such attribution, or its content is not what was written.
     """
+    arrays, attributes = _read(paths, name)
+    return arrays["values"], arrays.get("bias"), arrays.get("standard_error"), attributes
+
+
+def read_utility(paths: SweepPaths, name: str) -> tuple[Floats | None, Floats | None]:
+    """Return the values of the utility (n,) and their standard errors (n,), each None where the estimator gave none."""
+    arrays, _ = _read(paths, name)
+    return arrays.get("utility"), arrays.get("utility_standard_error")
+
+
+def _read(paths: SweepPaths, name: str) -> tuple[dict[str, Floats], dict[str, Any]]:
     path = paths.attribution(name)
     if not path.exists():
         raise StoreError(f"{paths.attributions} has no attribution {name!r}: {near(name, list_attributions(paths))}")
@@ -72,7 +99,7 @@ def read_attribution(paths: SweepPaths, name: str) -> tuple[Floats, Floats | Non
     arrays = {key: _read_array(path / key) for key in _DIMENSIONS if (path / key).exists()}
     if attributes.pop(_DIGEST, None) != _digest(arrays) or "values" not in arrays:
         raise StoreError(f"{path} is damaged: run `counterfactory attribute` to compute it again")
-    return arrays["values"], arrays.get("bias"), arrays.get("standard_error"), attributes
+    return arrays, attributes
 
 
 def list_attributions(paths: SweepPaths) -> list[str]:

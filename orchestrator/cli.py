@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +22,13 @@ from orchestrator.stages import plan as planning
 from orchestrator.stages import report as reporting
 from orchestrator.stages import retrain as retraining
 from orchestrator.stages import score as scoring
+from orchestrator.stages import settle as settling
 from orchestrator.stages import status as standing
 from orchestrator.stages import verify as verifying
 from orchestrator.starter import STARTER
 from orchestrator.store import Damage, RunStore
 from orchestrator.sweep import Sweep
-from workers.errors import ConfigError, StoreError, UserError
+from workers.errors import ConfigError, CounterfactoryError, StoreError, UserError
 
 app = typer.Typer(
     name="counterfactory",
@@ -54,11 +56,13 @@ Sample = Annotated[
     typer.Option("--sample", min=0, max=1, help="Only this fraction of every design's runs, for a quick look."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a sweep that is forecast to be long.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train failed runs again.")]
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is answered like Ctrl-C
     try:
         app()
     except UserError as error:
@@ -66,14 +70,28 @@ def main() -> None:
         sys.exit(2)
     except EveryRunFailedError as error:
         err.print(f"[bold red]stopped:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
-        err.print("The tracebacks are kept: `counterfactory status DIR`. Mend the cause, then run with --retry-failed.")
+        err.print(
+            "The tracebacks are kept: `counterfactory status DIR`. Mend the cause, then run with --retry-failed.",
+            soft_wrap=True,
+        )
         sys.exit(1)
     except OSError as error:
         err.print(f"[bold red]error:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here")
-        sys.exit(130)
+    except CounterfactoryError as error:
+        err.print(f"[bold red]failed:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    except SystemExit as stop:
+        if _interrupted(stop):
+            err.print("interrupted; the same command goes on from here")
+        raise
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Say whether Ctrl-C is behind an exception: typer turns it into a silent exit with code 130."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _print_json(value: Any) -> None:
@@ -97,20 +115,23 @@ def run(
     out_dir: Out = None,
     sample: Sample = None,
     retry_failed: RetryFailed = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Do everything: plan, retrain, attribute, score, report; goes on where a former call ended."""
-    sweep = _asked(config, overrides, out_dir, sample)
+    sweep = _settled(_asked(config, overrides, out_dir, sample), yes)
     with planning.prepare(sweep) as store:
-        _retrain(sweep, store, retry_failed)
+        failed = _retrain(sweep, store, retry_failed)
         _attribute(sweep, store)
         scores = scoring.score(sweep, store)
         where = reporting.report(sweep, store)
     if as_json:
         _print_json({"folder": str(sweep.paths.root), "report": str(where), "scores": show.records(scores)})
-        return
-    out.print(show.leaderboard(scores))
-    out.print(f"report: {where}", soft_wrap=True, highlight=False)
+    else:
+        out.print(show.leaderboard(scores))
+        out.print(f"report: {where}", soft_wrap=True, highlight=False)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -121,23 +142,30 @@ def plan(
     sample: Sample = None,
     as_json: Json = False,
 ) -> None:
-    """Check a configuration and show what it would train; writes and trains nothing."""
-    sweep = _asked(config, overrides, out_dir, sample)
+    """Check a configuration, train a few runs to see how long they take, and show what the sweep would cost; writes nothing."""
+    sweep, expected = settling.settle(_asked(config, overrides, out_dir, sample), always=True)
     planned = planning.preview(sweep)
     if as_json:
         _print_json(
-            {"folder": str(sweep.paths.root), "identity": sweep.config.identity(), "designs": show.rows(planned)}
+            {
+                "folder": str(sweep.paths.root),
+                "identity": sweep.config.identity(),
+                "designs": show.rows(planned),
+                "forecast": None if expected is None else expected.plain(),
+            }
         )
     else:
-        out.print(show.plan_table(sweep, planned))
+        out.print(show.plan_table(sweep, planned, expected))
 
 
 @app.command()
-def retrain(folder: Folder, retry_failed: RetryFailed = False) -> None:
+def retrain(folder: Folder, retry_failed: RetryFailed = False, yes: Yes = False) -> None:
     """Train every run that the sweep in DIR lacks."""
-    sweep = Sweep.at(folder)
+    sweep = _settled(Sweep.at(folder), yes)
     with planning.prepare(sweep) as store:
-        _retrain(sweep, store, retry_failed)
+        failed = _retrain(sweep, store, retry_failed)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -160,6 +188,8 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Judge attributions by held-out retrainings (LDS) and leave-one-out effects."""
+    if measure is not None and attributions is None:
+        raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths, write=attributions is None) as store:
         scores = (
@@ -203,7 +233,7 @@ def verify(
         damages = verifying.check_rows(store)
         reruns = verifying.rerun(sweep, store, rerun) if rerun else []
         changes = verifying.machine_changes(sweep, store) if rerun else {}
-        counts = retraining.finished(store)
+        counts = retraining.finished(sweep, store)
     if as_json:
         _print_json({"damages": show.rows(damages), "reruns": show.rows(reruns), "machine_changes": changes})
     else:
@@ -248,8 +278,25 @@ def configs() -> None:
         out.print(f"[bold]{name}[/]  {show.escape(first)}", highlight=False)
 
 
-def _retrain(sweep: Sweep, store: RunStore, retry_failed: bool) -> None:
-    """Retrain with progress on the terminal; Ctrl-C ends in order, says how to go on, and exits 130."""
+def _settled(sweep: Sweep, yes: bool) -> Sweep:
+    """Return the sweep with its packs sized; say what it is forecast to take, and ask before a long one."""
+    settled, expected = settling.settle(sweep)
+    if expected is None or sweep.paths.runs.exists():
+        return settled
+    err.print(show.forecast_line(expected), highlight=False)
+    if expected.seconds > settling.LARGE_SECONDS and not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"{show.forecast_line(expected)}: that is long; add --yes if it is meant")
+        typer.confirm("Train it?", abort=True)
+    settling.keep_forecast(settled, expected)
+    return settled
+
+
+def _retrain(sweep: Sweep, store: RunStore, retry_failed: bool) -> int:
+    """Retrain with progress on the terminal; return how many runs have failed.
+
+    Ctrl-C ends in order, says how to go on, and exits 130.
+    """
     settings = sweep.config.ray
     reporter: Reporter | None = None
 
@@ -257,7 +304,10 @@ def _retrain(sweep: Sweep, store: RunStore, retry_failed: bool) -> None:
         err.print(f"[yellow]damaged, will be trained again:[/] {show.escape(show.damage_line(damage))}", soft_wrap=True)
 
     def say_stop() -> None:
-        err.print(f"stopping: waiting up to {settings.patience:g} s for packs in flight (Ctrl-C again gives them up)")
+        err.print(
+            f"stopping: waiting up to {settings.patience:g} s for packs in flight (Ctrl-C again gives them up)",
+            soft_wrap=True,
+        )
 
     def start(totals: dict[str, int]) -> None:
         nonlocal reporter
@@ -277,23 +327,30 @@ def _retrain(sweep: Sweep, store: RunStore, retry_failed: bool) -> None:
         finally:
             if reporter:
                 reporter.close()
-    done, failed, pending = (sum(column) for column in zip(*retraining.finished(store).values(), strict=True))
+    counts = retraining.finished(sweep, store).values()
+    done, failed, pending = (sum(count[state] for count in counts) for state in range(3))
     if reporter and tally.done + tally.failed:
         err.print(
             f"trained {tally.done:,} runs in {duration(reporter.counter.seconds)}"
             f" ({reporter.counter.summary()}); {done:,} of {done + failed + pending:,} are done"
         )
     if failed:
-        err.print(f"[yellow]{failed:,} runs failed[/]; why: counterfactory status {sweep.paths.root}", soft_wrap=True)
+        err.print(
+            f"[yellow]{failed:,} runs failed[/]; why: counterfactory status {sweep.paths.root}; mend the cause, then "
+            "run with --retry-failed",
+            soft_wrap=True,
+        )
     if signals.stopping():
-        err.print(f"interrupted with {pending:,} runs to go; the same command goes on from here")
+        err.print(f"interrupted with {pending:,} runs to go; the same command goes on from here", soft_wrap=True)
         store.close()
         raise typer.Exit(130)
+    return failed
 
 
 def _attribute(sweep: Sweep, store: RunStore, again: bool = False) -> None:
     def say(made: attributing.Attributed) -> None:
+        trained = f"from {made.models:,} models, " if made.models else ""
         note = "kept" if made.kept else duration(made.seconds)
-        err.print(f"attributed [bold]{made.estimator}[/] ({note})", highlight=False)
+        err.print(f"attributed [bold]{made.estimator}[/] ({trained}{note})", highlight=False)
 
     attributing.attribute(sweep, store, say, again=again)

@@ -12,15 +12,19 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from estimators.contract import Estimator
 from estimators.registry import find, names
+from estimators.stopping import parse
+from orchestrator import yamls
+from orchestrator.complaints import one_line
 from orchestrator.designs import AnyDesign
-from workers.errors import ConfigError, near
+from orchestrator.paths import plain
+from workers.errors import ConfigError, StoreError, near
 from workers.runs import Queries
 
 
@@ -70,9 +74,13 @@ class EstimatorSection(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a mapping of options, or nothing, found {value!r}")
         own = dict(value)
         kind, measure = own.pop("estimator"), own.pop("measure", None)
-        return {"estimator": kind, "measure": measure, "options": find(kind)(**own)}
+        if not isinstance(kind, str):
+            raise ValueError(f"expected the name of an estimator, found {kind!r}")
+        return {"estimator": kind, "measure": measure, "options": find(kind).model_validate(own)}
 
     def resolved(self) -> dict[str, Any]:
         """Return what the resolved configuration says of this estimator."""
@@ -103,6 +111,22 @@ class ScoresSection(Section):
     loo: LooSection | None = Field(default_factory=LooSection, description="null leaves it out")
 
 
+class StopSection(Section):
+    """When a design knows enough (docs/values.md)."""
+
+    when: str = Field(description="a criterion such as 'standard_error < 0.02 or (runs >= 5000 and hours >= 1)'")
+    every: int = Field(200, ge=1, description="finished runs between two looks at it")
+    estimator: str | None = Field(
+        None, description="whose values are watched: one of the estimators, by default one that suits the design's kind"
+    )
+
+    @field_validator("when")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        parse(value, "when")
+        return value
+
+
 class RaySection(Section):
     """Where it runs. Never changes what a run computes, and so is no part of a sweep's identity."""
 
@@ -130,7 +154,11 @@ class Config(Section):
     designs: dict[str, AnyDesign] = Field(
         min_length=1, description="which subsets are trained on, by a name of your own"
     )
-    pack: int = Field(32, ge=1, description="runs a worker trains together: the unit of scheduling and of commit")
+    pack: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="runs a worker trains together, the unit of scheduling and of commit; auto: by the time they take",
+    )
+    stop: dict[str, StopSection] = Field(default_factory=dict, description="by design: when to draw no more of it")
     estimators: dict[str, EstimatorSection] = Field(default_factory=dict, description="by name; options below each")
     scores: ScoresSection = Field(default_factory=ScoresSection)
     ray: RaySection = Field(default_factory=RaySection)
@@ -141,14 +169,28 @@ class Config(Section):
     def _name_estimators(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {label: {"estimator": label, **dict(options or {})} for label, options in value.items()}
+        filled = {label: {} if options is None else options for label, options in value.items()}
+        return {
+            label: {"estimator": label, **options} if isinstance(options, Mapping) else options
+            for label, options in filled.items()
+        }
 
-    @field_validator("designs", "estimators")
+    @field_validator("measures", "designs", "estimators")
     @classmethod
-    def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _plain_names(cls, value: tuple[str, ...] | dict[str, Any]) -> tuple[str, ...] | dict[str, Any]:
         for name in value:
-            if not name.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(f"{name!r} names a folder: use letters, digits, _ and - only")
+            try:
+                plain(name)
+            except StoreError as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("measures")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if value.count(name) > 1:
+                raise ValueError(f"{name!r} is named twice")
         return value
 
     @model_validator(mode="after")
@@ -163,23 +205,30 @@ class Config(Section):
             if design.paired_with is not None and design.paired_with not in self.designs:
                 known = near(design.paired_with, list(self.designs))
                 raise ValueError(f"designs.{name}.paired_with: no design {design.paired_with!r}: {known}")
+        for name, section in self.stop.items():
+            if name not in self.designs:
+                raise ValueError(f"stop.{name}: no design of that name: {near(name, list(self.designs))}")
+            if section.estimator is not None and section.estimator not in self.estimators:
+                known = near(section.estimator, list(self.estimators))
+                raise ValueError(f"stop.{name}.estimator: no estimator {section.estimator!r}: {known}")
         return self
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration with every default written out, as plain data."""
-        plain = self.model_dump(mode="json", exclude={"estimators"})
-        return {**plain, "estimators": {label: section.resolved() for label, section in self.estimators.items()}}
+        rest = self.model_dump(mode="json", exclude={"estimators"})
+        return {**rest, "estimators": {label: section.resolved() for label, section in self.estimators.items()}}
 
     def identity(self) -> str:
-        """Return the hash of what decides the runs: seed, task, queries, measures, designs, pack.
+        """Return the hash of what decides the runs: seed, task, queries, measures, designs.
 
         Estimators, scores and resources are not in it: they may change over the same runs. Neither is the number of subsets
-        of a random design: more of them may be drawn later, and the earlier ones stay what they are.
+        (or permutations) of a random design: more of them may be drawn later, and the earlier ones stay what they are.
         """
-        plain = self.resolved()
-        for design in plain["designs"].values():
+        resolved = self.resolved()
+        for design in resolved["designs"].values():
             design.pop("subsets", None)
-        runs = {key: plain[key] for key in ("seed", "task", "queries", "measures", "designs", "pack")}
+            design.pop("permutations", None)
+        runs = {key: resolved[key] for key in ("seed", "task", "queries", "measures", "designs")}
         return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]
 
     def sampled(self, fraction: float) -> Config:
@@ -213,11 +262,12 @@ def locate(name: str) -> tuple[Path, Path]:
 def load(name: str, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration with `key.sub=value` overrides. Raises ConfigError, one line, for any mistake."""
     path, folder = locate(name)
-    raw = _read(path)
+    raw = read(path)
     raw.setdefault("name", path.stem)
-    raw.setdefault("folder", str(folder))
     for override in overrides:
         _override(raw, override)
+    if isinstance(raw.setdefault("folder", "."), str):
+        raw["folder"] = str((folder / Path(raw["folder"]).expanduser()).resolve())
     return validate(raw, str(path))
 
 
@@ -226,14 +276,15 @@ def validate(raw: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_one_line(error)}") from error
+        raise ConfigError(f"{origin}: {one_line(error, raw, Config.model_json_schema())}") from error
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """Return the sections of a YAML file, unchecked. Raises ConfigError when it is not a mapping in YAML."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yamls.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -257,50 +308,9 @@ def _override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise ConfigError(f"override {override!r}: {part!r} is not a section")
     try:
-        place[last] = yaml.safe_load(text)
+        place[last] = yamls.load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
-
-
-def _one_line(error: ValidationError) -> str:
-    """Say the first problem in one line, with its key, what was found, and near names for an unknown key."""
-    first = error.errors()[0]
-    kinds = {"function-after", "function-before"}
-    location = [str(part) for part in first["loc"] if str(part) not in kinds]
-    key = ".".join(location)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}: {near(location[-1], _keys_at(location[:-1]))}{more}"
-    if first["type"] == "missing":
-        return f"{key}: is missing{more}"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if message.startswith("Input") else message
-    found = "" if first["type"] in {"value_error", "union_tag_invalid"} else f" (found {first['input']!r})"
-    return f"{key + ': ' if key else ''}{message}{found}{more}"
-
-
-def _keys_at(location: list[str]) -> list[str]:
-    """Return the keys that the schema allows at a place of the configuration."""
-    node: Any = schema()
-    definitions = node["$defs"]
-    for part in location:
-        node = _resolve(node, definitions, part)
-        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
-    node = _resolve(node, definitions, location[-1] if location else "")
-    if "oneOf" in node:  # a discriminated design: the discriminator's value stands in the location
-        return sorted({key for one in node["oneOf"] for key in _resolve(one, definitions, "").get("properties", {})})
-    return sorted(node.get("properties", {}))
-
-
-def _resolve(node: Any, definitions: Any, tag: str) -> Any:
-    if "discriminator" in node and tag in node["discriminator"]["mapping"]:
-        node = {"$ref": node["discriminator"]["mapping"][tag]}
-    while "$ref" in node:
-        node = definitions[node["$ref"].rsplit("/", 1)[-1]]
-    for one in node.get("anyOf", []):
-        if "$ref" in one:
-            return _resolve(one, definitions, tag)
-    return node
 
 
 def schema() -> dict[str, Any]:

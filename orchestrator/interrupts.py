@@ -16,6 +16,7 @@ class Interrupts:
         self._patience = patience
         self._on_first = on_first
         self._count = 0
+        self._told = False
         self._first = 0.0
         self._former: dict[int, Any] = {}
 
@@ -34,10 +35,15 @@ class Interrupts:
         self._count += 1
         if self._count == 1:
             self._first = time.monotonic()
-            self._on_first()
 
     def stopping(self) -> bool:
-        """Say whether a signal has come."""
+        """Say whether a signal has come; the first time that it has, `on_first` is called.
+
+        Here and not in the handler: that may interrupt a write to the very stream that `on_first` writes to.
+        """
+        if self._count and not self._told:
+            self._told = True
+            self._on_first()
         return self._count > 0
 
     def patient(self) -> bool:

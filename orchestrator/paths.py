@@ -43,6 +43,16 @@ class SweepPaths:
         return self.root / "calibration.json"
 
     @property
+    def forecast(self) -> Path:
+        """What the sweep was expected to take (JSON)."""
+        return self.root / "forecast.json"
+
+    @property
+    def stopping(self) -> Path:
+        """How the designs' stopping criteria went (JSON)."""
+        return self.root / "stopping.json"
+
+    @property
     def runs(self) -> Path:
         """The Zarr group of all runs."""
         return self.root / "runs.zarr"

@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from orchestrator.config import Config
 from orchestrator.designs import Context, Design
+from orchestrator.designs.again import Again
+from orchestrator.designs.base import RandomDesign
 from workers.errors import ConfigError
 from workers.runs import Run
 from workers.task import DifferentiableTask, Task
+
+PROVISIONAL_PACK = 32
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,16 @@ class DesignPlan:
         seeds = [self.design.seed(int(s), int(r), self.context) for s, r in zip(subsets, repeats, strict=True)]
         return Rows(start, masks, np.asarray(seeds, dtype=np.uint32), subsets, repeats)
 
+    @property
+    def fenced(self) -> bool:
+        """Whether its subsets keep to their side of the fence by themselves: drawn there, or those of another design."""
+        return isinstance(self.design, RandomDesign | Again)
+
+    def packed(self) -> Iterator[bytes]:
+        """Yield every subset's mask, a bit an example."""
+        for subset in range(self.design.count(self.context)):
+            yield np.packbits(self.design.mask(subset, self.context)).tobytes()
+
     def blocks(self) -> Iterator[Rows]:
         """Yield all rows, a pack at a time."""
         for pack in range(self.packs):
@@ -83,35 +97,38 @@ def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, Desi
     for name, design in config.designs.items():
         context = Context(name, config.seed, task.n, fenced, groups, dict(config.designs), config.folder)
         design.check(context)
+        design.mask(0, context)  # so few examples may have no subset on this side of the fence
         epochs: tuple[int, ...] = ()
         if isinstance(task, DifferentiableTask):
-            epochs = design.checkpoint_epochs(task.recipe.epochs)
-        plans[name] = DesignPlan(design, context, config.pack, epochs)
+            epochs = design.checkpoint_epochs(task.recipe.epochs, context)
+        plans[name] = DesignPlan(design, context, design.pack(_pack(config), context), epochs)
     _refuse_overlap(plans)
     return plans
 
 
+def _pack(config: Config) -> int:
+    """Return the runs a pack; while `auto` is not settled (stages/settle.py), any number will do to look at a plan."""
+    return PROVISIONAL_PACK if config.pack == "auto" else config.pack
+
+
 def _refuse_overlap(plans: dict[str, DesignPlan]) -> None:
-    """Refuse explicit masks that stand on both sides of the fence; drawn ones cannot (see keys.is_for_scoring)."""
-    if not any(plan.design.kind == "explicit" for plan in plans.values()):
-        return
-    scored = {
-        mask.tobytes(): plan.name
+    """Refuse a subset on both sides of the fence. Fenced designs keep apart by themselves; others need a look."""
+    scoring = [plan for plan in plans.values() if plan.design.purpose == "score"]
+    looked_at = [
+        plan
         for plan in plans.values()
-        if plan.design.purpose == "score"
-        for block in plan.blocks()
-        for mask in np.packbits(block.masks, axis=1)
-    }
-    for plan in plans.values():
-        if plan.design.purpose == "score":
-            continue
-        for block in plan.blocks():
-            for row, mask in enumerate(np.packbits(block.masks, axis=1), block.start):
-                if mask.tobytes() in scored:
-                    raise ConfigError(
-                        f"designs.{plan.name}: the subset of row {row} is also one of designs.{scored[mask.tobytes()]}, "
-                        "which is kept for scoring; a method must not be scored on subsets it was fitted on"
-                    )
+        if plan.design.purpose != "score" and not (plan.fenced and all(other.fenced for other in scoring))
+    ]
+    if not scoring or not looked_at:
+        return
+    scored = {mask: plan.name for plan in scoring for mask in plan.packed()}
+    for plan in looked_at:
+        for subset, mask in enumerate(plan.packed()):
+            if mask in scored:
+                raise ConfigError(
+                    f"designs.{plan.name}: its subset {subset} is also one of designs.{scored[mask]}, "
+                    "which is kept for scoring; a method must not be scored on subsets it was fitted on"
+                )
 
 
 def to_runs(rows: Rows, wanted: NDArray[np.bool_], checkpoint_epochs: tuple[int, ...]) -> list[Run]:

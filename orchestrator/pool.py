@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -26,7 +28,7 @@ from workers import datasets
 from workers.errors import ConfigError
 from workers.loading import TaskSpec, build_task
 from workers.packs import train_pack
-from workers.runs import Outcome, OutOfMemory, Queries, Run
+from workers.runs import Outcome, Queries, Run
 from workers.task import DifferentiableTask, Task
 
 
@@ -59,6 +61,8 @@ class Lost:
     why: Literal["memory", "system", "application"]
     """memory: the pack was too large; system: its worker died; application: it failed outside any single run."""
     error: Exception
+    traceback: str = ""
+    """The worker's own traceback, where there is one: it does not travel with `error`."""
 
 
 class Pool(Protocol):
@@ -86,6 +90,8 @@ class Work:
     queries: Queries
     device: str
     threads: int
+    folder: str = field(default_factory=os.getcwd)
+    """Where the user is: file names in the user's own code mean files from here."""
 
 
 @lru_cache(maxsize=1)
@@ -95,6 +101,8 @@ def _build(key: str, spec: TaskSpec) -> Task | DifferentiableTask:
 
 
 _given: set[str] = set()
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+"""Ray colours the traceback that it brings from a worker."""
 
 
 def _train(work: Work, key: str, data: Mapping[str, Any], job: Job) -> tuple[list[Outcome], str, float, float]:
@@ -104,6 +112,8 @@ def _train(work: Work, key: str, data: Mapping[str, Any], job: Job) -> tuple[lis
     started, clock = time.time(), time.perf_counter()
     torch.set_num_threads(work.threads)
     if key not in _given:
+        if os.path.isdir(work.folder):  # another node of a cluster may have no such folder
+            os.chdir(work.folder)
         datasets.provide({name: ray.get(reference) for name, reference in data.items()})
         _given.add(key)
     outcomes = train_pack(_build(key, work.spec), job.runs, work.measures, work.queries, work.device)
@@ -128,11 +138,16 @@ class RayPool:
             name="counterfactory.pack",
         )
         self._flying: dict[Any, Job] = {}
+        self._waiting: deque[Job] = deque()
+        self._most = settings.workers
         self.slots = _slots(settings)
 
     def submit(self, job: Job) -> None:
-        """Send a job on its way."""
-        self._flying[self._remote.remote(self._work, self._key, self._data, job)] = job
+        """Send a job on its way; beyond `ray.workers` packs at once it waits here, as Ray has no such limit."""
+        if self._most is not None and len(self._flying) >= self._most:
+            self._waiting.append(job)
+        else:
+            self._flying[self._remote.remote(self._work, self._key, self._data, job)] = job
 
     def collect(self, timeout: float) -> list[Done | Lost]:
         """Return what came back within `timeout` seconds, possibly nothing."""
@@ -142,17 +157,21 @@ class RayPool:
         ready, _ = ray.wait(references, num_returns=1, timeout=timeout, fetch_local=True)
         if ready:  # whatever else is there already comes along
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=True)
-        return [self._land(reference) for reference in ready]
+        landed = [self._land(reference) for reference in ready]
+        for _ in range(min(len(landed), len(self._waiting))):
+            self.submit(self._waiting.popleft())
+        return landed
 
     def _land(self, reference: Any) -> Done | Lost:
         job = self._flying.pop(reference)
         try:
             outcomes, worker, started, seconds = ray.get(reference)
-        except (ray.exceptions.OutOfMemoryError, OutOfMemory) as error:
-            return Lost(job, "memory", error)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            return Lost(job, "memory" if isinstance(cause, MemoryError) else "application", cause)
+            why: Literal["memory", "application"] = "memory" if isinstance(cause, MemoryError) else "application"
+            return Lost(job, why, cause, _COLOR.sub("", str(error)))
+        except ray.exceptions.OutOfMemoryError as error:
+            return Lost(job, "memory", error)
         except ray.exceptions.RayError as error:
             return Lost(job, "system", error)
         return Done(job, tuple(outcomes), worker, started, seconds)
@@ -162,6 +181,7 @@ class RayPool:
         for reference in self._flying:
             ray.cancel(reference, force=True)
         self._flying.clear()
+        self._waiting.clear()
 
 
 @contextmanager
@@ -219,10 +239,28 @@ def _quiet() -> Iterator[None]:
                 del os.environ[key]
 
 
+def refuse_impossible(settings: RaySection) -> None:
+    """Raise ConfigError when this machine could never run one pack, before anything is started or written."""
+    if settings.address != "local":
+        return
+    node = {"CPU": float(cores()), "GPU": float(torch.cuda.device_count()), "memory": float(_memory())}
+    _room(settings, [node])
+
+
+def _memory() -> int:
+    """Return this machine's memory in bytes: the most that a pack can ask for."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _slots(settings: RaySection) -> int:
-    """Return how many packs can run at once. Raises ConfigError when none ever could, naming what is lacking."""
-    asked = {"CPU": settings.num_cpus, "GPU": settings.num_gpus, "memory": float(settings.memory or 0)}
+    """Return how many packs can run at once on the nodes that Ray has. Raises ConfigError as `_room` does."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return _room(settings, nodes)
+
+
+def _room(settings: RaySection, nodes: list[dict[str, float]]) -> int:
+    """Return how many packs nodes have room for. Raises ConfigError when there is none, naming what is lacking."""
+    asked = {"CPU": settings.num_cpus, "GPU": settings.num_gpus, "memory": float(settings.memory or 0)}
 
     def fits(node: Mapping[str, float]) -> int:
         return min(int(node.get(kind, 0) // amount) for kind, amount in asked.items() if amount)

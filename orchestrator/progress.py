@@ -45,7 +45,7 @@ class Counter:
         finished = self.done + self.failed
         if not finished:
             return "starting"
-        rate = finished / self.seconds
+        rate = finished / max(self.seconds, 1e-9)
         left = duration((self.total - finished) / rate)
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{rate:.1f} runs/s{failed}, {left} left" if finished < self.total else f"{rate:.1f} runs/s{failed}"

@@ -11,6 +11,8 @@ from workers.task import DifferentiableTask
 KINDS = {
     "subsets": ("subsets", "bernoulli", "explicit"),
     "leave_one_out": ("leave_one_out",),
+    "leave_group_out": ("leave_group_out",),
+    "permutations": ("permutations", "explicit"),
     "full": ("full",),
     "checkpoints": ("full",),
 }
@@ -34,8 +36,21 @@ def check(sweep: Sweep) -> None:
                 raise ConfigError(
                     f"estimators.{label}: needs a fitting design of kind {kinds}{with_checkpoints}; add one"
                 )
+        _check_named(sweep, label)
     scoring_design(sweep.config, "lds")
+    scoring_design(sweep.config, "loo")
     fresh_design(sweep.config)
+
+
+def _check_named(sweep: Sweep, label: str) -> None:
+    """Refuse an estimator's `design` (or `full`) that is no fitting design."""
+    options = sweep.config.estimators[label].options
+    fitting = [name for name, plan in sweep.plans.items() if plan.design.purpose == "fit"]
+    for key in ("design", "full"):
+        named = getattr(options, key, None)
+        if isinstance(named, str) and named not in fitting:
+            why = "is kept for scoring" if named in sweep.plans else "does not exist"
+            raise ConfigError(f"estimators.{label}.{key}: fitting design {named!r} {why}: {near(named, fitting)}")
 
 
 def _fitting(plans: dict[str, DesignPlan], kinds: tuple[str, ...], *, checkpoints: bool) -> bool:

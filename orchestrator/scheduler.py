@@ -77,17 +77,14 @@ class Scheduler:
         self._flying = 0
         self._largest: int | None = None
 
-    def run(self, jobs: Iterator[Job]) -> Tally:
-        """Train all jobs, one a pack. Returns early, everything finished committed, when `should_stop` says so."""
+    def run(self, jobs: Iterator[Job | None]) -> Tally:
+        """Train all jobs, one a pack; None among them means that nothing can be launched until something has landed.
+
+        Returns early, everything finished committed, when `should_stop` says so.
+        """
         exhausted = False
         while True:
-            while not exhausted and self._flying + len(self._queue) < self.in_flight * self.pool.slots:
-                job = None if self.should_stop() else next(jobs, None)
-                if job is None:
-                    exhausted = True
-                else:
-                    self._pending[job.design, job.pack] = Pending(len(job.runs))
-                    self._queue.append(job)
+            exhausted = exhausted or self._draw(jobs)
             if self.should_stop():
                 self._queue.clear()
                 if not self.patience():
@@ -102,6 +99,21 @@ class Scheduler:
             for landed in self.pool.collect(timeout=0.5):
                 self._flying -= 1
                 self._receive(landed)
+
+    def _draw(self, jobs: Iterator[Job | None]) -> bool:
+        """Queue as many jobs as may be in flight; return whether there are no more."""
+        while self._flying + len(self._queue) < self.in_flight * self.pool.slots:
+            if self.should_stop():
+                return True
+            try:
+                job = next(jobs)
+            except StopIteration:
+                return True
+            if job is None:
+                return False
+            self._pending[job.design, job.pack] = Pending(len(job.runs))
+            self._queue.append(job)
+        return False
 
     def _submit(self, job: Job) -> None:
         """Send a job, or its first part when it is larger than what memory has held so far."""
@@ -123,6 +135,8 @@ class Scheduler:
             for part in (landed.job.runs[:middle], landed.job.runs[middle:]):
                 self._queue.append(Job(landed.job.design, landed.job.pack, part))
         else:
+            if landed.why == "memory":
+                self._largest = None  # it was this run, not the size of packs
             failure = _blame(landed)
             self._add(landed.job, (Outcome(landed.job.runs[0].row, failure=failure),), "", 0.0, 0.0)
 
@@ -164,4 +178,4 @@ def _blame(lost: Lost) -> Failure:
     failure = Failure.of(lost.error)
     prefix = {"memory": "out of memory, alone", "system": "its worker died, alone", "application": ""}[lost.why]
     message = f"{prefix}: {failure.message}" if prefix else failure.message
-    return Failure(failure.kind, message, failure.traceback)
+    return Failure(failure.kind, message, lost.traceback or failure.traceback)

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.forecast import Forecast
+from orchestrator.jsonable import plain
 from orchestrator.progress import duration
 from orchestrator.stages.plan import Planned
 from orchestrator.stages.status import Status
@@ -21,19 +22,6 @@ from orchestrator.store import Damage
 from orchestrator.sweep import Sweep
 
 __all__ = ["damage_line", "escape", "leaderboard", "plan_table", "records", "rows", "status_view", "verification"]
-
-
-def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: NaN becomes null, arrays become lists."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -73,7 +61,7 @@ def leaderboard(scores: pd.DataFrame) -> RenderableType:
             _number(value),
             f"{_number(row['low'])} to {_number(row['high'])}",
             _number(ceiling),
-            _number(value / ceiling if ceiling else None, 2),
+            _number(value / ceiling if ceiling and value is not None else None, 2),
             _seconds(row["train_seconds"]),
             _seconds(row["attribute_seconds"]),
         )
@@ -82,15 +70,27 @@ def leaderboard(scores: pd.DataFrame) -> RenderableType:
 
 def _best_first(row: dict[str, Any]) -> tuple[int, float]:
     metrics = ("lds", "loo_correlation", "seed_check")
-    return metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics), -(row["value"] or 0.0)
+    place = metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics)
+    return place, math.inf if row["value"] is None else -row["value"]
 
 
-def plan_table(sweep: Sweep, planned: list[Planned]) -> RenderableType:
-    """Return what would be trained."""
+def forecast_line(forecast: Forecast) -> str:
+    """Return what a sweep is expected to take, in one line."""
+    runs = sum(design.runs for design in forecast.designs)
+    failed = f"; {forecast.failed} calibration runs failed" if forecast.failed else ""
+    return (
+        f"forecast: {runs:,} runs, {duration(forecast.seconds)} ({duration(forecast.low)} to {duration(forecast.high)}) "
+        f"with {forecast.slots} packs at once, up to {forecast.bytes / 1e6:,.1f} MB{failed}"
+    )
+
+
+def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) -> RenderableType:
+    """Return what would be trained, and what it would take."""
+    expected = {design.design: design for design in forecast.designs} if forecast else {}
     table = Table(title=f"{sweep.config.name}: n = {sweep.task.n:,}, t = {sweep.t:,}", title_justify="left")
     for name in ("design", "kind", "purpose"):
         table.add_column(name)
-    for name in ("subsets", "seeds", "runs", "packs", "on disk, at most"):
+    for name in ("subsets", "seeds", "runs", "packs", "worker time", "error to expect", "on disk, at most"):
         table.add_column(name, justify="right")
     for one in planned:
         table.add_row(
@@ -101,10 +101,16 @@ def plan_table(sweep: Sweep, planned: list[Planned]) -> RenderableType:
             str(one.seeds),
             f"{one.runs:,}",
             f"{one.packs:,}",
+            duration(expected[one.design].seconds) if one.design in expected else "-",
+            _number(plain(expected[one.design].standard_error) if one.design in expected else None),
             f"{one.bytes / 1e6:,.1f} MB",
         )
     total = sum(one.runs for one in planned)
-    return Group(table, f"{total:,} runs in all; estimators: {', '.join(sweep.config.estimators) or 'none'}")
+    lines = [f"{total:,} runs in all; estimators: {', '.join(sweep.config.estimators) or 'none'}"]
+    if forecast:
+        lines.append(forecast_line(forecast))
+        lines.append(f"error to expect: standard error of one attribution, in units of {sweep.config.measures[0]}")
+    return Group(table, *lines)
 
 
 def status_view(status: Status) -> RenderableType:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from orchestrator.config import Config, validate
+from orchestrator import yamls
+from orchestrator.config import Config, read, validate
 from orchestrator.paths import SweepPaths
 from orchestrator.plan import DesignPlan, make_plan
 from workers import loading
-from workers.errors import StoreError
+from workers.errors import ConfigError, StoreError
 from workers.loading import TaskSpec, build_task
 from workers.runs import Queries
 from workers.task import DifferentiableTask, Task
@@ -41,9 +41,16 @@ class Sweep:
             raise StoreError(
                 f"{folder}: is not a sweep (it has no {paths.config.name}); `counterfactory run` makes one"
             )
-        raw = yaml.safe_load(paths.config.read_text(encoding="utf-8"))
+        raw = read(paths.config)
         raw.pop("hash", None)
         return cls(validate(raw, str(paths.config)), paths)
+
+    def with_pack(self, pack: int) -> Sweep:
+        """Return this sweep with packs of so many runs; the task, once built, comes along."""
+        settled = Sweep(self.config.model_copy(update={"pack": pack}), self.paths)
+        if "task" in self.__dict__:
+            settled.__dict__["task"] = self.task
+        return settled
 
     @property
     def spec(self) -> TaskSpec:
@@ -63,7 +70,12 @@ class Sweep:
     def task(self) -> Task | DifferentiableTask:
         """The task, built once; queries and measures are checked against it."""
         task = build_task(self.spec)
-        loading.check_queries(task, self.queries)
+        try:
+            loading.check_queries(task, self.queries)
+        except ConfigError as error:
+            raise ConfigError(
+                f"queries.indices: {error}" if self.queries.indices is not None else str(error)
+            ) from error
         loading.check_measures(task, self.config.measures)
         return task
 
@@ -90,4 +102,4 @@ class Sweep:
     def resolved_yaml(self) -> str:
         """Return the resolved configuration as the sweep keeps it, its hash first."""
         plain: dict[str, Any] = {"hash": self.config.identity(), **self.config.resolved()}
-        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
+        return yamls.dump(plain)

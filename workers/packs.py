@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from workers import training
 from workers.errors import DivergedError, TaskError, near
 from workers.packed.calibration import plan_of
-from workers.packed.plan import Path
+from workers.packed.plan import Path, Plan
 from workers.packed.resident import Resident
 from workers.packed.stacked import Stacked
 from workers.runs import Checkpoint, Failure, Outcome, OutOfMemory, Queries, Run
@@ -49,7 +49,7 @@ def train_pack(
         stacked = Stacked(task, device)
         packs = [runs[start : start + plan.width] for start in range(0, len(runs), plan.width)]
         return [outcome for pack in packs for outcome in _train_stacked(stacked, pack, measures, queries)]
-    return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device)) for run in runs]
+    return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device, plan)) for run in runs]
 
 
 def _attempt(run: Run, train: Callable[[Run], Trained]) -> Outcome:
@@ -66,9 +66,9 @@ def _attempt(run: Run, train: Callable[[Run], Trained]) -> Outcome:
 
 
 def _train_alone(
-    task: DifferentiableTask, run: Run, measures: Sequence[str], queries: Queries, device: str
+    task: DifferentiableTask, run: Run, measures: Sequence[str], queries: Queries, device: str, plan: Plan
 ) -> Trained:
-    module, checkpoints = training.train(task, run, device)
+    module, checkpoints = training.train(task, run, device, plan.channels_last)
     return training.measure(task, module, measures, queries, device), checkpoints
 
 
@@ -77,9 +77,7 @@ def _train_resident(trainer: Resident, run: Run, measures: Sequence[str], querie
     return trainer.measure(measures, queries), checkpoints
 
 
-def _train_stacked(
-    trainer: Stacked, runs: Sequence[Run], measures: Sequence[str], queries: Queries
-) -> list[Outcome]:
+def _train_stacked(trainer: Stacked, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:
     """Train runs in lockstep. When something raises, each is trained again by itself, so that the failure is the right run's."""
     started = time.perf_counter()
     try:
@@ -89,13 +87,11 @@ def _train_stacked(
             raise OutOfMemory(f"{len(runs)} runs from {runs[0].row}: {error}") from error
         return [_attempt(run, lambda run: _train_lockstep(trainer, [run], measures, queries)[0]) for run in runs]
     share = (time.perf_counter() - started) / len(runs)
-    outcomes = [_attempt(run, lambda _, result=result: result) for run, result in zip(runs, trained, strict=True)]
-    return [replace(outcome, seconds=share) for outcome in outcomes]
+    results = iter(trained)
+    return [replace(_attempt(run, lambda _: next(results)), seconds=share) for run in runs]
 
 
-def _train_lockstep(
-    trainer: Stacked, runs: Sequence[Run], measures: Sequence[str], queries: Queries
-) -> list[Trained]:
+def _train_lockstep(trainer: Stacked, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Trained]:
     pack = trainer.train(runs)
     checkpoints = [tuple(member.checkpoints) for member in pack.members]
     return list(zip(pack.measure(measures, queries), checkpoints, strict=True))

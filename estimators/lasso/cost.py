@@ -30,13 +30,13 @@ class Machine:
 
     name: str
     cores: int
-    """Threads of coordinate descent; 0 for a GPU, which runs FISTA."""
+    """Threads of coordinate descent; 0 for a GPU, which wants FISTA."""
     gram_rate: float
     """Multiply-adds of 0/1 products a second, all cores."""
     float_rate: float
     """float32 multiply-adds of matrix products a second, all cores."""
     descent_rate: float
-    """float32 multiply-adds of coordinate descent a second, all cores (they are bound by memory)."""
+    """float32 multiply-adds of the path solver a second, all cores (coordinate descent is bound by memory)."""
     read_rate: float
     """Bytes a second from the store."""
     memory: int
@@ -153,24 +153,24 @@ def forecast(m: int, n: int, t: int, settings: Settings, machine: Machine, nonze
     scratch = threads * (item * int(min(2 * WORKING * s, n)) ** 2 + 8 * n * item)
     cross = 8 * n * (folds + 2) + (8 + 2 * item) * n
     per_query = cross + item * n + 4 * item * held + 64 * settings.lambdas
-    if settings.device != "cpu":
+    if not settings.by_descent:
         per_query += 8 * item * n
     return Forecast(
         machine,
         bytes_read=m * (-(-n // 8)) + 4 * m * t,
         gram_operations=0.5 * m * float(n) * n,
         cross_operations=float(m) * n * t,
-        path_operations=t * folds * _path_operations(n, held / folds, s, settings, gpu=machine.cores == 0),
+        path_operations=t * folds * _path_operations(n, held / folds, s, settings),
         shared_memory=grams + block + scratch + n * held,
         memory_per_query=per_query,
         queries=t,
     )
 
 
-def _path_operations(n: int, held: float, nonzeros: float, settings: Settings, gpu: bool) -> float:
+def _path_operations(n: int, held: float, nonzeros: float, settings: Settings) -> float:
     """Return the multiply-adds of one query's path in one fold; its columns have half of the last one's non-zeros on average."""
     length = settings.lambdas * (1.0 if settings.patience is None else WALKED)
-    if gpu:
+    if not settings.by_descent:
         return length * (ITERATIONS * float(n) * n + n * held)
     gradient = 1.1 * n * nonzeros / 2
     sweeps = SWEEPS * (nonzeros / 2) * (WORKING * nonzeros / 2)

@@ -1,9 +1,9 @@
 """Coordinate descent for one query's path on a compact working set.
 
-Covariance updates (Friedman, Hastie, Tibshirani 2010, section 2.2) on a dense copy of the Gram matrix of the working set only, with
-Anderson extrapolation for the ill-conditioned dense end. The set comes from the sequential strong rule (Tibshirani et al. 2012,
-equation 8), and whatever the rule missed is found by checking the KKT conditions on the full gradient. Working sets only grow along
-a path.
+Covariance updates (Friedman, Hastie, Tibshirani 2010, section 2.2) on a dense copy of the Gram matrix of the working set only,
+with Anderson extrapolation for the ill-conditioned dense end. The set comes from the sequential strong rule (Tibshirani et al.
+2012, equation 8), and whatever the rule missed is found by checking the KKT conditions on the full gradient. Working sets only
+grow along a path.
 """
 
 from __future__ import annotations
@@ -129,30 +129,44 @@ def objective(power: float, cross: Floating, residual: Floating, w: Floating, si
 
 
 @compiled
-def combination(steps: Floating, size: int) -> Floating:
-    """Return weights (K,), summing to one, under which the combined steps (K, size) are as short as they can be."""
-    count = steps.shape[0]
+def combination(history: Floating, size: int) -> Floating:
+    """Return weights (K,), summing to one, under which the K steps between the iterates (K + 1, size) combine to the shortest."""
+    count = history.shape[0] - 1
     system, weights = np.zeros((count, count)), np.ones(count)
+    trace = 1e-300
     for i in range(count):
         for j in range(i + 1):
             total = 0.0
             for p in range(size):
-                total += np.float64(steps[i, p]) * steps[j, p]
+                total += np.float64(history[i + 1, p] - history[i, p]) * (history[j + 1, p] - history[j, p])
             system[i, j] = system[j, i] = total
-    damping = 1e-8 * np.trace(system) + 1e-300
+        trace += system[i, i]
     for i in range(count):
-        system[i, i] += damping
+        system[i, i] += 1e-8 * trace
     for i in range(count):  # Gauss-Jordan: the damped system is positive definite
         pivot = system[i, i]
-        system[i] /= pivot
         weights[i] /= pivot
+        for k in range(count):
+            system[i, k] /= pivot
         for j in range(count):
+            factor = system[j, i]
             if j != i:
-                factor = system[j, i]
-                system[j] -= factor * system[i]
                 weights[j] -= factor * weights[i]
-    shares: Floating = weights / weights.sum()
-    return shares
+                for k in range(count):
+                    system[j, k] -= factor * system[i, k]
+    total = 0.0
+    for i in range(count):
+        total += weights[i]
+    for i in range(count):
+        weights[i] /= total
+    return weights
+
+
+@compiled
+def copy_into(to_w: Floating, to_residual: Floating, w: Floating, residual: Floating, size: int) -> None:
+    """Copy the first `size` numbers of `w` and `residual`."""
+    for p in range(size):
+        to_w[p], to_residual[p] = w[p], residual[p]
 
 
 @compiled
@@ -168,19 +182,17 @@ def extrapolate(
 ) -> None:
     """Move `w` and `residual` to the Anderson extrapolation of the last iterates if that lowers the objective.
 
-    history and residuals are (K + 1, size), oldest first (Bertrand, Massias 2021, algorithm 1). The residual is
-    affine in w, so its extrapolation costs no product with the Gram matrix.
+    history and residuals are (K + 1, size), oldest first (Bertrand, Massias 2021, algorithm 1). The residual is affine in w, so
+    its extrapolation costs no product with the Gram matrix.
     """
-    count = history.shape[0] - 1
-    weights = combination(history[1:] - history[:-1], size)
-    point, there = np.zeros_like(w[:size]), np.zeros_like(w[:size])
-    for k in range(count):
+    weights = combination(history, size)
+    point, there = np.zeros_like(w), np.zeros_like(w)
+    for k in range(weights.shape[0]):
         for p in range(size):
             point[p] += weights[k] * history[k + 1, p]
             there[p] += weights[k] * residuals[k + 1, p]
     if objective(power, cross, there, point, size, penalty) < objective(power, cross, residual, w, size, penalty):
-        w[:size] = point
-        residual[:size] = there
+        copy_into(w, residual, point, there, size)
 
 
 @compiled
@@ -290,13 +302,14 @@ def solve(
         while moved and sweeps < max_sweeps:
             moved = sweep(compact, residual, w, size, penalty)
             sweeps += 1
-            history[kept], residuals[kept] = w[:size], residual[:size]
-            kept += 1
-            if kept > DEPTH:
-                extrapolate(history, residuals, power, inner_cross, size, penalty, w, residual)
-                history[0], residuals[0], kept = w[:size], residual[:size], 1
             if duality_gap(power, inner_cross, residual, w, size, penalty, largest_of(residual, size)) <= target:
                 break
+            copy_into(history[kept], residuals[kept], w, residual, size)
+            kept += 1
+            if kept > DEPTH:  # what it leaves is swept before it is judged: extrapolation knows no exact zeros
+                extrapolate(history, residuals, power, inner_cross, size, penalty, w, residual)
+                copy_into(history[0], residuals[0], w, residual, size)
+                kept = 1
         refresh(gram, cross, ridge, index, w, size, gradient)
         for p in range(size):
             residual[p] = gradient[index[p]]

@@ -69,7 +69,7 @@ def solve_paths(
     """
     held = held or no_held(problem, settings)
     starts = starts or [NOTHING] * len(problem.queries)
-    if settings.device == "cpu":
+    if settings.by_descent:
         return _descend(problem, penalties, settings, held, starts, patience)
     from estimators.lasso.torch_path import lockstep
 

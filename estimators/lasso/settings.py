@@ -32,7 +32,11 @@ class Settings(BaseModel):
     precision: Literal["float32", "float64"] = Field("float32", description="arithmetic of the path")
     bootstrap: int = Field(0, ge=0, description="resamples of the subsets for standard errors and selection frequency")
     threads: int | None = Field(None, ge=1, description="threads of the solver; null takes all cores it may use")
-    device: str = Field("cpu", description="cpu: coordinate descent; cuda: lock-step FISTA on that device")
+    device: str = Field("cpu", description="where matrix products and FISTA run: cpu, cuda, cuda:1, ...")
+    solver: Literal["auto", "descent", "fista"] = Field(
+        "auto",
+        description="coordinate descent (always on the CPU) or lock-step FISTA; auto takes descent on the CPU only",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -45,6 +49,11 @@ class Settings(BaseModel):
                 "ridge is the elastic net's term; with penalty: ridge the coefficient is chosen on the path"
             )
         return self
+
+    @property
+    def by_descent(self) -> bool:
+        """Whether paths are solved by coordinate descent."""
+        return self.solver == "descent" or (self.solver == "auto" and self.device == "cpu")
 
     @property
     def dtype(self) -> DTypeLike:

@@ -11,10 +11,11 @@ from orchestrator.designs.base import Context, Design
 from orchestrator.designs.explicit import Explicit
 from orchestrator.designs.full import Full
 from orchestrator.designs.leave_out import LeaveGroupOut, LeaveOneOut
+from orchestrator.designs.permutations import Permutations
 from orchestrator.designs.random_subsets import Bernoulli, Subsets
 
 AnyDesign = Annotated[
-    Subsets | Bernoulli | LeaveOneOut | LeaveGroupOut | Full | Explicit | Again,
+    Subsets | Bernoulli | LeaveOneOut | LeaveGroupOut | Permutations | Full | Explicit | Again,
     Field(discriminator="kind"),
 ]
 """What a configuration may name under `designs`, chosen by `kind`."""

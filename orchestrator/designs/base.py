@@ -77,7 +77,15 @@ class Design(BaseModel, ABC):
             return seed_of(context.root, self.paired_with, 0, repeat)
         return seed_of(context.root, context.name, subset, repeat)
 
-    def checkpoint_epochs(self, epochs: int) -> tuple[int, ...]:
+    def chain(self, subset: int, context: Context) -> int | None:
+        """Return which chain of nested subsets a subset belongs to; None for a design that has none."""
+        return None
+
+    def pack(self, preferred: int, context: Context) -> int:
+        """Return the number of runs a pack, near the preferred one."""
+        return preferred
+
+    def checkpoint_epochs(self, epochs: int, context: Context) -> tuple[int, ...]:
         """Return after which epochs of `epochs` the parameters are kept."""
         return ()
 
@@ -102,6 +110,18 @@ class RandomDesign(Design):
     @abstractmethod
     def draw(self, rng: np.random.Generator, context: Context) -> NDArray[np.bool_]:
         """Draw one mask (n,)."""
+
+
+def read_array(path: Path, key: str) -> NDArray[np.generic]:
+    """Map the .npy file that the configuration names under `key`. Raises ConfigError when it is not one."""
+    try:
+        found = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{key}: cannot read {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise ConfigError(f"{key}: {path} holds several arrays (.npz), expected one .npy array")
+    return found
 
 
 def fenced(

@@ -1,4 +1,4 @@
-"""Subsets that the user brings: a file of masks, or another design's subsets again with fresh seeds."""
+"""Subsets that the user brings: a file of masks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from orchestrator.designs.base import Context, Design
+from orchestrator.designs.base import Context, Design, read_array
 from workers.errors import ConfigError
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path, modified: int) -> NDArray[np.bool_]:
+def _load(path: Path, key: str, modified: int) -> NDArray[np.generic]:
     """Load a mask file once for each time it was written (`modified`)."""
-    masks: NDArray[np.bool_] = np.load(path, allow_pickle=False, mmap_mode="r")
-    return masks
+    return read_array(path, key)
 
 
 class Explicit(Design):
@@ -27,13 +26,10 @@ class Explicit(Design):
     kind: Literal["explicit"]
     masks: str = Field(description="path of a .npy file, (subsets, n) bool or 0/1 integers")
 
-    def rows(self, context: Context) -> NDArray[np.bool_]:
-        """Return all masks (subsets, n). Raises ConfigError for an unreadable or ill-shaped file."""
+    def rows(self, context: Context) -> NDArray[np.generic]:
+        """Return all masks (subsets, n), mapped. Raises ConfigError for an unreadable or ill-shaped file."""
         path = context.folder / self.masks
-        try:
-            masks = _load(path, path.stat().st_mtime_ns)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"designs.{context.name}.masks: cannot read {path}: {error}") from error
+        masks = _load(path, f"designs.{context.name}.masks", path.stat().st_mtime_ns if path.exists() else 0)
         if masks.ndim != 2 or masks.shape[1] != context.n or not len(masks):
             raise ConfigError(
                 f"designs.{context.name}.masks: {path} has shape {masks.shape}, expected (subsets, {context.n})"

@@ -29,12 +29,14 @@ class Full(Design):
         """Return all ones (n,)."""
         return np.ones(context.n, dtype=bool)
 
-    def checkpoint_epochs(self, epochs: int) -> tuple[int, ...]:
+    def checkpoint_epochs(self, epochs: int, context: Context) -> tuple[int, ...]:
         """Return the chosen epochs and the last. Raises ConfigError for one beyond the recipe's."""
         if self.checkpoints == "none":
             return ()
         chosen = () if self.checkpoints == "last" else self.checkpoints
         beyond = [epoch for epoch in chosen if not 0 <= epoch <= epochs]
         if beyond:
-            raise ConfigError(f"designs: checkpoints {beyond} are not epochs of the recipe; expected 0 to {epochs}")
+            raise ConfigError(
+                f"designs.{context.name}.checkpoints: {beyond[0]} is not an epoch of the recipe; expected 0 to {epochs}"
+            )
         return tuple(sorted({*chosen, epochs}))

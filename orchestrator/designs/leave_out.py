@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from orchestrator.designs.base import Context, Design
+from orchestrator.designs.base import Context, Design, read_array
 from orchestrator.keys import generator_of
 from workers.errors import ConfigError, near
 
@@ -35,6 +35,8 @@ class LeaveOneOut(Design):
         if isinstance(self.examples, int) and not 0 < self.examples <= context.n:
             raise ConfigError(f"designs.{context.name}.examples: cannot sample {self.examples} of {context.n} examples")
         chosen = self.chosen(context)
+        if not len(chosen):
+            raise ConfigError(f"designs.{context.name}.examples: an empty list leaves no example out")
         wrong = [int(i) for i in chosen if not 0 <= i < context.n]
         if wrong or len(set(chosen.tolist())) != len(chosen):
             what = f"{wrong[0]} is not an example" if wrong else "an example is named twice"
@@ -75,10 +77,7 @@ class LeaveGroupOut(Design):
                 raise ConfigError(f"designs.{context.name}.by: the task has no grouping {self.by!r}: {known}")
             return context.groups[self.by]
         path = context.folder / self.by
-        try:
-            ids = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"designs.{context.name}.by: cannot read {path}: {error}") from error
+        ids = read_array(path, f"designs.{context.name}.by")
         if ids.shape != (context.n,):
             raise ConfigError(f"designs.{context.name}.by: {path} has shape {ids.shape}, expected ({context.n},)")
         return np.asarray(ids)

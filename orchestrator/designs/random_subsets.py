@@ -11,6 +11,9 @@ from pydantic import Field
 from orchestrator.designs.base import Context, RandomDesign
 from workers.errors import ConfigError
 
+RAREST = 0.01
+"""Smallest mean size of a Bernoulli subset: below, only one draw in a hundred would have an example."""
+
 
 class Subsets(RandomDesign):
     """Uniform over the subsets of round(alpha * n) examples (Ilyas et al. 2022, section 2)."""
@@ -39,6 +42,14 @@ class Bernoulli(RandomDesign):
 
     kind: Literal["bernoulli"]
     probability: float = Field(0.5, gt=0, lt=1, description="probability of every example")
+
+    def check(self, context: Context) -> None:
+        """Refuse a probability so small that nearly every subset would be empty and drawn again."""
+        if self.probability * context.n < RAREST:
+            raise ConfigError(
+                f"designs.{context.name}.probability: {self.probability:g} of {context.n} examples is less than one example "
+                f"in {1 / RAREST:.0f} subsets; expected at least {RAREST / context.n:g}"
+            )
 
     def draw(self, rng: np.random.Generator, context: Context) -> NDArray[np.bool_]:
         """Draw one mask (n,) with at least one example: nothing can be trained on none."""

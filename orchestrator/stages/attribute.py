@@ -15,6 +15,7 @@ from orchestrator import accounts
 from orchestrator.attributions import list_attributions, read_attribution, write_attribution
 from orchestrator.config import EstimatorSection
 from orchestrator.evidence import gather
+from orchestrator.jsonable import plain
 from orchestrator.store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import CounterfactoryError
@@ -73,6 +74,7 @@ def _compute(
         "seconds": seconds,
         "train_seconds": accounts.train_seconds(store, _trained_for(sweep, section, made)),
         "stamp": stamp,
+        "degrees_of_freedom": made.degrees_of_freedom,
         "details": dict(made.details),
     }
     write_attribution(
@@ -81,7 +83,9 @@ def _compute(
         made.values,
         bias=made.bias,
         standard_error=made.standard_error,
-        attributes=attributes,
+        utility=made.utility,
+        utility_standard_error=made.utility_standard_error,
+        attributes=plain(attributes),
     )
     return Attributed(label, seconds, made.models, kept=False)
 

@@ -19,7 +19,7 @@ def export(sweep: Sweep, store: RunStore, target: Path) -> int:
     """Write the sweep to `target` (.parquet or .npz); return the number of rows or arrays.
 
     Parquet has one row a run: the subset as the list of its examples, every measure as the list of its outputs. The .npz holds
-    masks, seeds, states and outputs of every design as arrays, and every attribution.
+    masks, seeds, subsets, repeats, states and outputs of every design as arrays, and every attribution.
     """
     if target.suffix not in {".parquet", ".npz"}:
         raise ConfigError(f"--to {target}: expected a name that ends in .parquet or .npz")
@@ -59,6 +59,7 @@ def _npz(sweep: Sweep, store: RunStore, target: Path) -> int:
             f"{name}/masks": store.masks(name),
             f"{name}/seeds": store.seeds(name),
             f"{name}/subsets": store.subsets(name),
+            f"{name}/repeats": store.repeats(name),
             f"{name}/states": store.states(name),
         }
         for measure in store.measures:

@@ -13,6 +13,7 @@ import torch
 from orchestrator import requirements
 from orchestrator.paths import SweepPaths, write_atomically
 from orchestrator.plan import DesignPlan
+from orchestrator.pool import refuse_impossible
 from orchestrator.store import DesignLayout, RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import StoreError
@@ -36,6 +37,7 @@ class Planned:
 def preview(sweep: Sweep) -> list[Planned]:
     """Check the whole configuration against its task and return what would be trained; writes nothing."""
     requirements.check(sweep)
+    refuse_impossible(sweep.config.ray)
     return [_preview(sweep, plan) for plan in sweep.plans.values()]
 
 
@@ -54,19 +56,12 @@ def prepare(sweep: Sweep) -> RunStore:
     Raises ConfigError or StoreError, with nothing written, when the configuration cannot be run or the folder is another's.
     """
     expected = sum(planned.bytes for planned in preview(sweep))
-    if sweep.paths.config.is_file():
+    _refuse_other(sweep)
+    if sweep.paths.runs.exists():
         store = _continue(sweep)
     else:
         _refuse_no_space(sweep.paths, expected)
-        store = RunStore.create(
-            sweep.paths,
-            config_hash=sweep.config.identity(),
-            n=sweep.task.n,
-            t=sweep.t,
-            measures=sweep.config.measures,
-            designs=[_layout(plan) for plan in sweep.plans.values()],
-            attributes=provenance(sweep),
-        )
+        store = _create(sweep)
     try:
         write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
         _write_plans(store, sweep.plans)
@@ -74,6 +69,20 @@ def prepare(sweep: Sweep) -> RunStore:
         store.close()
         raise
     return store
+
+
+def _create(sweep: Sweep) -> RunStore:
+    # The configuration comes first: it says how many runs a pack of the store has.
+    write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
+    return RunStore.create(
+        sweep.paths,
+        config_hash=sweep.config.identity(),
+        n=sweep.task.n,
+        t=sweep.t,
+        measures=sweep.config.measures,
+        designs=[_layout(plan) for plan in sweep.plans.values()],
+        attributes=provenance(sweep),
+    )
 
 
 def provenance(sweep: Sweep) -> dict[str, Any]:
@@ -91,14 +100,27 @@ def _layout(plan: DesignPlan) -> DesignLayout:
     return DesignLayout(plan.name, plan.design.kind, plan.design.purpose, plan.runs, plan.pack)
 
 
-def _continue(sweep: Sweep) -> RunStore:
-    """Open the store of a former call, refusing one that holds other runs; random designs may have grown."""
+def _refuse_other(sweep: Sweep) -> None:
+    """Refuse a folder that was made from another configuration, naming the first key that differs."""
+    if not sweep.paths.config.is_file():
+        if sweep.paths.runs.exists():
+            raise StoreError(f"{sweep.paths.root}: has runs but no {sweep.paths.config.name}; delete the folder")
+        return
     kept = Sweep.at(sweep.paths.root)
     if kept.config.identity() != sweep.config.identity():
         raise StoreError(
             f"{sweep.paths.root}: was made from another configuration ({_difference(kept, sweep)}); "
             "choose another --out, or delete the folder"
         )
+    if kept.config.pack != sweep.config.pack:
+        raise StoreError(
+            f"{sweep.paths.root}: its packs have {kept.config.pack} runs, the configuration asks for {sweep.config.pack}; "
+            "leave `pack` out, or choose another --out"
+        )
+
+
+def _continue(sweep: Sweep) -> RunStore:
+    """Open the store of a former call, refusing one whose data has changed; random designs may have grown."""
     store = RunStore.open(sweep.paths, write=True)
     try:
         was, now = store.attributes.get("data_hash", ""), sweep.data_hash()
@@ -110,8 +132,8 @@ def _continue(sweep: Sweep) -> RunStore:
                     f"{sweep.paths.root}: designs.{name} has {store.designs[name].runs} runs, the configuration asks for "
                     f"{plan.runs}; a design can grow but not shrink"
                 )
-            if plan.runs > store.designs[name].runs:
-                store.extend(name, plan.runs)
+        for name in [name for name, plan in sweep.plans.items() if plan.runs > store.designs[name].runs]:
+            store.extend(name, sweep.plans[name].runs)
     except BaseException:
         store.close()
         raise
@@ -123,8 +145,8 @@ def _difference(kept: Sweep, asked: Sweep) -> str:
     then, now = _flat(kept.config.resolved()), _flat(asked.config.resolved())
     for key in sorted({*then, *now}):
         section = key.split(".")[0]
-        counted = section == "designs" and key.endswith(".subsets")
-        if section in {"seed", "task", "queries", "measures", "designs", "pack"} and not counted:
+        counted = section == "designs" and key.endswith((".subsets", ".permutations"))
+        if section in {"seed", "task", "queries", "measures", "designs"} and not counted:
             was, is_now = then.get(key, "absent"), now.get(key, "absent")
             if was != is_now:
                 return f"{key} is {is_now!r} here and {was!r} there"

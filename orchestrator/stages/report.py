@@ -13,11 +13,11 @@ from estimators.registry import find
 from estimators.scores import noise_ceiling, spearman
 from orchestrator import accounts
 from orchestrator.attributions import list_attributions, read_attribution
+from orchestrator.evidence import heldout
 from orchestrator.paths import write_atomically
 from orchestrator.report import render
 from orchestrator.report.data import SCORE_COLUMNS, DesignHealth, Family, ReportData
 from orchestrator.stages.retrain import finished
-from orchestrator.stages.score import heldout
 from orchestrator.store import RunStore
 from orchestrator.sweep import Sweep
 
@@ -55,7 +55,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         config_yaml=sweep.paths.config.read_text(encoding="utf-8"),
         config_hash=sweep.config.identity(),
         versions={key: str(value) for key, value in store.attributes.items() if value and key != "data_hash"},
-        designs=tuple(_health(store, name, counts) for name, counts in finished(store).items()),
+        designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),
         scores=_scores(sweep),
         models={label: int(answer[3]["models"]) for label, answer in answers.items()},
         actual=actual,

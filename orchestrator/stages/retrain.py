@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
+from orchestrator.designs.permutations import Permutations
 from orchestrator.plan import DesignPlan, to_runs
 from orchestrator.pool import Job, Pool, Work, ray_pool, resolve_device
 from orchestrator.scheduler import Scheduler, Tally
+from orchestrator.stopping import Stopper, read_curves
 from orchestrator.store import DONE, FAILED, PENDING, Damage, RunStore
 from orchestrator.sweep import Sweep
+from orchestrator.truncation import Truncation, skipped
+from workers.errors import StoreError
+
+FROM_FILES = ("explicit", "leave_group_out")
+"""Kinds of design whose subsets may come from a file that the configuration only names."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +36,33 @@ class Watch:
     """Called for everything damaged that was found and will be trained again."""
 
 
+class _StoppedError(Exception):
+    """The watch said so while the store was being read."""
+
+
 def mend(store: RunStore, plans: dict[str, DesignPlan], watch: Watch) -> None:
     """Find rows whose bytes no longer agree with the ledger; forget them, so that they are trained again.
 
     Damaged plan arrays are written anew, the configuration decides what is in them; outputs can only be checked after that.
     """
     for name, plan in plans.items():
-        damages = store.verify(name)
+        damages = _verify(store, name, watch)
         replanned = [damage for damage in damages if damage.what == "masks"]
         for damage in replanned:
             watch.on_damage(damage)
             block = plan.rows(*plan.span(damage.pack))
             store.write_plan(name, block.start, block.masks, block.seeds, block.subsets, block.repeats)
-        for damage in store.verify(name) if replanned else damages:
+        for damage in _verify(store, name, watch) if replanned else damages:
             watch.on_damage(damage)
             store.forget(name, damage.rows)
+
+
+def _verify(store: RunStore, design: str, watch: Watch) -> list[Damage]:
+    def between_packs(checked: int, packs: int) -> None:
+        if watch.should_stop():
+            raise _StoppedError
+
+    return store.verify(design, between_packs)
 
 
 def retrain(
@@ -54,11 +75,15 @@ def retrain(
 ) -> Tally:
     """Train what is missing; return what this call did. Ends early, everything finished kept, when the watch says so."""
     watch = watch or Watch()
-    mend(store, sweep.plans, watch)
+    try:
+        mend(store, sweep.plans, watch)
+    except _StoppedError:
+        return Tally()
+    _refuse_other_subsets(sweep, store)
     if retry_failed:
         for name in sweep.plans:
             store.forget(name, np.flatnonzero(store.states(name) == FAILED))
-    totals = {name: int((store.states(name) == PENDING).sum()) for name in sweep.plans}
+    totals = {name: pending for name, (_, _, pending) in finished(sweep, store).items()}
     watch.on_start(totals)
     if not any(totals.values()) or watch.should_stop():
         return Tally()
@@ -75,28 +100,94 @@ def retrain(
         return _schedule(sweep, store, watch, workers)
 
 
+def _refuse_other_subsets(sweep: Sweep, store: RunStore) -> None:
+    """Refuse to go on with a file of masks or groups that changed since its design was planned.
+
+    What is trained comes from the plan as it is now, what it is recorded as from the store: they must be the same.
+    """
+    for name, plan in sweep.plans.items():
+        if plan.design.kind not in FROM_FILES:
+            continue
+        for block in plan.blocks():
+            if not np.array_equal(block.masks, store.masks(name, block.start, block.start + len(block.masks))):
+                raise StoreError(
+                    f"{sweep.paths.root}: designs.{name} has other subsets than when it was planned, its file was changed; "
+                    "put the file back, or choose another --out"
+                )
+
+
 def _schedule(sweep: Sweep, store: RunStore, watch: Watch, pool: Pool) -> Tally:
-    scheduler = Scheduler(pool, store, sweep.config.ray.in_flight, watch.on_commit, watch.should_stop, watch.patience)
-    return scheduler.run(_jobs(sweep, store))
+    stopper = Stopper(sweep, store)
+
+    def landed(design: str, done: int, failed: int) -> None:
+        watch.on_commit(design, done, failed)
+        stopper.landed(design)
+
+    scheduler = Scheduler(pool, store, sweep.config.ray.in_flight, landed, watch.should_stop, watch.patience)
+    return scheduler.run(_jobs(sweep, store, stopper))
 
 
-def _jobs(sweep: Sweep, store: RunStore) -> Iterator[Job]:
-    """Yield one job for every pack with rows still to do: reference models first, they are few and long."""
-    order = sorted(sweep.plans.values(), key=lambda plan: plan.design.kind != "full")
+def _jobs(sweep: Sweep, store: RunStore, stopper: Stopper) -> Iterator[Job | None]:
+    """Yield one job for every pack with rows still to do: reference models first, they are few and long.
+
+    Designs that are scored on come before those that are stopped by their score.
+    """
+    order = sorted(sweep.plans.values(), key=lambda plan: (plan.design.kind != "full", plan.name in sweep.config.stop))
     for plan in order:
-        states = store.states(plan.name)
-        for pack in range(plan.packs):
-            start, stop = plan.span(pack)
-            wanted = states[start:stop] == PENDING
-            if wanted.any():
-                runs = to_runs(plan.rows(start, stop), wanted, plan.checkpoint_epochs)
-                yield Job(plan.name, pack, tuple(runs))
+        packs = _chained(store, plan) if isinstance(plan.design, Permutations) else _packs(store, plan)
+        yield from takewhile(lambda _, name=plan.name: not stopper.met(name), packs)  # type: ignore[misc]
 
 
-def finished(store: RunStore) -> dict[str, tuple[int, int, int]]:
-    """Return done, failed and pending runs of every design."""
+def _packs(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:
+    for pack in range(plan.packs):
+        job = _job(store, plan, pack)
+        if job is not None:
+            yield job
+
+
+def _job(store: RunStore, plan: DesignPlan, pack: int) -> Job | None:
+    """Return the job of a pack's pending rows, None when it has none."""
+    start, stop = plan.span(pack)
+    wanted = store.states(plan.name)[start:stop] == PENDING
+    if not wanted.any():
+        return None
+    return Job(plan.name, pack, tuple(to_runs(plan.rows(start, stop), wanted, plan.checkpoint_epochs)))
+
+
+def _chained(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:
+    """Yield the packs of permutations, each after the one before it has landed; None while all of them have to wait."""
+    truncation = Truncation(store, plan)
+    each = max(1, truncation.steps // plan.pack)
+    ready = deque(range(0, plan.packs, each))
+    waited = 0
+    while ready:
+        pack = ready.popleft()
+        verdict = truncation.verdict(pack)
+        if verdict == "wait":
+            ready.append(pack)
+            waited += 1
+            if waited >= len(ready):
+                waited = 0
+                yield None
+            continue
+        waited = 0
+        if verdict == "launch":
+            if (pack + 1) % each:
+                ready.append(pack + 1)
+            job = _job(store, plan, pack)
+            if job is not None:
+                yield job
+
+
+def finished(sweep: Sweep, store: RunStore) -> dict[str, tuple[int, int, int]]:
+    """Return done, failed and pending runs of every design; prefixes that truncation leaves out are not
+    pending, and nothing is of a design whose stopping criterion is met."""
     counts = {}
-    for name in store.designs:
+    curves = read_curves(sweep)
+    for name, plan in sweep.plans.items():
         states = store.states(name)
-        counts[name] = tuple(int((states == state).sum()) for state in (DONE, FAILED, PENDING))
-    return counts  # type: ignore[return-value]
+        stop, curve = sweep.config.stop.get(name), curves.get(name)
+        stopped = stop is not None and curve is not None and curve.met and curve.criterion == stop.when
+        pending = (states == PENDING) & ~skipped(store, plan) & (not stopped)
+        counts[name] = (int((states == DONE).sum()), int((states == FAILED).sum()), int(pending.sum()))
+    return counts

@@ -17,7 +17,7 @@ from estimators.leave_one_out import measured_effects
 from estimators.scores import Score, judge_array, lds, loo_correlation, refuse_overlap, seed_check
 from orchestrator import accounts, requirements
 from orchestrator.attributions import list_attributions, read_attribution
-from orchestrator.evidence import load_runs
+from orchestrator.evidence import heldout, load_runs
 from orchestrator.paths import write_atomically
 from orchestrator.report.data import SCORE_COLUMNS
 from orchestrator.store import RunStore
@@ -77,15 +77,6 @@ def judge(sweep: Sweep, store: RunStore, path: Path, measure: str | None = None)
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
-def heldout(sweep: Sweep, store: RunStore, measure: str) -> Runs | None:
-    """Return the runs that the LDS is computed on, or None when there are not at least two finished subsets."""
-    design = requirements.scoring_design(sweep.config, "lds")
-    if design is None:
-        return None
-    runs = load_runs(store, design, measure)
-    return runs if len(np.unique(runs.subsets)) >= 2 else None
-
-
 def _judge(sweep: Sweep, store: RunStore, judged: Judged) -> list[dict[str, Any]]:
     rows = []
     runs = heldout(sweep, store, judged.measure)
@@ -116,7 +107,10 @@ def _loo(sweep: Sweep, store: RunStore, judged: Judged, design: str) -> Score | 
     reference = paired if paired in full else (full[0] if full else None)
     if reference is None or sweep.config.scores.loo is None:
         return None
-    left_out, whole = load_runs(store, design, judged.measure), load_runs(store, reference, judged.measure)
+    left_out, whole = (
+        load_runs(sweep, store, design, judged.measure),
+        load_runs(sweep, store, reference, judged.measure),
+    )
     if len(np.unique(left_out.subsets)) < 2 or not len(whole.masks):
         return None
     effects = measured_effects(left_out, whole)
@@ -138,7 +132,7 @@ def _check_seeds(sweep: Sweep, store: RunStore) -> list[dict[str, Any]]:
     runs = heldout(sweep, store, measure)
     if fresh is None or runs is None or sweep.config.scores.lds is None:
         return []
-    again = load_runs(store, fresh, measure)
+    again = load_runs(sweep, store, fresh, measure)
     if len(np.unique(again.subsets)) < 2 or len(np.unique(runs.repeats)) < 2:
         return []
     found = seed_check(runs, again, resamples=sweep.config.scores.lds.resamples, seed=sweep.config.seed)

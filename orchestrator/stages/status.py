@@ -39,7 +39,8 @@ class Status:
 def status(sweep: Sweep, store: RunStore) -> Status:
     """Read the ledger and say how the sweep stands; takes no lease and trains nothing."""
     designs = {
-        name: dict(zip(("done", "failed", "pending"), counts, strict=True)) for name, counts in finished(store).items()
+        name: dict(zip(("done", "failed", "pending"), counts, strict=True))
+        for name, counts in finished(sweep, store).items()
     }
     total = {key: sum(design[key] for design in designs.values()) for key in ("done", "failed", "pending")}
     running = holder(sweep.paths)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ class Counterfactory:
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "RAY_ADDRESS"}}
-        return {**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **extra}
+        cache = str(self.script.parent.parent / "cache")
+        return {**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "COUNTERFACTORY_CACHE": cache, **extra}
 
     def __call__(
         self, *arguments: object, cwd: Path | None = None, script: Path | None = None, **environment: str
@@ -162,11 +164,11 @@ class Sweep:
 MakeSweep = Callable[..., Sweep]
 
 
-def write_sweep(place: Path, task: str = SLOW_TASK, **changes: Any) -> Sweep:
-    """Write a small sweep's files; `changes` replace sections of its configuration."""
+def write_sweep(place: Path, task: str = SLOW_TASK, sections: Mapping[str, Any] | None = None) -> Sweep:
+    """Write a small sweep's files; `sections` replace those of its configuration."""
     place.mkdir(parents=True, exist_ok=True)
     (place / "task.py").write_text(task)
-    (place / "sweep.yaml").write_text(yaml.safe_dump({**SWEEP, **changes}))
+    (place / "sweep.yaml").write_text(yaml.safe_dump({**SWEEP, **(sections or {})}))
     return Sweep(place / "sweep.yaml", place / "out")
 
 
@@ -186,10 +188,10 @@ def small(files: Path, tmp_path: Path) -> Sweep:
 
 @pytest.fixture
 def make_sweep(tmp_path: Path) -> MakeSweep:
-    """Make another sweep: make_sweep(task=..., **sections)."""
+    """Make another sweep: its task file's content, and the sections of its configuration that differ."""
 
-    def make(**changes: Any) -> Sweep:
-        return write_sweep(tmp_path / "own", **changes)
+    def make(task: str, sections: Mapping[str, Any]) -> Sweep:
+        return write_sweep(tmp_path / "own", task, sections)
 
     return make
 
@@ -206,8 +208,6 @@ def undisturbed(files: Path, session_command: Counterfactory, tmp_path_factory: 
 @pytest.fixture
 def damaged_copy(undisturbed: Sweep, small: Sweep) -> Sweep:
     """A copy of the undisturbed sweep, to be damaged."""
-    import shutil
-
     shutil.copytree(undisturbed.folder, small.folder)
     return small
 
@@ -274,20 +274,21 @@ def as_json() -> Callable[[Any], Any]:
 
 
 @pytest.fixture(scope="session")
-def family() -> Callable[[int], Sequence[int]]:
-    """List the living processes of a session (the group leader's pid names it); Ray's daemons stay in it."""
+def family() -> Callable[[int], list[str]]:
+    """List the command lines of the living processes of a session (the leader's pid names it); Ray's stay in it."""
 
-    def members(session: int) -> list[int]:
+    def members(session: int) -> list[str]:
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdecimal():
                 continue
             try:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                command = (entry / "cmdline").read_text().replace("\0", " ")
             except OSError:  # it ended meanwhile
                 continue
             if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(entry.name))
+                found.append(command)
         return found
 
     return members

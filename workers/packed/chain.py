@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ def _is_whole(module: nn.Module, layers: list[Dense]) -> bool:
     names = [name for layer in layers for name in (layer.weight, layer.bias) if name is not None]
     parameters = dict(module.named_parameters(remove_duplicate=False))
     return (
-        all(before.outputs == after.inputs for before, after in zip(layers, layers[1:], strict=False))
+        all(before.outputs == after.inputs for before, after in pairwise(layers))
         and sorted(names) == sorted(parameters) == sorted(module.state_dict())
         and len({id(value) for value in parameters.values()}) == len(names)
         and all(value.requires_grad for value in parameters.values())
@@ -103,7 +104,7 @@ class _Walk:
         """Take all nodes; return whether they are a chain."""
         if len(nodes) < 3 or nodes[0].op != "placeholder" or nodes[-1].args != (nodes[-2],):
             return False
-        for before, node in zip(nodes, nodes[1:-1], strict=False):
+        for before, node in pairwise(nodes[:-1]):
             if node.all_input_nodes != [before] or len(node.users) != 1 or not self._take(node):
                 return False
         last = self.layers[-1] if self.layers else None

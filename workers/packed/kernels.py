@@ -5,19 +5,22 @@ activations stay in the cache of one core, the matrix products run at the machin
 optimizer updates a few rows of weights at a time, while their gradient is still in the first-level cache. Models
 follow one another, so a run is bit for bit the same in any pack and at any place in it.
 
-Storage is padded so that no kernel needs a remainder: widths to whole vectors (`LANES`), rows to `ROWS`. Padding holds zeros or is never
-read. Layer l is a row of `layers`: [inputs, outputs, padded inputs, padded outputs, weight offset, bias offset, activation,
-dropout index or -1]; its weights are stored as (inputs, outputs), the transpose of torch's, in a flat array with all the others.
+Storage is padded so that no kernel needs a remainder: widths to whole vectors (`lanes`), rows to `ROWS`. Padding holds zeros or
+is never read. A layer is a row of `layers`: [inputs, outputs, padded inputs, padded outputs, weight offset, bias offset,
+activation, dropout index or -1]; its weights are stored as (inputs, outputs), the transpose of torch's, in a flat array with all the others.
 
 Everything compiled is in this one file: numba's disk cache watches only the file of the function that it caches.
 """
+
+# Types in compiled code are numba's to infer.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import llvmlite.binding
+import llvmlite.binding  # type: ignore[import-untyped]
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -40,6 +43,8 @@ SGD, NESTEROV, ADAM, ADAMW = range(4)
 IN, OUT, IN_PADDED, OUT_PADDED, WEIGHT, BIAS, ACTIVATION, DROPOUT = range(8)
 LEARNING_RATE, MOMENTUM, DECAY, BETA1, BETA2, EPSILON, SMOOTHING = range(7)
 
+CPU_NAME = str(llvmlite.binding.get_host_cpu_name())
+"""The processor, as LLVM names it."""
 _FEATURES = llvmlite.binding.get_host_cpu_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
 _WIDE = (8, 2) if _FEATURES.get("avx2") and VECTOR_BYTES == 32 else (4, 4)
@@ -84,19 +89,19 @@ class _Emitter:
 
 
 def _make_tile(rows: int, vectors: int) -> Any:
-    """Return a function that computes c = s + a b for a (rows, depth) block a and a (depth, vectors * lanes) block b, in registers.
+    """Return a function that computes c = s + a b in registers, for blocks a (rows, depth) and b (depth, vectors * lanes).
 
     The tile's signature: (a, offset, row stride, column stride; b, offset, row stride; c, offset, row stride; depth; s, offset,
     row stride; whether s is added). `a` may be strided either way, so it may be a transpose; the rows of the others are
     contiguous. With s = c it accumulates, with a row stride of 0 it adds a bias.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def tile(_typing, a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth, s, s_at, s_row, add):  # type: ignore[no-untyped-def]
+    @intrinsic
+    def tile(_typing, a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth, s, s_at, s_row, add):
         at = types.intp
         signature = types.void(a, at, at, at, b, at, at, c, at, at, at, s, at, at, types.boolean)
 
-        def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, _signature, args):
             a_in, a_at, a_row, a_column, b_in, b_at, b_row, c_in, c_at, c_row, depth, s_in, s_at, s_row, add = args
             emit = _Emitter(builder, context.get_value_type(a.dtype), a.dtype.bitwidth)
             a_data, b_data, c_data, s_data = (
@@ -140,11 +145,11 @@ _middle_tile = _make_tile(ROWS, 2)
 _narrow_tile = _make_tile(ROWS, 1)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _two_to_the(_typing, power):  # type: ignore[no-untyped-def]
+@intrinsic
+def _two_to_the(_typing, power):
     """Return 2**power of a whole number held in a float, by writing its exponent bits."""
 
-    def codegen(_context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(_context, builder, signature, args):
         bits = signature.args[0].bitwidth
         integer = ir.IntType(bits)
         bias, mantissa = (127, 23) if bits == 32 else (1023, 52)
@@ -173,26 +178,26 @@ def exp_constants(dtype: np.dtype[Any]) -> tuple[Any, ...]:
     return _EXP32 if dtype == np.float32 else _EXP64
 
 
-_part = njit(nogil=True, error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True, no_cpython_wrapper=True)
+_part = njit(  # type: ignore[call-overload]
+    nogil=True, error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True, no_cpython_wrapper=True
+)
 _entry = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
-@_part  # type: ignore[untyped-decorator]
-def _exp(x, c):  # type: ignore[no-untyped-def]
-    """exp(x) for x <= 0 or moderate, by 2**k times a Taylor polynomial on |r| <= ln(2) / 2; vectorizes, unlike libm's. NaN stays NaN."""
+@_part
+def _exp(x, c):
+    """exp(x) for x <= 0: 2**k times a Taylor polynomial on |r| <= ln(2) / 2. It vectorizes, unlike libm's. NaN stays NaN."""
     x = c[4] if x < c[4] else x
     k = (x * c[0] + c[3]) - c[3]
     r = (x - k * c[1]) - k * c[2]
     p = ((((c[18] * r + c[17]) * r + c[16]) * r + c[15]) * r + c[14]) * r + c[13]
     p = ((((p * r + c[12]) * r + c[11]) * r + c[10]) * r + c[9]) * r + c[8]
     p = ((p * r + c[7]) * r + c[6]) * r + c[5]
-    return p * _two_to_the(k)
+    return p * _two_to_the(k)  # type: ignore[call-arg]
 
 
-@_part  # type: ignore[untyped-decorator]
-def _panel(  # type: ignore[no-untyped-def]
-    a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, columns, depth, s, s_at, s_row, add
-):
+@_part
+def _panel(a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, columns, depth, s, s_at, s_row, add):
     """c = s + a b for one block of the depth, by the widest tiles that fit; `columns` is in whole vectors."""
     vector = VECTOR_BYTES // c.itemsize
     column = 0
@@ -221,8 +226,8 @@ def _panel(  # type: ignore[no-untyped-def]
             column += vector
 
 
-@_part  # type: ignore[untyped-decorator]
-def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, add):  # type: ignore[no-untyped-def]
+@_part
+def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, add):
     """c = a b, plus the row of s from s_at on if `add`; (rows, depth) a may be strided either way, b is (depth, columns)."""
     zero = np.int64(0)  # typed: a literal would compile the function once more
     s_row = zero
@@ -234,22 +239,20 @@ def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, 
         s, s_at, s_row, add = c, zero, c_row, True
 
 
-@_part  # type: ignore[untyped-decorator]
-def _mix(x):  # type: ignore[no-untyped-def]
+@_part
+def _mix(x):
     """workers.dropout's hash, on one unsigned 32-bit number."""
     x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x7FEB352D))
     x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(15))) * np.uint32(0x846CA68B))
     return np.uint32(x ^ np.uint32(x >> np.uint32(16)))
 
 
-@_part  # type: ignore[untyped-decorator]
-def _activate(kind, values, slopes, count, constants):  # type: ignore[no-untyped-def]
-    """Apply the activation in place and write its derivative to `slopes`."""
+@_part
+def _activate(kind, values, slopes, count, constants):
+    """Apply the activation in place and write its derivative to `slopes`; that of ReLU is read off its output later."""
     one, two, zero = constants[5], constants[5] + constants[5], constants[5] - constants[5]
     if kind == RELU:
         for i in range(count):
-            positive = values[i] > zero
-            slopes[i] = one if positive else zero
             values[i] = zero if values[i] <= zero else values[i]
     elif kind == TANH:
         for i in range(count):
@@ -272,8 +275,8 @@ def _activate(kind, values, slopes, count, constants):  # type: ignore[no-untype
             slopes[i] = one
 
 
-@_part  # type: ignore[untyped-decorator]
-def _drop(values, slopes, layer, batch, drop, key):  # type: ignore[no-untyped-def]
+@_part
+def _drop(values, slopes, layer, batch, drop, key):
     """Apply inverted dropout to activations and derivatives alike, with the mask of workers.dropout.keep_mask."""
     width, padded = layer[OUT], layer[OUT_PADDED]
     threshold, scale = np.uint32(drop[0]), values.dtype.type(drop[1])
@@ -287,8 +290,8 @@ def _drop(values, slopes, layer, batch, drop, key):  # type: ignore[no-untyped-d
             slope[column] *= factor
 
 
-@_part  # type: ignore[untyped-decorator]
-def _affine(inputs, in_row, outputs, weights, layer, rows):  # type: ignore[no-untyped-def]
+@_part
+def _affine(inputs, in_row, outputs, weights, layer, rows):
     """outputs = inputs W + b for a padded batch of so many rows."""
     padded, bias = layer[OUT_PADDED], layer[BIAS]
     zero, one = np.int64(0), np.int64(1)
@@ -298,8 +301,8 @@ def _affine(inputs, in_row, outputs, weights, layer, rows):  # type: ignore[no-u
     )  # fmt: skip
 
 
-@_part  # type: ignore[untyped-decorator]
-def _cross_entropy_slope(z, layer, targets, factors, batch, smoothing, constants, turned):  # type: ignore[no-untyped-def]
+@_part
+def _cross_entropy_slope(z, layer, targets, factors, batch, smoothing, constants, turned):
     """Turn logits into the gradient of the weighted mean loss, in place; padding becomes zero.
 
     Works on the transpose, (classes, batch), where every loop runs over examples and so over whole vectors.
@@ -336,8 +339,8 @@ def _cross_entropy_slope(z, layer, targets, factors, batch, smoothing, constants
         lines[row, int(targets[row])] -= factors[row] * (constants[5] - smoothing)
 
 
-@_part  # type: ignore[untyped-decorator]
-def _squared_error_slope(z, layer, targets, factors, batch):  # type: ignore[no-untyped-def]
+@_part
+def _squared_error_slope(z, layer, targets, factors, batch):
     """Turn predictions into the gradient of the weighted mean squared error, in place; padding becomes zero."""
     padded = layer[OUT_PADDED]
     for row in range(batch):
@@ -348,12 +351,12 @@ def _squared_error_slope(z, layer, targets, factors, batch):  # type: ignore[no-
         line[0] = (error + error) * factors[row]
 
 
-@_part  # type: ignore[untyped-decorator]
-def _update(rule, weights, firsts, seconds, g, at, count, hyper, rates):  # type: ignore[no-untyped-def]
+@_part
+def _update(rule, weights, firsts, seconds, g, at, count, hyper, rates):
     """One optimizer step on `count` parameters from `at`, with their gradient at the start of `g`; torch.optim's formulas."""
     w, first, second = weights[at : at + count], firsts[at : at + count], seconds[at : at + count]
     rate, decay = rates[0], hyper[DECAY]
-    if rule == SGD or rule == NESTEROV:
+    if rule in (SGD, NESTEROV):
         momentum = hyper[MOMENTUM]
         look_ahead = rule == NESTEROV
         for i in range(count):
@@ -375,8 +378,8 @@ def _update(rule, weights, firsts, seconds, g, at, count, hyper, rates):  # type
             w[i] = weight - shrink * weight - rates[1] * mean / (np.sqrt(square) * rates[2] + epsilon)
 
 
-@_part  # type: ignore[untyped-decorator]
-def _transpose(weights, layer, out):  # type: ignore[no-untyped-def]
+@_part
+def _transpose(weights, layer, out):
     """Write a layer's weights as (outputs, padded inputs), in blocks of eight rows."""
     rows, padded = layer[IN_PADDED], layer[OUT_PADDED]
     source = weights[layer[WEIGHT] : layer[WEIGHT] + rows * padded].reshape(rows // ROWS, ROWS, padded)
@@ -387,21 +390,31 @@ def _transpose(weights, layer, out):  # type: ignore[no-untyped-def]
                 target[column, block, i] = source[block, i, column]
 
 
-@_part  # type: ignore[untyped-decorator]
-def _backward(delta, weights, layer, transposed, behind, slopes, rows):  # type: ignore[no-untyped-def]
-    """behind = (delta W^T) * slopes: the gradient with respect to the layer's inputs, before their activation."""
+@_part
+def _backward(delta, weights, layer, transposed, behind, rows):
+    """behind = delta W^T: the gradient with respect to the layer's inputs."""
     width, padded = layer[IN_PADDED], layer[OUT_PADDED]
     _transpose(weights, layer, transposed)
     zero, one, none = np.int64(0), np.int64(1), np.bool_(False)
     _product(
         delta, zero, padded, one, transposed, zero, width, behind, width, rows, width, layer[OUT], delta, zero, none
     )
-    for i in range(rows * width):
-        behind[i] *= slopes[i]
 
 
-@_part  # type: ignore[untyped-decorator]
-def _column_sums(lines, out):  # type: ignore[no-untyped-def]
+@_part
+def _through(kind, delta, outputs, slopes, count, scale):
+    """Carry a gradient back through the activation (and dropout, which scales by `scale`) that gave these outputs, in place."""
+    zero = scale - scale
+    if kind == RELU:
+        for i in range(count):
+            delta[i] = delta[i] * scale if outputs[i] > zero else zero
+    else:
+        for i in range(count):
+            delta[i] *= slopes[i]
+
+
+@_part
+def _column_sums(lines, out):
     """Sum the rows, four at a time to shorten the chain of additions."""
     rows, columns = lines.shape
     for c in range(columns):
@@ -415,8 +428,8 @@ def _column_sums(lines, out):  # type: ignore[no-untyped-def]
             out[c] += lines[row, c]
 
 
-@_part  # type: ignore[untyped-decorator]
-def _step_layer(inputs, delta, batch, layer, rule, w, first, second, g, hyper, rates):  # type: ignore[no-untyped-def]
+@_part
+def _step_layer(inputs, delta, batch, layer, rule, w, first, second, g, hyper, rates):
     """Gradient and update of one layer, a block of rows at a time, from its inputs and its outputs' gradient."""
     in_row, padded = layer[IN_PADDED], layer[OUT_PADDED]
     zero, one, none = np.int64(0), np.int64(1), np.bool_(False)
@@ -430,8 +443,8 @@ def _step_layer(inputs, delta, batch, layer, rule, w, first, second, g, hyper, r
         _update(rule, w, first, second, g, layer[BIAS], padded, hyper, rates)
 
 
-@_part  # type: ignore[untyped-decorator]
-def _gather(x, targets, weights, order, batch, inputs, in_row, y, factors):  # type: ignore[no-untyped-def]
+@_part
+def _gather(x, targets, weights, order, batch, inputs, in_row, y, factors):
     """Copy the rows of one batch, their targets, and their weights over the batch size."""
     share = factors.dtype.type(1.0 / batch)
     for row in range(batch):
@@ -446,15 +459,15 @@ def _gather(x, targets, weights, order, batch, inputs, in_row, y, factors):  # t
             factors[row] *= weights[order[row]]
 
 
-@_entry  # type: ignore[untyped-decorator]
-def train(  # type: ignore[no-untyped-def]
+@_entry
+def train(
     x, targets, weights, orders, batch_size, layers, drops, keys, loss, rule, hyper, rates, constants,
     w, first, second, acts, slopes, deltas, transposed, g, y, factors,
 ):  # fmt: skip
     """Take the optimizer steps of the epochs whose example orders are the rows of `orders`, on one model, in place.
 
-    Shapes: x (n, inputs), targets (n,) as numbers of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8), drops (dropouts, 2) with
-    threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are flat; acts and slopes
+    Shapes: x (n, inputs), targets (n,) as numbers of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8),
+    drops (dropouts, 2) with threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are flat; acts and slopes
     (L + 1, widest batch), deltas (2, widest batch); the rest is scratch.
     """
     last = len(layers) - 1
@@ -464,31 +477,34 @@ def train(  # type: ignore[no-untyped-def]
             batch = min(batch_size, orders.shape[1] - begin)
             rows = (batch + ROWS - 1) // ROWS * ROWS
             _gather(x, targets, weights, orders[epoch, begin:], batch, acts[0], layers[0, IN_PADDED], y, factors)
-            for l in range(last + 1):
-                layer = layers[l]
-                _affine(acts[l], layer[IN_PADDED], acts[l + 1], w, layer, rows)
-                if l < last:
-                    _activate(layer[ACTIVATION], acts[l + 1], slopes[l + 1], rows * layer[OUT_PADDED], constants)
+            for at in range(last + 1):
+                layer = layers[at]
+                _affine(acts[at], layer[IN_PADDED], acts[at + 1], w, layer, rows)
+                if at < last:
+                    _activate(layer[ACTIVATION], acts[at + 1], slopes[at + 1], rows * layer[OUT_PADDED], constants)
                     drop = layer[DROPOUT]
                     if drop >= 0:
-                        _drop(acts[l + 1], slopes[l + 1], layer, batch, drops[drop], keys[step, drop])
+                        _drop(acts[at + 1], slopes[at + 1], layer, batch, drops[drop], keys[step, drop])
             delta = acts[last + 1]
             if loss == CROSS_ENTROPY:
                 _cross_entropy_slope(delta, layers[last], y, factors, batch, hyper[SMOOTHING], constants, transposed)
             else:
                 _squared_error_slope(delta, layers[last], y, factors, batch)
-            for l in range(last, -1, -1):
-                layer = layers[l]
-                behind = deltas[l % 2]
-                if l > 0:
-                    _backward(delta, w, layer, transposed, behind, slopes[l], rows)
-                _step_layer(acts[l], delta, batch, layer, rule, w, first, second, g, hyper, rates[step])
+            for at in range(last, -1, -1):
+                layer = layers[at]
+                behind = deltas[at % 2]
+                if at > 0:
+                    _backward(delta, w, layer, transposed, behind, rows)
+                    before = layers[at - 1]
+                    scale = constants[5] if before[DROPOUT] < 0 else w.dtype.type(drops[before[DROPOUT], 1])
+                    _through(before[ACTIVATION], behind, acts[at], slopes[at], rows * before[OUT_PADDED], scale)
+                _step_layer(acts[at], delta, batch, layer, rule, w, first, second, g, hyper, rates[step])
                 delta = behind
             step += 1
 
 
-@_entry  # type: ignore[untyped-decorator]
-def predict(x, layers, constants, w, acts, slopes, out):  # type: ignore[no-untyped-def]
+@_entry
+def predict(x, layers, constants, w, acts, slopes, out):
     """Write the outputs of one model in evaluation mode, (rows of x, outputs), a scratch batch at a time."""
     last = len(layers) - 1
     width, classes = layers[last, OUT_PADDED], layers[last, OUT]
@@ -498,11 +514,11 @@ def predict(x, layers, constants, w, acts, slopes, out):  # type: ignore[no-unty
         for row in range(batch):
             for column in range(x.shape[1]):
                 acts[0, row * layers[0, IN_PADDED] + column] = x[begin + row, column]
-        for l in range(last + 1):
-            layer = layers[l]
-            _affine(acts[l], layer[IN_PADDED], acts[l + 1], w, layer, rows)
-            if l < last:
-                _activate(layer[ACTIVATION], acts[l + 1], slopes[l + 1], rows * layer[OUT_PADDED], constants)
+        for at in range(last + 1):
+            layer = layers[at]
+            _affine(acts[at], layer[IN_PADDED], acts[at + 1], w, layer, rows)
+            if at < last:
+                _activate(layer[ACTIVATION], acts[at + 1], slopes[at + 1], rows * layer[OUT_PADDED], constants)
         for row in range(batch):
             for column in range(classes):
                 out[begin + row, column] = acts[last + 1, row * width + column]

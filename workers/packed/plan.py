@@ -16,5 +16,7 @@ class Plan:
     """"resident": compiled kernels, one model in cache after another; "stacked": in lockstep; "alone": the plain way."""
     width: int
     """Models trained in lockstep; 1 unless stacked."""
+    channels_last: bool
+    """Whether training alone lays images out with channels last."""
     reason: str
     """One line for the report: why, with the figures that decided."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -178,8 +177,8 @@ class Resident:
     def measure(self, names: Sequence[str], queries: Queries) -> dict[str, NDArray[np.float32]]:
         """Return the present model's measures of the chosen queries, (t,) float32 each."""
         if queries != self._queries:
-            inputs, targets = self.task.examples(queries)
-            self._examples = self._flat(inputs), training.cast(targets, training.DTYPES[self.recipe.precision])
+            asked, targets = self.task.examples(queries)
+            self._examples = self._flat(asked), training.cast(targets, training.DTYPES[self.recipe.precision])
             self._queries = queries
         inputs, targets = self._examples
         outputs = self.predict(inputs)

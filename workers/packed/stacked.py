@@ -1,7 +1,7 @@
 """Train any module in lockstep: parameters, buffers and optimizer state stacked along a model axis, one `torch.func` call a step.
 
-No batch is ever padded. Models advance independently: at each turn the largest group of models whose next batches have the same
-size takes a step together, so unequal subsets, statistics over the batch and last batches are all exactly those of training alone.
+No batch is ever padded. Models advance independently: at each turn the largest group of models whose next batches have the
+same size takes a step together, so unequal subsets, statistics over the batch and last batches are those of training alone.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Pack:
         drawn = [draw(count, self.recipe.crop, self.recipe.flip, member.streams.augmentation) for member in members]
         offsets = None if drawn[0][0] is None else torch.cat([one for one, _ in drawn if one is not None])
         flips = None if drawn[0][1] is None else torch.cat([one for _, one in drawn if one is not None])
-        return apply(x.flatten(0, 1), self.recipe.crop, offsets, flips).unflatten(0, (groups, count))
+        return apply(x.flatten(0, 1), self.recipe.crop, offsets, flips).reshape(groups, count, *x.shape[2:])
 
     def state(self, place: int) -> State:
         """Return a copy, on the CPU, of the parameters and persistent buffers of one model."""
@@ -167,7 +167,7 @@ class Pack:
         """Return every model's outputs in evaluation mode, (K, b, ...)."""
         self.template.eval()
         forward = vmap(lambda p, b, x: functional_call(self.template, (p, b), (x,)), in_dims=(0, 0, None))
-        cast = (training.cast(x, self.trainer.dtype, self.trainer.device) for x in inputs.split(batch))
+        cast = (training.cast(x, self.trainer.dtype, self.trainer.device) for x in torch.split(inputs, batch))
         return torch.cat([forward(self.parameters, self.buffers, x) for x in cast], dim=1)
 
     @torch.no_grad()
@@ -184,7 +184,8 @@ class Pack:
 
 def _stack(modules: Sequence[nn.Module], device: torch.device) -> tuple[State, State]:
     """Stack what is trained, and what is not (buffers, frozen parameters), by name."""
-    trained, rest = {}, {}
+    trained: State = {}
+    rest: State = {}
     buffers = [dict(module.named_buffers()) for module in modules]
     parameters = [dict(module.named_parameters()) for module in modules]
     for name, value in parameters[0].items():

@@ -1,0 +1,46 @@
+"""Influence and memorization by downsampling: what models say about training examples that they saw, or did not see."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estimators.contract import Attribution, Evidence
+from estimators.difference_in_means import DifferenceInMeans
+from workers.errors import ConfigError
+from workers.runs import Queries
+
+
+class Memorization(DifferenceInMeans):
+    """tau[i, q] = E[f_q(S) | i in S] - E[f_q(S) | i not in S], where the queries q are training examples themselves.
+
+    tau[i, i] is the memorization of example i and tau[i, j] its influence on j (Feldman & Zhang 2020,
+    by their subsampling estimator); `own_effects` picks the former. Their measure is `correct` or `probability`;
+    `margin` keeps telling examples apart where probabilities are all close to 0 or 1. Standard errors are Welch's.
+
+    Raises ConfigError unless the queries are training examples, DataError if an example is in all or none of the subsets.
+    """
+
+    name: ClassVar[str] = "memorization"
+
+    def attribute(self, evidence: Evidence) -> Attribution:
+        """Return tau (n, t), in the units of the measure; column q is the training example of query q."""
+        if evidence.queries.source != "train":
+            raise ConfigError(
+                "memorization: the queries are the task's own, expected training examples; set queries: {source: train}"
+            )
+        return super().attribute(evidence)
+
+
+def own_effects(tau: NDArray[np.floating[Any]], queries: Queries) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the training examples among the queries (k,) and each one's effect on its own output, from tau (n, t).
+
+    With any attribution (or its standard errors) of queries that are training examples; k = t. Raises ConfigError for
+    other queries.
+    """
+    if queries.source != "train":
+        raise ConfigError("an example's effect on its own output needs queries that are training examples")
+    examples = queries.take(len(tau))
+    return examples, tau[examples, np.arange(len(examples))].astype(np.float64)

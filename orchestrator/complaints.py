@@ -1,0 +1,116 @@
+"""What pydantic found wrong with a configuration, said in one line: the key as the user wrote it, and what would be right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from estimators.registry import find
+from workers.errors import near
+
+LONGEST = 80
+"""Characters of a wrong value that are shown."""
+_WORDS = ((r"valid (dictionary|list|tuple)( or .*)?$", r"\1"), ("dictionary", "mapping"), ("tuple", "list"))
+"""Python's words for what YAML calls otherwise."""
+
+
+def one_line(error: ValidationError, raw: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """Return the first problem: its key in `raw`, what was expected and found, and near names for an unknown key."""
+    problems = error.errors(include_url=False)
+    first, place = problems[0], _place(problems[0], raw)
+    alike = [problem for problem in problems if _place(problem, raw) == place]
+    others = len(problems) - len(alike)
+    more = f" (and {others} more)" if others else ""
+    if first["type"] == "extra_forbidden":
+        *section, last = (str(part) for part in first["loc"])
+        known = _options_at(section, raw) if section[:1] == ["estimators"] else _keys_at(section, schema)
+        return f"unknown key {'.'.join(place)!r}: {near(last, known)}{more}"
+    return f"{_say(alike, '.'.join(place), first)}{more}"
+
+
+def _say(alike: Sequence[Any], key: str, first: Any) -> str:
+    if first["type"] == "missing":
+        return f"{key}: is missing"
+    if first["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        return _say_kind(key, first)
+    messages = list(dict.fromkeys(_message(problem) for problem in alike))
+    found = "" if first["type"] == "value_error" else f" (found {_short(first['input'])})"
+    return f"{key + ': ' if key else ''}{', or '.join(messages)}{found}"
+
+
+def _say_kind(key: str, problem: Any) -> str:
+    """Complain of the `kind` by which the keys of a section are told."""
+    known = re.findall(r"'([^']+)'", problem["ctx"].get("expected_tags", ""))
+    if problem["type"] == "union_tag_invalid":
+        tag = problem["ctx"]["tag"]
+        return f"{key}.kind: unknown kind {tag!r}: {near(tag, known)}"
+    return f"{key}.kind: is missing (found {_short(problem['input'])})"
+
+
+def _message(problem: Any) -> str:
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return text
+    for pattern, word in _WORDS:
+        text = re.sub(pattern, word, text, flags=re.IGNORECASE)
+    return text[0].lower() + text[1:]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _place(problem: Any, raw: Mapping[str, Any]) -> list[str]:
+    """Return where in `raw` the problem is: pydantic's location without the steps that stand for its own types."""
+    location = list(problem["loc"])
+    if location[:1] == ["designs"] and len(location) > 2:
+        del location[2]  # the kind, by which pydantic has chosen the design's class
+    found: list[str] = []
+    node: Any = raw
+    for part in location:
+        below = dict(enumerate(node)) if isinstance(node, list | tuple) else node
+        if isinstance(below, Mapping) and part in below:
+            node = below[part]
+            found.append(str(part))
+        elif problem["type"] == "missing" and part == location[-1]:
+            found.append(str(part))
+    return found
+
+
+def _options_at(location: Sequence[str], raw: Mapping[str, Any]) -> list[str]:
+    """Return the keys that an estimator's section may have at a place; only that estimator is asked."""
+    _, label, *inside = location
+    kind = (raw["estimators"][label] or {}).get("estimator", label)
+    return _keys_at(inside, find(kind).model_json_schema()) + ([] if inside else ["estimator", "measure"])
+
+
+def _keys_at(location: Sequence[str], schema: Mapping[str, Any]) -> list[str]:
+    """Return the keys that the schema allows at a place, of all alternatives there."""
+    nodes = [schema]
+    for part in location:
+        nodes = [step for node in nodes for step in _steps(node, part, schema)]
+    return sorted({key for node in nodes for one in _alternatives(node, schema) for key in one.get("properties", {})})
+
+
+def _steps(node: Mapping[str, Any], part: str, schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    chosen = node.get("discriminator", {}).get("mapping", {}).get(part)
+    if chosen is not None:
+        return [{"$ref": chosen}]
+    steps = []
+    for one in _alternatives(node, schema):
+        step = one.get("properties", {}).get(part) or one.get("additionalProperties")
+        if isinstance(step, Mapping):
+            steps.append(step)
+    return steps
+
+
+def _alternatives(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a node of the schema may stand for, references followed."""
+    if "$ref" in node:
+        return _alternatives(schema["$defs"][node["$ref"].rsplit("/", 1)[-1]], schema)
+    inside = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
+    return [node, *(found for one in inside for found in _alternatives(one, schema))]

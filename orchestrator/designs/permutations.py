@@ -1,0 +1,79 @@
+"""Prefixes of random permutations: the runs of permutation Shapley and its relatives."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from orchestrator.designs.base import Context, Design
+from orchestrator.keys import generator_of, seed_of
+from workers.errors import ConfigError
+
+
+class Permutations(Design):
+    """Every prefix (or every `step`-th) of random permutations of the examples, the full set included.
+
+    All prefixes of one permutation have the same seed, so that its noise cancels in their differences. With `truncation`,
+    a permutation's remaining prefixes are not trained once the utility (the first measure's mean over the queries) is within
+    that distance of the full set's (Ghorbani & Zou 2019, algorithm 1). Decided pack by pack: see truncation.py.
+    """
+
+    kind: Literal["permutations"]
+    permutations: int = Field(ge=1, description="number of permutations")
+    step: int = Field(1, ge=1, description="examples between two prefixes; their joint gain is shared equally")
+    antithetic: bool = Field(False, description="every second permutation is the reverse of the one before")
+    truncation: float | None = Field(
+        None, gt=0, description="distance in utility from the full set that ends a permutation"
+    )
+    seeds: Literal[1] = Field(1, description="always 1: more permutations serve better than more seeds")
+
+    def sizes(self, context: Context) -> NDArray[np.int64]:
+        """Return the prefix sizes of one permutation, ascending, the last one n."""
+        return np.unique(np.append(np.arange(self.step, context.n, self.step), context.n))
+
+    def check(self, context: Context) -> None:
+        """Refuse half an antithetic pair."""
+        if self.antithetic and self.permutations % 2:
+            raise ConfigError(
+                f"designs.{context.name}.permutations: {self.permutations} is odd; antithetic permutations come in pairs"
+            )
+
+    def count(self, context: Context) -> int:
+        """Return permutations times prefixes."""
+        return self.permutations * len(self.sizes(context))
+
+    def sample(self, fraction: float) -> Permutations:
+        """Draw fewer permutations, whole pairs of them."""
+        unit = 2 if self.antithetic else 1
+        return self.model_copy(update={"permutations": unit * max(1, round(self.permutations * fraction / unit))})
+
+    def chain(self, subset: int, context: Context) -> int:
+        """Return which permutation a subset is a prefix of."""
+        return subset // len(self.sizes(context))
+
+    def order(self, permutation: int, context: Context) -> NDArray[np.int64]:
+        """Return one permutation (n,)."""
+        drawn = permutation // 2 if self.antithetic else permutation
+        order = generator_of(context.root, context.name, drawn).permutation(context.n)
+        return order[::-1] if self.antithetic and permutation % 2 else order
+
+    def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
+        """Return the mask (n,) of one prefix."""
+        sizes = self.sizes(context)
+        permutation, step = divmod(index, len(sizes))
+        mask = np.zeros(context.n, dtype=bool)
+        mask[self.order(permutation, context)[: sizes[step]]] = True
+        return mask
+
+    def seed(self, subset: int, repeat: int, context: Context) -> int:
+        """Return the seed that all prefixes of the permutation share."""
+        return seed_of(context.root, context.name, self.chain(subset, context), repeat)
+
+    def pack(self, preferred: int, context: Context) -> int:
+        """Return a pack that divides a permutation's prefixes evenly, so that truncation ends whole packs."""
+        steps = len(self.sizes(context))
+        fitting = max(size for size in range(1, min(preferred, steps) + 1) if steps % size == 0)
+        return fitting if fitting * 4 > min(preferred, steps) else steps

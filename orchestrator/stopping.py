@@ -1,0 +1,175 @@
+"""Stop drawing from a design when it knows enough: its criterion is evaluated by the driver as rows land."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estimators.contract import Attribution, Evidence
+from estimators.registry import find
+from estimators.scores import lds
+from estimators.stopping import Criterion, Progress, parse
+from orchestrator import accounts
+from orchestrator.config import StopSection
+from orchestrator.evidence import empty_outputs, heldout, load_runs
+from orchestrator.paths import write_atomically
+from orchestrator.store import DONE, RunStore
+from orchestrator.sweep import Sweep
+from workers.errors import CounterfactoryError
+
+WATCHED = {
+    "subsets": "difference_in_means",
+    "bernoulli": "banzhaf",
+    "explicit": "difference_in_means",
+    "permutations": "shapley",
+    "leave_one_out": "leave_one_out",
+    "leave_group_out": "groups",
+}
+"""The values that a design is watched by, unless its section names others."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One evaluation of a criterion."""
+
+    runs: int
+    """Finished runs of the design."""
+    values: dict[str, float | None]
+    """Every quantity compared, by its comparison in words; None while unknown."""
+    met: bool
+
+
+@dataclass
+class Curve:
+    """A design's criterion and how it went."""
+
+    design: str
+    criterion: str
+    looks: list[Look] = field(default_factory=list)
+
+    @property
+    def met(self) -> bool:
+        """Whether the last look said stop."""
+        return bool(self.looks) and self.looks[-1].met
+
+
+class Stopper:
+    """Watches the designs that have a criterion. What it saw is kept in the sweep's folder, for the report and the next call."""
+
+    def __init__(self, sweep: Sweep, store: RunStore):
+        self._sweep, self._store = sweep, store
+        self._started = time.time()
+        kept = read_curves(sweep)
+        self.curves = {
+            name: kept[name] if name in kept and kept[name].criterion == section.when else Curve(name, section.when)
+            for name, section in sweep.config.stop.items()
+        }
+        self._criteria: dict[str, Criterion] = {
+            name: parse(section.when, f"stop.{name}.when") for name, section in sweep.config.stop.items()
+        }
+        self._history: dict[str, list[NDArray[np.floating[Any]]]] = {name: [] for name in self._criteria}
+
+    def met(self, design: str) -> bool:
+        """Say whether a design is to be drawn from no more."""
+        return design in self.curves and self.curves[design].met
+
+    def landed(self, design: str) -> None:
+        """Look again, if enough has landed since the last time."""
+        if design not in self.curves or self.met(design):
+            return
+        done = int((self._store.states(design) == DONE).sum())
+        looks = self.curves[design].looks
+        if done - (looks[-1].runs if looks else 0) >= self._sweep.config.stop[design].every:
+            looks.append(self._look(design, done))
+            self._keep()
+
+    def _look(self, design: str, done: int) -> Look:
+        criterion = self._criteria[design]
+        progress = self._progress(design, done, criterion)
+        values = {str(one): _finite(one.evaluate(progress).value) for one in criterion.comparisons()}
+        return Look(done, values, criterion.evaluate(progress).met)
+
+    def _progress(self, design: str, done: int, criterion: Criterion) -> Progress:
+        asked = {one.quantity for one in criterion.comparisons()}
+        hours = self._hours()
+        if not asked & {"standard_error", "rank_stability", "lds_interval"}:
+            return Progress(runs=done, hours=hours)
+        made = self._values(design)
+        if made is None:  # too early for the estimator: nothing is known yet
+            return Progress(runs=done, hours=hours)
+        values, errors = utility_of(made)
+        history = self._history[design]
+        history.append(values)
+        del history[: max(0, len(history) - criterion.looks_back() - 1)]
+        width = self._lds_width(made) if "lds_interval" in asked else math.nan
+        return Progress(done, hours, errors, tuple(history), width)
+
+    def _values(self, design: str) -> Attribution | None:
+        section: StopSection = self._sweep.config.stop[design]
+        label = section.estimator
+        configured = self._sweep.config.estimators.get(label) if label else None
+        kind = self._store.designs[design].kind
+        estimator = configured.options if configured else find(label or WATCHED[kind])()
+        try:
+            return estimator.attribute(self._evidence(design))
+        except CounterfactoryError:
+            return None
+
+    def _evidence(self, design: str) -> Evidence:
+        measure = self._sweep.config.measures[0]
+        full = [name for name, layout in self._store.designs.items() if layout.kind == "full"]
+        runs = {name: load_runs(self._sweep, self._store, name, measure) for name in {design, *full}}
+        return Evidence(
+            n=self._sweep.task.n,
+            t=self._sweep.t,
+            measure=measure,
+            runs={name: found for name, found in runs.items() if len(found.masks)},
+            task=self._sweep.task,
+            queries=self._sweep.queries,
+            seed=self._sweep.config.seed,
+            empty=empty_outputs(self._sweep, measure),
+        )
+
+    def _lds_width(self, made: Attribution) -> float:
+        runs = heldout(self._sweep, self._store, self._sweep.config.measures[0])
+        if runs is None:
+            return math.nan
+        found = lds(made.values, runs, resamples=200, seed=self._sweep.config.seed)
+        return found.high - found.low
+
+    def _hours(self) -> float:
+        """Hours of work on this sweep, over all its sessions."""
+        before = sum(accounts.wall_seconds(self._store, name) for name in self._store.designs)
+        return max(before, time.time() - self._started) / 3600
+
+    def _keep(self) -> None:
+        content = json.dumps([asdict(curve) for curve in self.curves.values()], indent=1)
+        write_atomically(self._sweep.paths.stopping, content.encode())
+
+
+def utility_of(made: Attribution) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None]:
+    """Return the values (n,) that a criterion watches, and their standard errors: the utility's, else means over queries."""
+    if made.utility is not None:
+        return made.utility, made.utility_standard_error
+    errors = None if made.standard_error is None else made.standard_error.mean(axis=1)
+    return made.values.mean(axis=1), errors
+
+
+def read_curves(sweep: Sweep) -> dict[str, Curve]:
+    """Return the curves that former calls left, by design."""
+    if not sweep.paths.stopping.is_file():
+        return {}
+    plain = json.loads(sweep.paths.stopping.read_text(encoding="utf-8"))
+    return {
+        one["design"]: Curve(one["design"], one["criterion"], [Look(**look) for look in one["looks"]]) for one in plain
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,162 @@
+"""A sweep so small that it takes a second: 42 runs of logistic regression on 60 digits."""
+
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import yaml
+
+from orchestrator import cli, pool
+from orchestrator.config import Config, RaySection, validate
+from orchestrator.pool import Done, Job, Lost, Work, ray_pool
+from orchestrator.sweep import Sweep
+from workers.loading import TaskSpec
+from workers.packs import train_pack
+from workers.runs import Queries
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "task": {"name": "digits", "arguments": {"n": 60, "t": 8, "model": "logistic", "recipe": {"epochs": 3}}},
+    "measures": ["margin", "loss"],
+    "pack": 8,
+    "designs": {
+        "reference": {"kind": "full", "seeds": 2, "checkpoints": [1]},
+        "fit": {"kind": "subsets", "alpha": 0.5, "subsets": 20},
+        "heldout": {"kind": "subsets", "alpha": 0.5, "subsets": 6, "seeds": 2, "purpose": "score"},
+        "left_out": {"kind": "leave_one_out", "examples": 4, "seeds": 2, "paired_with": "reference"},
+    },
+    "estimators": {"random": {}, "tracin": {}, "difference_in_means": {}},
+    "scores": {"lds": {"resamples": 100}, "loo": {"resamples": 100}},
+}
+
+
+@dataclass
+class InlinePool:
+    """Trains for real, in this process: what the scheduler and the stages need of Ray."""
+
+    sweep: Sweep
+    slots: int = 2
+    submitted: list[Job] = field(default_factory=list)
+    _flying: deque[Job] = field(default_factory=deque)
+
+    def submit(self, job: Job) -> None:
+        self.submitted.append(job)
+        self._flying.append(job)
+
+    def collect(self, timeout: float) -> list[Done | Lost]:
+        job = self._flying.popleft()
+        sweep = self.sweep
+        outcomes = train_pack(sweep.task, job.runs, sweep.config.measures, sweep.queries)
+        return [Done(job, tuple(outcomes), "inline", 1.0, 1.0)]
+
+    def cancel(self) -> None:
+        self._flying.clear()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """The tiny sweep's configuration, to be changed at will."""
+    return deepcopy(TINY)
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[[dict[str, Any]], Config]:
+    """Validate plain data, its files looked for in tmp_path."""
+    return lambda raw: validate({"name": "tiny", "folder": str(tmp_path), **raw}, "tiny.yaml")
+
+
+@pytest.fixture
+def make_sweep(make_config: Callable[[dict[str, Any]], Config], tmp_path: Path) -> Callable[[dict[str, Any]], Sweep]:
+    """Make a sweep of plain data in tmp_path/sweep."""
+    return lambda raw: Sweep.of(make_config(raw), tmp_path / "sweep")
+
+
+@pytest.fixture
+def inline_pool() -> type[InlinePool]:
+    return InlinePool
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command line in this process, as the console script does."""
+
+    def run(*arguments: object) -> Ended:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["counterfactory", *map(str, arguments)])
+        try:
+            cli.main()
+            code: object = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        assert isinstance(code, int)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(command: Command) -> Callable[..., str]:
+    """Run a command that must end as a user's mistake does, and return its one line."""
+
+    def run(*arguments: object) -> str:
+        ended = command(*arguments)
+        assert ended.code == 2, ended
+        assert ended.out == ""
+        assert ended.err.count("\n") == 1, ended.err
+        assert ended.err.endswith("\n")
+        return ended.err.rstrip("\n")
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ray_started() -> Iterator[None]:
+    """Ray of two cores, started once by the product's own pool; later pools find it and use it."""
+    work = Work(TaskSpec("digits", {"n": 10, "t": 2}), ("margin",), Queries(), "cpu", 1)
+    with mock.patch.object(pool, "cores", return_value=2), ray_pool(work, RaySection()):
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished_sweep(ray_started: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny sweep after `counterfactory run`; only to be read."""
+    place = tmp_path_factory.mktemp("finished")
+    (place / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    arguments = ["counterfactory", "run", str(place / "tiny.yaml"), "--out", str(place / "sweep")]
+    with mock.patch.object(sys, "argv", arguments), pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    return place / "sweep"
+
+
+@pytest.fixture
+def sweep_copy(finished_sweep: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to be changed."""
+    return Path(shutil.copytree(finished_sweep, tmp_path / "copy"))
+
+
+@pytest.fixture
+def tiny_yaml(tiny: dict[str, Any], tmp_path: Path) -> Path:
+    """The configuration file of the tiny sweep."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny, sort_keys=False))
+    return path

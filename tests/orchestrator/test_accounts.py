@@ -1,0 +1,100 @@
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator import accounts
+from orchestrator.paths import SweepPaths
+from orchestrator.store import DesignLayout, RunStore
+from workers.runs import Failure, Outcome
+
+Commit = Callable[..., None]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RunStore]:
+    """Two designs of six rows in packs of two; nothing trained."""
+    layouts = [DesignLayout("fit", "subsets", "fit", 6, 2), DesignLayout("held", "subsets", "score", 6, 2)]
+    with RunStore.create(SweepPaths(tmp_path), config_hash="x", n=3, t=1, measures=("m",), designs=layouts) as made:
+        for name in made.designs:
+            for start in (0, 2, 4):
+                rows = np.arange(start, start + 2)
+                made.write_plan(name, start, np.ones((2, 3), bool), rows.astype(np.uint32), rows, rows.astype(np.int32))
+        yield made
+
+
+def commit(
+    store: RunStore,
+    design: str,
+    pack: int,
+    *,
+    started: float,
+    seconds: float = 4.0,
+    failure: Failure | None = None,
+    value: float = 0,
+) -> None:
+    outcomes = [
+        Outcome(row, {} if failure else {"m": np.array([value], np.float32)}, failure=failure, seconds=seconds / 2)
+        for row in (2 * pack, 2 * pack + 1)
+    ]
+    store.commit(design, pack, outcomes, worker="w", started=started, seconds=seconds)
+
+
+def test_the_cost_of_runs_is_their_own_time(store: RunStore) -> None:
+    commit(store, "fit", 0, started=100, seconds=4)
+    commit(store, "fit", 2, started=102, seconds=6)
+    commit(store, "held", 0, started=103, seconds=1)
+    assert accounts.train_seconds(store, ["fit"]) == 10
+    assert accounts.train_seconds(store, store.designs) == 11
+    assert accounts.train_seconds(store, []) == 0
+
+
+def test_a_design_takes_from_its_first_start_to_its_last_end(store: RunStore) -> None:
+    assert accounts.wall_seconds(store, "fit") == 0
+    commit(store, "fit", 1, started=102, seconds=6)
+    commit(store, "fit", 0, started=100, seconds=4)
+    commit(store, "held", 0, started=10, seconds=1)
+    record = store.record("fit", 1).commits[0]
+    assert accounts.wall_seconds(store, "fit") == pytest.approx(record.finished - 100)
+
+
+def test_a_worker_that_died_alone_has_no_start_to_count(store: RunStore) -> None:
+    commit(store, "fit", 0, started=0.0, seconds=0.0, failure=Failure("WorkerDied", "its worker died", "..."))
+    assert accounts.wall_seconds(store, "fit") == 0
+    assert accounts.recent_rate(store) is None
+
+
+def test_the_rate_is_that_of_the_last_minutes(store: RunStore) -> None:
+    now = time.time()
+    assert accounts.recent_rate(store) is None
+    commit(store, "fit", 0, started=now - 5000, seconds=10)
+    assert accounts.recent_rate(store) is None
+    commit(store, "fit", 1, started=now - 20, seconds=15)
+    commit(store, "held", 0, started=now - 10, seconds=9)
+    rate = accounts.recent_rate(store)
+    assert rate is not None
+    assert rate == pytest.approx(4 / 20, rel=0.2)
+
+
+def test_the_digest_changes_with_runs_and_with_nothing_else(store: RunStore) -> None:
+    empty = accounts.digest(store, ["fit"])
+    commit(store, "fit", 0, started=1, value=1.0)
+    one = accounts.digest(store, ["fit"])
+    commit(store, "held", 0, started=1)
+    assert accounts.digest(store, ["fit"]) == one != empty
+    store.forget("fit", [0, 1])
+    assert accounts.digest(store, ["fit"]) == empty
+    commit(store, "fit", 0, started=999, value=1.0)
+    assert accounts.digest(store, ["fit"]) == one, "when it was trained does not matter"
+    store.forget("fit", [0, 1])
+    commit(store, "fit", 0, started=1, value=2.0)
+    assert accounts.digest(store, ["fit"]) not in {one, empty}
+
+
+def test_failures_are_told_once_with_their_number(store: RunStore) -> None:
+    commit(store, "fit", 0, started=1, failure=Failure("KeyError", "x", "..."))
+    commit(store, "fit", 1, started=1, failure=Failure("KeyError", "x", "..."))
+    commit(store, "held", 1, started=1, failure=Failure("KeyError", "x", "..."))
+    assert accounts.failure_lines(store) == ["fit: KeyError: x (4 times)", "held: KeyError: x (2 times)"]

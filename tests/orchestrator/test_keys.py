@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from orchestrator.keys import SCORE_SHARE, generator_of, is_for_scoring, seed_of
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [((0, "fit", 0, 0), 3532740850), ((0, "heldout", 5, 2), 2528244235), ((7, "fit", 199_999, 0), 3118649061)],
+)
+def test_seeds_are_those_of_every_sweep_made_so_far(key: tuple[int, str, int, int], expected: int) -> None:
+    assert seed_of(*key) == expected
+
+
+def test_masks_are_those_of_every_sweep_made_so_far() -> None:
+    assert generator_of(0, "fit", 3).integers(2**32, size=2).tolist() == [224563974, 3688337761]
+
+
+def test_the_side_of_a_mask_is_that_of_every_sweep_made_so_far() -> None:
+    scored = [k for k in range(1, 64) if is_for_scoring(k >> np.arange(12) & 1 == 1)]
+    assert scored == [4, 5, 7, 19, 32, 41, 45, 49, 56]
+
+
+@given(st.integers(0, 2**70), st.text(), st.integers(0, 2**31), st.integers(0, 100))
+def test_every_library_accepts_a_seed(root: int, design: str, subset: int, repeat: int) -> None:
+    assert 0 <= seed_of(root, design, subset, repeat) < 2**32
+
+
+def test_seeds_of_designs_subsets_repeats_and_roots_differ() -> None:
+    keys = [(root, d, s, r) for root in (0, 1) for d in ("fit", "heldout") for s in range(300) for r in range(3)]
+    assert len({seed_of(*key) for key in keys}) == len(keys)
+
+
+def test_masks_are_drawn_from_other_streams_than_seeds() -> None:
+    first = {int(generator_of(0, "fit", s, a).integers(2**32)) for s in range(200) for a in range(2)}
+    assert len(first) == 400
+    assert not first & {seed_of(0, "fit", s, r) for s in range(200) for r in range(2)}
+
+
+@given(arrays(bool, st.integers(1, 40)))
+def test_the_side_depends_on_the_subset_alone(mask: np.ndarray) -> None:
+    strided = np.repeat(mask, 2)[::2]
+    assert is_for_scoring(mask) == is_for_scoring(strided) == is_for_scoring(mask.copy())
+
+
+def test_one_mask_in_eight_is_for_scoring() -> None:
+    rng = np.random.default_rng(0)
+    share = np.mean([is_for_scoring(rng.random(50) < 0.5) for _ in range(4000)])
+    # Five standard deviations of a share of 4,000 coins.
+    assert abs(share - 1 / SCORE_SHARE) < 5 * np.sqrt(1 / SCORE_SHARE * (1 - 1 / SCORE_SHARE) / 4000)

@@ -1,0 +1,76 @@
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from orchestrator import progress
+from orchestrator.progress import Counter, Reporter, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (10, "10 s"),
+        (99.4, "99 s"),
+        (100, "1 min 40 s"),
+        (3599.6, "60 min 00 s"),
+        (5999, "99 min 59 s"),
+        (6000, "1 h 40 min"),
+        (90_061, "25 h 01 min"),
+    ],
+)
+def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, to be set."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_counter_knows_rate_failures_and_time_left(clock: list[float]) -> None:
+    counter = Counter(100)
+    assert counter.summary() == "starting"
+    clock[0] = 10
+    counter.add(18, 2)
+    assert counter.summary() == "2.0 runs/s, 2 failed, 40 s left"
+    counter.add(80, 0)
+    assert counter.summary() == "10.0 runs/s, 2 failed"
+
+
+def test_a_counter_stands_a_clock_that_has_not_moved(clock: list[float]) -> None:
+    counter = Counter(2)
+    counter.add(1, 0)
+    assert "runs/s" in counter.summary()
+
+
+def test_without_a_terminal_a_line_is_said_now_and_then(clock: list[float]) -> None:
+    said = io.StringIO()
+    reporter = Reporter(Console(file=said, width=100), {"fit": 2000})
+    reporter.open()
+    for _ in range(10):
+        clock[0] += progress.QUIET_SECONDS / 4
+        reporter.add("fit", 100, 0)
+    reporter.close()
+    assert said.getvalue().splitlines() == [
+        "500 of 2,000 runs, 26.7 runs/s, 56 s left",
+        "1,000 of 2,000 runs, 26.7 runs/s, 38 s left",
+    ]
+
+
+def test_on_a_terminal_there_is_a_bar_for_each_design_and_for_all() -> None:
+    drawn = io.StringIO()
+    console = Console(file=drawn, force_terminal=True, width=120)
+    reporter = Reporter(console, {"fit": 4, "heldout": 2})
+    reporter.open()
+    reporter.add("fit", 3, 1)
+    reporter.add("heldout", 2, 0)
+    reporter.close()
+    for shown in ("fit", "4/4", "heldout", "2/2", "all", "6/6", "1 failed"):
+        assert shown in drawn.getvalue()

@@ -1,0 +1,272 @@
+"""The scheduler against a pool that fails by a script: which invocation of which run fails, and how."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.pool import Done, Job, Lost
+from orchestrator.scheduler import EveryRunFailedError, Scheduler
+from workers.runs import Failure, Outcome, Run
+
+Fate = Literal["memory", "system", "application", "failed"]
+"""The first three lose the whole job; a failed run is an outcome, its neighbours are well."""
+ERRORS = {"memory": MemoryError("too much"), "system": OSError("killed"), "application": KeyError("x")}
+ALWAYS = 99
+
+
+@dataclass
+class ScriptedPool:
+    """Fails as the script says: row -> (what happens, in how many of its first invocations)."""
+
+    script: dict[int, tuple[Fate, int]] = field(default_factory=dict)
+    slots: int = 2
+    holds: int | None = None
+    """Runs that the memory holds; a larger job is lost."""
+    newest_first: bool = False
+    invocations: Counter[int] = field(default_factory=Counter)
+    sizes: list[int] = field(default_factory=list)
+    most_in_flight: int = 0
+    cancelled: bool = False
+    _flying: list[Job] = field(default_factory=list)
+
+    def submit(self, job: Job) -> None:
+        self._flying.append(job)
+        self.sizes.append(len(job.runs))
+        self.most_in_flight = max(self.most_in_flight, len(self._flying))
+
+    def collect(self, timeout: float) -> list[Done | Lost]:
+        job = self._flying.pop(-1 if self.newest_first else 0)
+        fates = {run.row: self._invoke(run.row) for run in job.runs}
+        for why in ("memory", "system", "application"):
+            if why in fates.values() or (why == "memory" and self.holds and len(job.runs) > self.holds):
+                return [Lost(job, why, ERRORS[why])]
+        return [Done(job, tuple(outcome(row, fate) for row, fate in fates.items()), "worker", 100.0 + job.pack, 2.0)]
+
+    def _invoke(self, row: int) -> Fate | None:
+        self.invocations[row] += 1
+        fate, times = self.script.get(row, (None, 0))
+        return fate if self.invocations[row] <= times else None
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self._flying.clear()
+
+
+def outcome(row: int, fate: Fate | None) -> Outcome:
+    if fate == "failed":
+        return Outcome(row, failure=Failure("ValueError", "no convergence", "Traceback ..."))
+    return Outcome(row, {"margin": np.full(2, row, dtype=np.float32)})
+
+
+@dataclass
+class Sink:
+    """Keeps what is committed."""
+
+    packs: dict[tuple[str, int], list[Outcome]] = field(default_factory=dict)
+    timing: dict[tuple[str, int], tuple[str, float, float]] = field(default_factory=dict)
+
+    def commit(
+        self, design: str, pack: int, outcomes: Sequence[Outcome], *, worker: str, started: float, seconds: float
+    ) -> None:
+        assert (design, pack) not in self.packs, "a pack is committed once"
+        self.packs[design, pack] = list(outcomes)
+        self.timing[design, pack] = (worker, started, seconds)
+
+    def failed(self) -> dict[int, str]:
+        return {one.row: one.failure.message for pack in self.packs.values() for one in pack if one.failure}
+
+    def rows(self) -> list[int]:
+        return sorted(one.row for pack in self.packs.values() for one in pack)
+
+
+def jobs(packs: int, size: int, design: str = "fit") -> Iterator[Job]:
+    for pack in range(packs):
+        rows = range(pack * size, (pack + 1) * size)
+        yield Job(design, pack, tuple(Run(row, np.arange(3), row) for row in rows))
+
+
+def scheduled(pool: ScriptedPool, packs: int, size: int, **options: Any) -> tuple[Sink, Scheduler]:
+    sink = Sink()
+    scheduler = Scheduler(pool, sink, **options)
+    scheduler.run(jobs(packs, size))
+    return sink, scheduler
+
+
+def test_every_pack_is_committed_once_whole_and_in_order() -> None:
+    pool = ScriptedPool(newest_first=True)
+    sink, scheduler = scheduled(pool, packs=5, size=4)
+    assert sorted(sink.packs) == [("fit", pack) for pack in range(5)]
+    for (_, pack), outcomes in sink.packs.items():
+        assert [one.row for one in outcomes] == list(range(4 * pack, 4 * pack + 4))
+    assert sink.timing["fit", 3] == ("worker", 103.0, 2.0)
+    assert set(pool.invocations.values()) == {1}
+    assert (scheduler.tally.done, scheduler.tally.failed, scheduler.tally.splits) == (20, 0, 0)
+
+
+@pytest.mark.parametrize(("slots", "in_flight"), [(1, 1), (2, 2), (3, 1), (4, 3)])
+def test_in_flight_is_bounded_and_filled(slots: int, in_flight: int) -> None:
+    pool = ScriptedPool(slots=slots)
+    drawn = []
+
+    def watched() -> Iterator[Job]:
+        for job in jobs(40, 2):
+            drawn.append(job.pack)
+            assert len(drawn) <= len(sink.packs) + slots * in_flight + 1, "jobs are drawn as they are needed"
+            yield job
+
+    sink = Sink()
+    Scheduler(pool, sink, in_flight).run(watched())
+    assert pool.most_in_flight == slots * in_flight
+    assert len(sink.packs) == 40
+
+
+def test_a_failed_run_is_recorded_and_its_neighbours_are_kept() -> None:
+    pool = ScriptedPool({5: ("failed", ALWAYS)})
+    sink, scheduler = scheduled(pool, packs=2, size=4)
+    assert sink.failed() == {5: "no convergence"}
+    assert sink.rows() == list(range(8))
+    assert pool.invocations[5] == 1, "a run's own exception is not tried again"
+    assert scheduler.tally.first_failure == outcome(5, "failed").failure
+
+
+@pytest.mark.parametrize("why", ["system", "application"])
+def test_a_pack_is_split_until_the_run_at_fault_is_alone(why: Fate) -> None:
+    pool = ScriptedPool({5: (why, ALWAYS)})
+    sink, scheduler = scheduled(pool, packs=2, size=8)
+    prefix = {"system": "its worker died, alone: killed", "application": "'x'"}[why]
+    assert sink.failed() == {5: prefix}
+    assert sink.rows() == list(range(16))
+    assert scheduler.tally.splits == 3
+    # 8, 4, 2, 1: its neighbours are trained as often as they shared a job with it, the other pack once.
+    assert [pool.invocations[row] for row in range(16)] == [2, 2, 2, 2, 4, 4, 3, 3] + [1] * 8
+
+
+def test_a_worker_that_dies_once_costs_no_run() -> None:
+    pool = ScriptedPool({2: ("system", 1)})
+    sink, _ = scheduled(pool, packs=1, size=4)
+    assert not sink.failed()
+    assert sink.rows() == [0, 1, 2, 3]
+    assert sink.timing["fit", 0] == ("worker", 100.0, 4.0), "both halves count"
+
+
+def test_several_runs_at_fault_are_all_found() -> None:
+    pool = ScriptedPool({0: ("system", ALWAYS), 3: ("application", ALWAYS), 6: ("failed", ALWAYS)})
+    sink, _ = scheduled(pool, packs=1, size=7)
+    assert set(sink.failed()) == {0, 3, 6}
+    assert sink.rows() == list(range(7))
+
+
+def test_out_of_memory_halves_the_pack_and_is_remembered() -> None:
+    pool = ScriptedPool(holds=3, slots=1)
+    sink, scheduler = scheduled(pool, packs=4, size=12, in_flight=1)
+    assert sink.rows() == list(range(48))
+    assert not sink.failed()
+    assert scheduler.tally.splits == 2, "12 and then 6 did not fit; nothing larger than 3 was tried again"
+    assert pool.sizes[:3] == [12, 6, 3]
+    assert max(pool.sizes[3:]) == 3
+
+
+def test_a_run_that_alone_is_too_large_has_failed() -> None:
+    sink, _ = scheduled(ScriptedPool({1: ("memory", ALWAYS)}), packs=1, size=2)
+    assert sink.failed() == {1: "out of memory, alone: too much"}
+
+
+def test_only_the_runs_of_a_job_are_asked_for() -> None:
+    pool, sink = ScriptedPool({6: ("system", ALWAYS)}), Sink()
+    pending = Job("fit", 3, tuple(Run(row, np.arange(3), row) for row in (4, 6, 7)))
+    Scheduler(pool, sink).run(iter([pending]))
+    assert [one.row for one in sink.packs["fit", 3]] == [4, 6, 7]
+    assert set(pool.invocations) == {4, 6, 7}
+
+
+def test_packs_of_two_designs_are_kept_apart() -> None:
+    sink = Sink()
+    Scheduler(ScriptedPool({1: ("system", 1)}), sink).run(iter([*jobs(2, 4), *jobs(2, 4, "heldout")]))
+    assert sorted(sink.packs) == [(design, pack) for design in ("fit", "heldout") for pack in range(2)]
+
+
+def test_a_stop_launches_nothing_new_and_commits_what_is_in_flight() -> None:
+    pool, sink = ScriptedPool(slots=2), Sink()
+    Scheduler(pool, sink, 2, should_stop=lambda: len(sink.packs) >= 3).run(jobs(50, 2))
+    assert len(sink.packs) == 3 + 3, "four were in flight, one of them was the third to be committed"
+    assert not pool.cancelled
+    assert set(pool.invocations.values()) == {1}
+
+
+def test_a_stop_before_the_start_launches_nothing() -> None:
+    pool = ScriptedPool()
+    sink, _ = scheduled(pool, packs=3, size=2, should_stop=lambda: True)
+    assert not sink.packs
+    assert not pool.sizes
+
+
+def test_a_stop_does_not_go_on_splitting() -> None:
+    pool, sink = ScriptedPool({0: ("system", ALWAYS)}, slots=1), Sink()
+    Scheduler(pool, sink, 1, should_stop=lambda: bool(pool.invocations)).run(jobs(5, 4))
+    assert pool.sizes == [4]
+    assert not sink.packs, "half of a pack is not committed"
+
+
+def test_impatience_gives_up_what_is_in_flight() -> None:
+    pool, sink = ScriptedPool(slots=2), Sink()
+    stopping = lambda: len(sink.packs) >= 3  # noqa: E731
+    Scheduler(pool, sink, 2, should_stop=stopping, patience=lambda: False).run(jobs(50, 2))
+    assert pool.cancelled
+    assert len(sink.packs) == 3
+    assert all(len(outcomes) == 2 for outcomes in sink.packs.values())
+
+
+def test_when_every_run_fails_the_sweep_is_stopped() -> None:
+    pool = ScriptedPool(dict.fromkeys(range(400), ("failed", ALWAYS)), slots=1)
+    sink = Sink()
+    with pytest.raises(
+        EveryRunFailedError, match="all of the first 56 runs failed, the first with ValueError: no conv"
+    ):
+        Scheduler(pool, sink, 1).run(jobs(50, 8))
+    assert len(sink.rows()) == 56, "the failures are kept"
+    assert pool.cancelled
+
+
+def test_one_run_that_succeeds_lets_the_sweep_go_on() -> None:
+    script: dict[int, tuple[Fate, int]] = dict.fromkeys(range(1, 200), ("failed", ALWAYS))
+    _, scheduler = scheduled(ScriptedPool(script), packs=20, size=10)
+    assert (scheduler.tally.done, scheduler.tally.failed) == (1, 199)
+
+
+def test_commits_are_told_to_the_watcher() -> None:
+    told: list[tuple[str, int, int]] = []
+    scheduled(ScriptedPool({3: ("failed", 1)}), 2, 2, on_commit=lambda *said: told.append(said))
+    assert sorted(told) == [("fit", 1, 1), ("fit", 2, 0)]
+
+
+fates: st.SearchStrategy[tuple[Fate, int]] = st.tuples(
+    st.sampled_from(["memory", "system", "application", "failed"]), st.sampled_from([1, 2, ALWAYS])
+)
+
+
+@given(
+    st.dictionaries(st.integers(0, 23), fates, max_size=6),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.none() | st.integers(1, 5),
+    st.booleans(),
+)
+def test_every_run_is_done_or_failed_and_none_without_cause(
+    script: dict[int, tuple[Fate, int]], packs: int, slots: int, holds: int | None, newest_first: bool
+) -> None:
+    pool = ScriptedPool(script, slots, holds, newest_first)
+    sink, scheduler = scheduled(pool, packs, 4, give_up_after=1000)
+    assert sink.rows() == list(range(4 * packs))
+    assert len(sink.packs) == packs
+    assert pool.most_in_flight <= 2 * slots
+    failed = set(sink.failed())
+    present = {row: fate for row, fate in script.items() if row < 4 * packs}
+    assert {row for row, (_, times) in present.items() if times == ALWAYS} <= failed
+    assert failed <= set(present)
+    assert scheduler.tally.done + scheduler.tally.failed == 4 * packs

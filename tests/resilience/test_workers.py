@@ -1,0 +1,70 @@
+"""How many workers train a sweep changes when its packs are trained, and no bit of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from itertools import pairwise
+
+import pytest
+
+
+def spans(sweep):
+    """Return when each pack began and ended."""
+    with sweep.store() as store:
+        commits = [
+            commit
+            for name, layout in store.designs.items()
+            for pack in range(layout.packs)
+            for commit in store.record(name, pack).commits
+        ]
+    return sorted((commit.started, commit.finished) for commit in commits)
+
+
+@pytest.mark.slow
+def test_one_worker_and_two_agree(counterfactory, small, undisturbed, assert_equal_stores):
+    result = counterfactory("run", small.config, "ray.workers=1", "--out", small.folder, PAUSE="0.02")
+    assert result.returncode == 0, result.stderr
+    assert_equal_stores(small, undisturbed)
+    packs = spans(small)
+    assert len(packs) == 17
+    assert all(ended <= began + 0.01 for (_, ended), (began, _) in pairwise(packs))
+
+
+@pytest.mark.slow
+def test_seen_and_guarded_while_it_runs(counterfactory, small, wait_until, as_json):
+    process = counterfactory.start("run", small.config, "--out", small.folder, PAUSE="1")
+    wait_until(lambda: small.commits() >= 2, process)
+
+    status = as_json(counterfactory("status", small.folder, "--json"))
+    assert status["running"]["pid"] == process.pid
+    assert status["rate"] > 0
+    assert status["seconds_left"] > 0
+    assert 6 <= status["done"] < 64
+    assert status["failed"] == 0
+    assert status["done"] + status["pending"] == 64
+    assert f"process {process.pid}" in counterfactory("status", small.folder).stdout
+
+    second = counterfactory("run", small.config, "--out", small.folder)
+    assert second.returncode == 2
+    assert f"process {process.pid}" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    status = as_json(counterfactory("status", small.folder, "--json"))
+    assert status["running"] is None
+    assert status["rate"] is None
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [("ray.num_cpus=999", "999"), ("ray.workers=999", "ray.workers"), ("ray.num_gpus=64", "GPU 64")],
+)
+def test_impossible_resources_are_refused_at_once(counterfactory, small, override, named):
+    result = counterfactory("run", small.config, override, "--out", small.folder)
+    assert result.returncode == 2
+    assert named in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not small.folder.exists()
