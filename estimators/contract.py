@@ -132,6 +132,9 @@ class Estimator(BaseModel, ABC):
     """Its name in the configuration."""
     needs: ClassVar[frozenset[Need]] = frozenset()
 
+    def check(self, evidence: Evidence) -> None:
+        """Raise ConfigError for what can be known to be wrong before anything is trained: `evidence` has no runs yet."""
+
     @abstractmethod
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return the attribution of every training example for every query."""

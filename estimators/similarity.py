@@ -29,6 +29,7 @@ class Similarity(ReferenceEstimator):
     """
 
     name: ClassVar[str] = "similarity"
+    differentiates_queries: ClassVar[bool] = False
 
     signed: bool = Field(False, description="classification: negative where the labels of example and query differ")
 

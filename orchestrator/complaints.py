@@ -22,7 +22,7 @@ def one_line(error: ValidationError, raw: Mapping[str, Any], schema: Mapping[str
     problems = error.errors(include_url=False)
     first, place = problems[0], _place(problems[0], raw)
     alike = [problem for problem in problems if _place(problem, raw) == place]
-    others = len(problems) - len(alike)
+    others = len({tuple(_place(problem, raw)) for problem in problems}) - 1
     more = f" (and {others} more)" if others else ""
     if first["type"] == "extra_forbidden":
         *section, last = (str(part) for part in first["loc"])

@@ -205,12 +205,12 @@ class Config(Section):
             if design.paired_with is not None and design.paired_with not in self.designs:
                 known = near(design.paired_with, list(self.designs))
                 raise ValueError(f"designs.{name}.paired_with: no design {design.paired_with!r}: {known}")
-        for name, section in self.stop.items():
+        for name, stop in self.stop.items():
             if name not in self.designs:
                 raise ValueError(f"stop.{name}: no design of that name: {near(name, list(self.designs))}")
-            if section.estimator is not None and section.estimator not in self.estimators:
-                known = near(section.estimator, list(self.estimators))
-                raise ValueError(f"stop.{name}.estimator: no estimator {section.estimator!r}: {known}")
+            if stop.estimator is not None and stop.estimator not in self.estimators:
+                known = near(stop.estimator, list(self.estimators))
+                raise ValueError(f"stop.{name}.estimator: no estimator {stop.estimator!r}: {known}")
         return self
 
     def resolved(self) -> dict[str, Any]:
@@ -335,7 +335,7 @@ def schema() -> dict[str, Any]:
     made["$defs"].pop("EstimatorSection", None)
     for optional in ("name", "folder"):
         made["required"].remove(optional)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "counterfactory sweep", **made}
+    return {**made, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "counterfactory sweep"}
 
 
 def cores() -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from estimators.contract import Evidence, Reference, Runs
 from orchestrator import requirements
+from orchestrator.before import no_runs_yet
 from orchestrator.designs.permutations import Permutations
 from orchestrator.plan import DesignPlan
 from orchestrator.store import DONE, RunStore
 from orchestrator.sweep import Sweep
+from orchestrator.truncation import skipped
 
 
 def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
@@ -25,24 +29,23 @@ def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
         store.outputs(design, measure)[done],
         subsets,
         store.repeats(design)[done].astype(np.int64),
-        *_chains(sweep.plans[design], subsets),
+        *_chains(store, sweep.plans[design], done),
     )
 
 
-def empty_outputs(sweep: Sweep, measure: str) -> NDArray[np.float32] | None:
-    """Return the outputs (t,) of a model of no data, where the task tells them (`measure_empty`)."""
-    hook = getattr(sweep.task, "measure_empty", None)
-    if hook is None or measure not in (told := hook()):
-        return None
-    return np.asarray(told[measure], dtype=np.float32)[sweep.queries.take(len(told[measure]))]
+def _chains(store: RunStore, plan: DesignPlan, done: NDArray[np.bool_]) -> tuple[NDArray[np.int64] | None, bool]:
+    """Return which permutation each finished run's subset is a prefix of, and whether permutations come in pairs.
 
-
-def _chains(plan: DesignPlan, subsets: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, bool]:
-    """Return which permutation each run's subset is a prefix of, and whether permutations come in antithetic pairs."""
-    if not isinstance(plan.design, Permutations):
+    -1 for those of a permutation that is neither finished nor truncated: its missing prefixes mean nothing.
+    """
+    design = plan.design
+    if not isinstance(design, Permutations):
         return None, False
-    chains = [plan.design.chain(int(subset), plan.context) for subset in subsets]
-    return np.asarray(chains, dtype=np.int64), plan.design.antithetic
+    steps = len(design.sizes(plan.context))
+    settled = np.all((done | skipped(store, plan)).reshape(-1, steps), axis=1)
+    permutations = np.arange(plan.runs // steps)
+    chains = np.where(settled, permutations, -1).repeat(steps)
+    return chains[done].astype(np.int64), design.antithetic
 
 
 def load_references(sweep: Sweep, store: RunStore) -> tuple[Reference, ...]:
@@ -61,16 +64,10 @@ def gather(sweep: Sweep, store: RunStore, measure: str) -> Evidence:
     """Return all that an estimator may look at, for one measure. Runs kept for scoring are left out here."""
     fitting = [name for name, layout in store.designs.items() if layout.purpose == "fit"]
     runs = {name: load_runs(sweep, store, name, measure) for name in fitting}
-    return Evidence(
-        n=sweep.task.n,
-        t=sweep.t,
-        measure=measure,
+    return replace(
+        no_runs_yet(sweep, measure),
         runs={name: found for name, found in runs.items() if len(found.masks)},
         references=load_references(sweep, store),
-        task=sweep.task,
-        queries=sweep.queries,
-        seed=sweep.config.seed,
-        empty=empty_outputs(sweep, measure),
     )
 
 

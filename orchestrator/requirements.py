@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from orchestrator.before import no_runs_yet
 from orchestrator.config import Config
 from orchestrator.plan import DesignPlan
 from orchestrator.sweep import Sweep
-from workers.errors import ConfigError, near
+from workers.errors import ConfigError, UserError, near
 from workers.task import DifferentiableTask
 
 KINDS = {
@@ -37,6 +38,7 @@ def check(sweep: Sweep) -> None:
                     f"estimators.{label}: needs a fitting design of kind {kinds}{with_checkpoints}; add one"
                 )
         _check_named(sweep, label)
+        _check_options(sweep, label)
     scoring_design(sweep.config, "lds")
     scoring_design(sweep.config, "loo")
     fresh_design(sweep.config)
@@ -51,6 +53,16 @@ def _check_named(sweep: Sweep, label: str) -> None:
         if isinstance(named, str) and named not in fitting:
             why = "is kept for scoring" if named in sweep.plans else "does not exist"
             raise ConfigError(f"estimators.{label}.{key}: fitting design {named!r} {why}: {near(named, fitting)}")
+
+
+def _check_options(sweep: Sweep, label: str) -> None:
+    """Let the estimator itself refuse what it can know to be wrong before anything is trained."""
+    section = sweep.config.estimators[label]
+    measure = section.measure or sweep.config.measures[0]
+    try:
+        section.options.check(no_runs_yet(sweep, measure))
+    except UserError as error:
+        raise ConfigError(f"estimators.{label}: {error}") from error
 
 
 def _fitting(plans: dict[str, DesignPlan], kinds: tuple[str, ...], *, checkpoints: bool) -> bool:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.contract import Attribution, Evidence
+from estimators.contract import Attribution, Estimator, Evidence
 from estimators.registry import find
 from estimators.scores import lds
 from estimators.stopping import Criterion, Progress, parse
 from orchestrator import accounts
-from orchestrator.config import StopSection
-from orchestrator.evidence import empty_outputs, heldout, load_runs
+from orchestrator.before import no_runs_yet
+from orchestrator.config import Config
+from orchestrator.evidence import heldout, load_runs
 from orchestrator.paths import write_atomically
 from orchestrator.store import DONE, RunStore
 from orchestrator.sweep import Sweep
-from workers.errors import CounterfactoryError
+from workers.errors import ConfigError, DataError
 
 WATCHED = {
     "subsets": "difference_in_means",
@@ -57,6 +58,18 @@ class Curve:
     def met(self) -> bool:
         """Whether the last look said stop."""
         return bool(self.looks) and self.looks[-1].met
+
+
+def watched(config: Config, design: str) -> Estimator:
+    """Return whose values a design is watched by: the one named, else the configured one that suits, else its default."""
+    label = config.stop[design].estimator
+    if label is not None:
+        return config.estimators[label].options
+    suiting = WATCHED.get(config.designs[design].kind)
+    if suiting is None:
+        raise ConfigError(f"stop.{design}: a design of kind {config.designs[design].kind!r} has no values to watch")
+    same = [section.options for section in config.estimators.values() if section.estimator == suiting]
+    return same[0] if same else find(suiting)()
 
 
 class Stopper:
@@ -111,29 +124,17 @@ class Stopper:
         return Progress(done, hours, errors, tuple(history), width)
 
     def _values(self, design: str) -> Attribution | None:
-        section: StopSection = self._sweep.config.stop[design]
-        label = section.estimator
-        configured = self._sweep.config.estimators.get(label) if label else None
-        kind = self._store.designs[design].kind
-        estimator = configured.options if configured else find(label or WATCHED[kind])()
         try:
-            return estimator.attribute(self._evidence(design))
-        except CounterfactoryError:
+            return watched(self._sweep.config, design).attribute(self._evidence(design))
+        except DataError:  # too few runs by now
             return None
 
     def _evidence(self, design: str) -> Evidence:
         measure = self._sweep.config.measures[0]
         full = [name for name, layout in self._store.designs.items() if layout.kind == "full"]
         runs = {name: load_runs(self._sweep, self._store, name, measure) for name in {design, *full}}
-        return Evidence(
-            n=self._sweep.task.n,
-            t=self._sweep.t,
-            measure=measure,
-            runs={name: found for name, found in runs.items() if len(found.masks)},
-            task=self._sweep.task,
-            queries=self._sweep.queries,
-            seed=self._sweep.config.seed,
-            empty=empty_outputs(self._sweep, measure),
+        return replace(
+            no_runs_yet(self._sweep, measure), runs={name: found for name, found in runs.items() if len(found.masks)}
         )
 
     def _lds_width(self, made: Attribution) -> float:

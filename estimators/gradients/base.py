@@ -9,13 +9,20 @@ from pydantic import Field
 from torch import Tensor
 
 from estimators.contract import Attribution, Estimator, Evidence, Need, Reference
+from estimators.gradients.model import Examples, Model, precision_of
+from estimators.gradients.per_example import measure_to_differentiate
 from workers.errors import ConfigError, DivergedError
+from workers.runs import Checkpoint
+from workers.streams import build_module
 
 
 class ReferenceEstimator(Estimator):
     """An estimator that looks at reference models: models trained on the full set, with checkpoints."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"checkpoints", "gradients"})
+
+    differentiates_queries: ClassVar[bool] = True
+    """Whether it takes the gradient of the measure at the queries."""
 
     models: int | None = Field(None, ge=1, description="how many reference models to use; null takes all there are")
     memory_gb: float = Field(2.0, gt=0, description="memory for gradients held at once, in GiB; changes no result")
@@ -24,6 +31,15 @@ class ReferenceEstimator(Estimator):
     def budget(self) -> int:
         """The memory budget in bytes."""
         return int(self.memory_gb * 2**30)
+
+    def check(self, evidence: Evidence) -> None:
+        """Refuse a measure that cannot be differentiated."""
+        task = evidence.differentiable()
+        if self.differentiates_queries:
+            dtype = precision_of(task)
+            module, _ = build_module(task.module, 0, dtype)
+            model = Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype)
+            measure_to_differentiate(task, evidence.measure, model, Examples.queried(task, evidence.queries, dtype))
 
     def references(self, evidence: Evidence) -> tuple[Reference, ...]:
         """Return the reference models to use, each with checkpoints. Raises ConfigError when there are too few."""

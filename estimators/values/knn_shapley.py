@@ -45,11 +45,13 @@ class KnnShapley(ReferenceEstimator):
         "inputs", description="what distances are taken between: the raw inputs, or what enters the last linear layer"
     )
 
+    def check(self, evidence: Evidence) -> None:
+        """Refuse a task without classes."""
+        _classification(evidence)
+
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return tau (n, t) and its mean over the queries (n,). Raises ConfigError for a task without classes."""
-        task = evidence.differentiable()
-        if not isinstance(task, Classification):
-            raise ConfigError(f"knn_shapley: needs a Classification task, found {type(task).__name__}")
+        task = _classification(evidence)
         spaces = self._spaces(task, evidence)
         labels, wanted = task.train_targets.numpy(), task.examples(evidence.queries)[1].numpy()
         direction = -1 if evidence.measure in LOWER_IS_BETTER else 1
@@ -73,6 +75,13 @@ class KnnShapley(ReferenceEstimator):
             return [(_flat(train), _flat(queries))]
         models = [Model(task, reference.checkpoints[-1], dtype) for reference in self.references(evidence)]
         return [(_represented(task, model, train), _represented(task, model, queries)) for model in models]
+
+
+def _classification(evidence: Evidence) -> Classification:
+    task = evidence.differentiable()
+    if not isinstance(task, Classification):
+        raise ConfigError(f"knn_shapley: needs a Classification task, found {type(task).__name__}")
+    return task
 
 
 def _flat(features: Tensor) -> NDArray[np.float64]:

@@ -25,12 +25,16 @@ class Memorization(DifferenceInMeans):
 
     name: ClassVar[str] = "memorization"
 
-    def attribute(self, evidence: Evidence) -> Attribution:
-        """Return tau (n, t), in the units of the measure; column q is the training example of query q."""
+    def check(self, evidence: Evidence) -> None:
+        """Refuse queries that are not training examples."""
         if evidence.queries.source != "train":
             raise ConfigError(
                 "memorization: the queries are the task's own, expected training examples; set queries: {source: train}"
             )
+
+    def attribute(self, evidence: Evidence) -> Attribution:
+        """Return tau (n, t), in the units of the measure; column q is the training example of query q."""
+        self.check(evidence)
         return super().attribute(evidence)
 
 

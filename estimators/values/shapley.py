@@ -14,7 +14,7 @@ from estimators.values.exact import Enumeration
 from estimators.values.permutations import Chain, Ends, chains_of, permutation_values, units_of
 from estimators.values.semivalues import beta_sizes, shapley_sizes
 from estimators.values.utility import utility_of, utility_runs
-from workers.errors import DataError
+from workers.errors import ConfigError, DataError
 
 
 class Shapley(Estimator):
@@ -43,6 +43,14 @@ class Shapley(Estimator):
         allow_inf_nan=False,
         description="the output of a model of no data, for every query, where no run gives it",
     )
+
+    def check(self, evidence: Evidence) -> None:
+        """Refuse to begin without knowing what a model of no data outputs."""
+        if empty_outputs(self.empty, evidence) is None:
+            raise ConfigError(
+                f"{self.name}: the output of a model of no data is not known: set `empty` to a number, "
+                "or give the task a measure_empty()"
+            )
 
     def sizes(self, n: int) -> NDArray[np.float64]:
         """Return the weights (n,) of the sizes that an example is added to."""
