@@ -2,8 +2,8 @@
 
     python benchmarks/training.py [--json FILE] [--figure FILE] [--case NAME ...] [--models 48] [--rounds 4] [--data DIR]
 
-Both sides keep two processes of one thread busy, on the same subsets, with the data in memory; after every round of ours each
-process also times a large single-precision matrix product, so that `peak` is the fraction of the machine's speed, in that
+Both sides keep two processes of one thread busy, on the same subsets, with the data in memory. Times are the processes' own
+(which is the time passed on a machine that does nothing else), the slower process counts. After every round each process also times a large single-precision matrix product, so that `peak` is the fraction of the machine's speed, in that
 minute, that useful training arithmetic reached. The best round of each side counts. `agree` says that ours, in float64 and
 after the full recipe, gives the outputs of training alone. `--figure` draws models a second against the number of models trained
 together. MNIST comes from `--data`, or COUNTERFACTORY_DATA, or ../shared/data beside the checkout.
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +73,13 @@ class Case:
     @property
     def flops(self) -> int:
         """Multiplications and additions of one example's forward and backward pass; no gradient of the inputs is needed."""
-        sizes = [a * b for a, b in zip(self.linear, self.linear[1:], strict=False)]
+        sizes = [a * b for a, b in pairwise(self.linear)]
         return 2 * (2 * sizes[0] + 3 * sum(sizes[1:])) if sizes else 0
 
 
 def chain(*widths: int, dropout: float = 0.0) -> nn.Module:
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
@@ -116,6 +117,7 @@ class Benchmark(Classification):
         self.query_inputs, self.query_targets = inputs[n:], targets[n:]
 
     def module(self) -> nn.Module:
+        """Return a new model of the case."""
         return self.make()
 
 
@@ -187,9 +189,9 @@ def gemm_flops() -> float:
     a, b = torch.randn(PEAK_SIZE, PEAK_SIZE), torch.randn(PEAK_SIZE, PEAK_SIZE)
     best = float("inf")
     for _ in range(8):
-        started = time.perf_counter()
+        started = time.process_time()
         torch.mm(a, b)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     return 2 * PEAK_SIZE**3 / best
 
 
@@ -198,9 +200,9 @@ def work(job: tuple[str, str, Path, int]) -> tuple[float, float]:
     side, name, folder, count = job
     task = Benchmark(CASES[name], load(CASES[name].data, folder))
     runs = half_runs(task.n, count)
-    started = time.perf_counter()
+    started = time.process_time()
     SIDES[side](task, runs)
-    return time.perf_counter() - started, gemm_flops()
+    return time.process_time() - started, gemm_flops()
 
 
 def compare(name: str, other: str, folder: Path, models: int, rounds: int) -> Row:
@@ -246,7 +248,6 @@ def draw(file: Path, folder: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
-    torch.set_num_threads(1)
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.2), layout="constrained")
     for axis, (name, epochs) in zip(axes, (("logistic", 4), ("mlp", 4), ("mnist-mlp", 1), ("cnn", 1)), strict=True):
         case = CASES[name]
@@ -271,9 +272,9 @@ def rate(task: Benchmark, count: int, **options: object) -> float:
     ours(task, runs, **options)
     best = float("inf")
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         ours(task, runs, **options)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     return count / best
 
 
@@ -288,6 +289,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("COUNTERFACTORY_DATA", here / "../shared/data"))
     options = parser.parse_args()
     folder = Path(options.data)
+    torch.set_num_threads(1)
     rows = []
     for name in options.case:
         if CASES[name].data == "mnist" and not (folder / "mnist_t10k.npz").exists():
@@ -298,7 +300,8 @@ def main() -> int:
             rows.append(row)
             peak = "" if row.peak is None else f"  {row.peak:.2f} of peak"
             print(
-                f"{name:18} ours {row.ours:9.1f}/s  {other} {row.theirs:8.1f}/s  {row.ratio:6.2f}x  agree {row.agree}{peak}  ({row.plan})",
+                f"{name:18} ours {row.ours:9.1f}/s  {other} {row.theirs:8.1f}/s  {row.ratio:6.2f}x  agree {row.agree}{peak}",
+                f"({row.plan})",
                 flush=True,
             )
     if options.figure:

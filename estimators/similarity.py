@@ -10,13 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators.contract import Attribution, Evidence
+from estimators.direction import LOWER_IS_BETTER
 from estimators.gradients.base import ReferenceEstimator, attribution
 from estimators.gradients.model import Examples, Model, precision_of
 from workers.errors import ConfigError
 from workers.task import Classification, DifferentiableTask
-
-LOWER_IS_BETTER = ("loss", "squared_error")
-"""Measures that a helpful example lowers."""
 
 
 class Similarity(ReferenceEstimator):

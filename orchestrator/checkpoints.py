@@ -23,9 +23,19 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     }
     # Cloned, because safetensors refuses tensors that share memory (tied weights).
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.state.items()}
-    content = save(state, metadata)
+    content = _canonical(save(state, metadata))
     write_atomically(path, content)
     return _hash(content)
+
+
+def _canonical(content: bytes) -> bytes:
+    """Return the same file with its metadata sorted: safetensors writes them in an order that changes from call to call."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def checkpoint_hash(path: Path) -> str | None:

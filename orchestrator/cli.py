@@ -231,9 +231,10 @@ def verify(
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths) as store:
         damages = verifying.check_rows(store)
-        reruns = verifying.rerun(sweep, store, rerun) if rerun else []
-        changes = verifying.machine_changes(sweep, store) if rerun else {}
-        counts = retraining.finished(sweep, store)
+        sound = not damages  # what is damaged has to be put right first
+        reruns = verifying.rerun(sweep, store, rerun) if rerun and sound else []
+        changes = verifying.machine_changes(sweep, store) if rerun and sound else {}
+        counts = retraining.finished(sweep, store) if sound else {}
     if as_json:
         _print_json({"damages": show.rows(damages), "reruns": show.rows(reruns), "machine_changes": changes})
     else:

@@ -104,11 +104,47 @@ class LooSection(Section):
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of the 95% interval")
 
 
+class DetectionSection(Section):
+    """Finding the mislabelled examples that the task made on purpose."""
+
+    better: Literal["higher", "lower"] | None = Field(
+        None, description="which values of the measure are good; needed only for a measure of the task's own"
+    )
+
+
+class RemovalSection(Section):
+    """Retraining without the best-valued and without the worst-valued examples."""
+
+    estimators: tuple[str, ...] = Field(
+        min_length=1, description="whose values decide; a random order is added to them"
+    )
+    fractions: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5), min_length=2, description="fractions of the examples removed, ascending"
+    )
+    seeds: int = Field(3, ge=1, description="trainings of each subset, with different seeds")
+    order: tuple[Literal["best", "worst"], ...] = Field(("best", "worst"), min_length=1, description="who goes first")
+    measure: str | None = Field(None, description="the curve's height; by default the first measure")
+    better: Literal["higher", "lower"] | None = Field(
+        None, description="which values of an estimator's measure are good; needed only for a measure of the task's own"
+    )
+
+    @field_validator("fractions")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if sorted(set(value)) != list(value):
+            raise ValueError(f"{list(value)} is not ascending")
+        return value
+
+
 class ScoresSection(Section):
     """How attributions are judged."""
 
     lds: LdsSection | None = Field(default_factory=LdsSection, description="null leaves it out")
     loo: LooSection | None = Field(default_factory=LooSection, description="null leaves it out")
+    detection: DetectionSection | None = Field(
+        default_factory=DetectionSection, description="where the task has mislabelled examples; null leaves it out"
+    )
+    removal: RemovalSection | None = Field(None, description="removal curves, really retrained (docs/values.md)")
 
 
 class StopSection(Section):
@@ -208,9 +244,19 @@ class Config(Section):
         for name, stop in self.stop.items():
             if name not in self.designs:
                 raise ValueError(f"stop.{name}: no design of that name: {near(name, list(self.designs))}")
+            if self.designs[name].kind in ("full", "again"):
+                raise ValueError(f"stop.{name}: a design of kind {self.designs[name].kind!r} has no values to watch")
             if stop.estimator is not None and stop.estimator not in self.estimators:
                 known = near(stop.estimator, list(self.estimators))
                 raise ValueError(f"stop.{name}.estimator: no estimator {stop.estimator!r}: {known}")
+        if (removal := self.scores.removal) is not None:
+            for label in removal.estimators:
+                if label not in self.estimators:
+                    known = near(label, list(self.estimators))
+                    raise ValueError(f"scores.removal.estimators: no estimator {label!r}: {known}")
+            if removal.measure is not None and removal.measure not in self.measures:
+                known = near(removal.measure, list(self.measures))
+                raise ValueError(f"scores.removal.measure: {removal.measure!r} is not recorded: {known}")
         return self
 
     def resolved(self) -> dict[str, Any]:

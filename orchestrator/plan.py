@@ -67,8 +67,8 @@ class DesignPlan:
         """Compute rows `start` to `stop`."""
         index = np.arange(start, stop)
         subsets, repeats = index // self.design.seeds, (index % self.design.seeds).astype(np.int32)
-        distinct = {int(s): self.design.mask(int(s), self.context) for s in np.unique(subsets)}
-        masks = np.stack([distinct[int(s)] for s in subsets])
+        distinct, place = np.unique(subsets, return_inverse=True)
+        masks = self.design.many(distinct, self.context)[place]
         seeds = [self.design.seed(int(s), int(r), self.context) for s, r in zip(subsets, repeats, strict=True)]
         return Rows(start, masks, np.asarray(seeds, dtype=np.uint32), subsets, repeats)
 

@@ -93,9 +93,8 @@ class Scheduler:
             while self._queue and self._flying < self.in_flight * self.pool.slots:
                 self._submit(self._queue.popleft())
             if not self._flying:
-                if exhausted or self.should_stop():
-                    return self.tally
-                continue
+                # Nothing in flight and nothing launched: what is left waits for something that will never land.
+                return self.tally
             for landed in self.pool.collect(timeout=0.5):
                 self._flying -= 1
                 self._receive(landed)

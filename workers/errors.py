@@ -36,10 +36,16 @@ class DivergedError(CounterfactoryError, ArithmeticError):
     """A training whose outputs are not finite; it becomes one failed run."""
 
 
+LISTED = 30
+"""Names that an error message lists at most."""
+
+
 def near(name: str, known: list[str]) -> str:
     """Return `known` as a phrase that puts the names nearest to `name` first, for the end of an error message."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    listed = ", ".join(sorted(known)) or "none"
+    listed = ", ".join(sorted(known)[:LISTED]) or "none"
+    if len(known) > LISTED:
+        listed += f" and {len(known) - LISTED} more"
     return f"did you mean {' or '.join(close)}? (known: {listed})" if close else f"known: {listed}"

@@ -12,9 +12,9 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from estimators.contract import Attribution, Evidence, Need
+from estimators.direction import LOWER_IS_BETTER
 from estimators.gradients.base import ReferenceEstimator
 from estimators.gradients.model import Examples, Model, precision_of
-from estimators.similarity import LOWER_IS_BETTER
 from workers.errors import ConfigError, DivergedError
 from workers.task import Classification, DifferentiableTask
 

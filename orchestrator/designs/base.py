@@ -64,6 +64,10 @@ class Design(BaseModel, ABC):
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Return the mask (n,) of subset `index`; depends on nothing but the key (root, name, index)."""
 
+    def many(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.bool_]:
+        """Return the masks (k, n) of some subsets; a design that can draw many at once faster overrides this."""
+        return np.stack([self.mask(int(subset), context) for subset in subsets])
+
     def check(self, context: Context) -> None:
         """Raise ConfigError, naming the key, if the design cannot be drawn on this task."""
 

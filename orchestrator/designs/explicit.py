@@ -26,6 +26,12 @@ class Explicit(Design):
     kind: Literal["explicit"]
     masks: str = Field(description="path of a .npy file, (subsets, n) bool or 0/1 integers")
 
+    take: float = Field(1.0, gt=0, le=1, description="fraction of the rows that is used, from the first")
+
+    def sample(self, fraction: float) -> Explicit:
+        """Use fewer of the rows."""
+        return self.model_copy(update={"take": self.take * fraction})
+
     def rows(self, context: Context) -> NDArray[np.generic]:
         """Return all masks (subsets, n), mapped. Raises ConfigError for an unreadable or ill-shaped file."""
         path = context.folder / self.masks
@@ -46,8 +52,8 @@ class Explicit(Design):
             raise ConfigError(f"designs.{context.name}.masks: row {empty[0]} is an empty subset")
 
     def count(self, context: Context) -> int:
-        """Return the number of rows."""
-        return len(self.rows(context))
+        """Return the number of rows used."""
+        return max(1, round(self.take * len(self.rows(context))))
 
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Return one row (n,)."""

@@ -17,23 +17,29 @@ class LeaveOneOut(Design):
     """All examples but one: subset j leaves out the j-th chosen example."""
 
     kind: Literal["leave_one_out"]
-    examples: Literal["all"] | int | tuple[int, ...] = Field(
-        "all", description="which examples are left out: all, a list of indices, or the size of a random sample"
+    examples: Literal["all"] | int | float | tuple[int, ...] = Field(
+        "all",
+        description="which examples are left out: all, a list of indices, or a random sample: how many, or what fraction",
     )
 
     def chosen(self, context: Context) -> NDArray[np.int64]:
         """Return the indices left out, one a subset."""
         if self.examples == "all":
             return np.arange(context.n)
-        if isinstance(self.examples, int):
+        if isinstance(self.examples, int | float):
+            count = self.examples if isinstance(self.examples, int) else max(1, round(self.examples * context.n))
             # A prefix of one random order, so that a larger sample later contains the smaller one.
-            return generator_of(context.root, context.name, 0).permutation(context.n)[: self.examples]
+            return generator_of(context.root, context.name, 0).permutation(context.n)[:count]
         return np.asarray(self.examples, dtype=np.int64)
 
     def check(self, context: Context) -> None:
         """Refuse indices that are no examples, and repeated ones."""
         if isinstance(self.examples, int) and not 0 < self.examples <= context.n:
             raise ConfigError(f"designs.{context.name}.examples: cannot sample {self.examples} of {context.n} examples")
+        if isinstance(self.examples, float) and not 0 < self.examples < 1:
+            raise ConfigError(
+                f"designs.{context.name}.examples: {self.examples} is no fraction; expected between 0 and 1"
+            )
         chosen = self.chosen(context)
         if not len(chosen):
             raise ConfigError(f"designs.{context.name}.examples: an empty list leaves no example out")
@@ -54,7 +60,7 @@ class LeaveOneOut(Design):
             return self.model_copy(update={"examples": self.examples[: max(1, round(len(self.examples) * fraction))]})
         if isinstance(self.examples, int):
             return self.model_copy(update={"examples": max(1, round(self.examples * fraction))})
-        raise ConfigError("--sample needs leave_one_out.examples to be a number or a list, not 'all'")
+        return self.model_copy(update={"examples": fraction * (1.0 if self.examples == "all" else self.examples)})
 
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Return ones (n,) but for one example."""

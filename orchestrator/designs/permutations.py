@@ -68,12 +68,28 @@ class Permutations(Design):
         mask[self.order(permutation, context)[: sizes[step]]] = True
         return mask
 
+    def many(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.bool_]:
+        """Return the masks (k, n) of some prefixes; each permutation is drawn once."""
+        sizes = self.sizes(context)
+        permutations, steps = np.divmod(subsets, len(sizes))
+        masks = np.empty((len(subsets), context.n), dtype=bool)
+        for permutation in np.unique(permutations):
+            rank = np.argsort(self.order(int(permutation), context))
+            rows = permutations == permutation
+            masks[rows] = rank < sizes[steps[rows], None]
+        return masks
+
     def seed(self, subset: int, repeat: int, context: Context) -> int:
         """Return the seed that all prefixes of the permutation share."""
         return seed_of(context.root, context.name, self.chain(subset, context), repeat)
 
     def pack(self, preferred: int, context: Context) -> int:
-        """Return a pack that divides a permutation's prefixes evenly, so that truncation ends whole packs."""
+        """Return a pack of whole permutations; or one that divides a permutation's prefixes evenly.
+
+        With truncation it is always the latter, so that truncation ends whole packs.
+        """
         steps = len(self.sizes(context))
+        if self.truncation is None and preferred >= steps:
+            return preferred // steps * steps
         fitting = max(size for size in range(1, min(preferred, steps) + 1) if steps % size == 0)
         return fitting if fitting * 4 > min(preferred, steps) else steps

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from estimators.direction import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from orchestrator.report import text
 from orchestrator.report.data import ReportData
 from orchestrator.report.leaderboard import Entry
 from workers.errors import DataError
 
-HIGHER_IS_BETTER = frozenset({"margin", "hard_margin", "probability", "correct"})
-LOWER_IS_BETTER = frozenset({"loss", "squared_error"})
 _LARGEST = 192
 """Side, in pixels, above which a picture is made smaller."""
 

@@ -169,7 +169,8 @@ def _refuse_no_space(paths: SweepPaths, expected: int) -> None:
     free = shutil.disk_usage(place).free
     if expected > free:
         raise StoreError(
-            f"{paths.root}: the runs need up to {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there"
+            f"{paths.root}: the runs need up to {expected / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free there; "
+            "choose another --out, or ask for fewer runs"
         )
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,7 +16,9 @@ import yaml
 
 from orchestrator import cli, pool
 from orchestrator.config import Config, RaySection, validate
+from orchestrator.forecast import calibrate
 from orchestrator.pool import Done, Job, Lost, Work, ray_pool
+from orchestrator.stages import settle
 from orchestrator.sweep import Sweep
 from workers.loading import TaskSpec
 from workers.packs import train_pack
@@ -98,6 +101,8 @@ def inline_pool() -> type[InlinePool]:
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command line in this process, as the console script does."""
+
+    monkeypatch.setattr(settle, "calibrate", partial(calibrate, budget=0.2))
 
     def run(*arguments: object) -> Ended:
         capsys.readouterr()

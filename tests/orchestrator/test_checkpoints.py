@@ -34,6 +34,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert torch.equal(read.state[name], tensor)
 
 
+def test_equal_checkpoints_are_equal_files(tmp_path: Path) -> None:
+    hashes = {write_checkpoint(tmp_path / f"{i}.safetensors", make()) for i in range(30)}
+    assert len(hashes) == 1
+
+
 def test_the_file_is_plain_safetensors_with_metadata(tmp_path: Path) -> None:
     path = tmp_path / "3.safetensors"
     write_checkpoint(path, make())

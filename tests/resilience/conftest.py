@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from orchestrator.cli import app
 from orchestrator.paths import SweepPaths
 from orchestrator.store import DONE, RunStore
 
@@ -263,14 +265,25 @@ def wait_until() -> WaitUntil:
 
 
 @pytest.fixture(scope="session")
-def as_json() -> Callable[[Any], Any]:
-    """Parse what a command printed with --json."""
+def ask() -> Callable[..., tuple[int, str]]:
+    """Run a command that only reads, here in this process: what it returned and printed."""
 
-    def parse(result: subprocess.CompletedProcess[str]) -> Any:
-        assert result.stdout, result.stderr
-        return json.loads(result.stdout)
+    def invoke(*arguments: object) -> tuple[int, str]:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        return result.exit_code, result.stdout
 
-    return parse
+    return invoke
+
+
+@pytest.fixture(scope="session")
+def ask_json(ask: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, Any]]:
+    """Run a command that only reads with --json: what it returned and said."""
+
+    def invoke(*arguments: object) -> tuple[int, Any]:
+        code, said = ask(*arguments, "--json")
+        return code, json.loads(said)
+
+    return invoke
 
 
 @pytest.fixture(scope="session")

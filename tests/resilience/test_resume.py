@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pytest
 
 DIES_INSIDE = """
@@ -30,34 +32,48 @@ sys.exit(main())
 """
 """A driver that is killed as it enters a chosen call of a chosen method."""
 
-INSIDE = [
-    ("design_runs", "DesignRuns.write_plan", 5),  # half of the plan written
-    ("ledger", "Ledger.write_plan", 2),  # one design planned, the others not
-    ("ledger", "Ledger.write", 4),  # outputs and checkpoints written, their record not
-    ("arrays", "RunArray.write", 6),  # one measure of a pack written, the other not
+
+@dataclass(frozen=True)
+class Inside:
+    """The driver dies by itself as it enters the call of that number."""
+
+    module: str
+    method: str
+    call: int
+
+    def kill(self, counterfactory, small, wait_until):
+        script = small.folder.with_name("dying.py")
+        script.write_text(DIES_INSIDE.format(module=self.module, method=self.method, call=self.call))
+        return counterfactory.start("run", small.config, "--out", small.folder, script=script)
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The driver is killed a random while after something has come about."""
+
+    has_come: Callable[[Any], bool]
+    longest: float
+    """Seconds."""
+
+    def kill(self, counterfactory, small, wait_until):
+        process = counterfactory.start("run", small.config, "--out", small.folder, PAUSE="0.1")
+        wait_until(lambda: self.has_come(small), process)
+        time.sleep(RANDOM.uniform(0, self.longest))
+        os.kill(process.pid, signal.SIGKILL)  # the driver alone: what Ray started must notice by itself
+        return process
+
+
+RANDOM = random.Random(7)
+MOMENTS = [
+    Outside(lambda sweep: sweep.folder.exists(), 0.2),  # while the store is laid out
+    Inside("design_runs", "DesignRuns.write_plan", 5),  # a part of the plan is written
+    Inside("ledger", "Ledger.write_plan", 2),  # one design is planned, others are not
+    Outside(lambda sweep: sweep.planned(), 2.0),  # while Ray starts
+    Outside(lambda sweep: sweep.commits() >= 2, 0.3),
+    Inside("ledger", "Ledger.write", 2),  # outputs and checkpoints are written, their record is not
+    Inside("arrays", "RunArray.write", 4),  # one measure of a pack is written, the other is not
+    Outside(lambda sweep: sweep.commits() >= 10, 0.3),
 ]
-
-
-@pytest.fixture
-def moments(small, wait_until):
-    """Ways to wait for a moment of a sweep that is being run, each with a seeded random delay after it."""
-    random = np.random.default_rng(7)
-
-    def await_moment(condition, longest):
-        delay = float(random.uniform(0, longest))
-
-        def wait(process):
-            wait_until(condition, process)
-            time.sleep(delay)
-
-        return wait
-
-    return [
-        await_moment(small.folder.exists, 0.2),  # while the store is laid out
-        await_moment(small.planned, 2.0),  # while Ray starts
-        await_moment(lambda: small.commits() >= 2, 0.3),
-        await_moment(lambda: small.commits() >= 9, 0.3),
-    ]
 
 
 @pytest.fixture
@@ -74,34 +90,18 @@ def gone(family):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(counterfactory, small, undisturbed, moments, gone, assert_equal_stores):
+def test_killed_again_and_again(counterfactory, ask, small, undisturbed, wait_until, gone, assert_equal_stores):
     killed = []
-    for wait in moments:
-        process = counterfactory.start("run", small.config, "--out", small.folder, PAUSE="0.1")
-        wait(process)
-        os.kill(process.pid, signal.SIGKILL)  # the driver alone: what Ray started must notice by itself
-        assert process.wait() == -signal.SIGKILL
-        process.communicate()
+    for moment in MOMENTS:
+        process = moment.kill(counterfactory, small, wait_until)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, err
         gone(process.pid, ["raylet/raylet", "gcs/gcs_server", "counterfactory.pack"], seconds=10)
         killed.append(process.pid)
-    assert 9 <= small.commits() < 17
+    assert 10 <= small.commits() < 17
     result = counterfactory("run", small.config, "--out", small.folder)
     assert result.returncode == 0, result.stderr
     assert_equal_stores(small, undisturbed)
-    assert counterfactory("verify", small.folder).returncode == 0
+    assert ask("verify", small.folder)[0] == 0
     for session in killed:
         gone(session, [""], seconds=90)  # Ray's idle agents look for their dead cluster for a minute
-
-
-@pytest.mark.slow
-def test_killed_inside_the_store(counterfactory, small, undisturbed, tmp_path, assert_equal_stores):
-    for module, method, call in INSIDE:
-        script: Path = tmp_path / "dying.py"
-        script.write_text(DIES_INSIDE.format(module=module, method=method, call=call))
-        killed = counterfactory("run", small.config, "--out", small.folder, script=script)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert 0 < small.commits() < 17
-    result = counterfactory("run", small.config, "--out", small.folder)
-    assert result.returncode == 0, result.stderr
-    assert_equal_stores(small, undisturbed)
-    assert counterfactory("verify", small.folder).returncode == 0

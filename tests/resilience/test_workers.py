@@ -32,18 +32,18 @@ def test_one_worker_and_two_agree(counterfactory, small, undisturbed, assert_equ
 
 
 @pytest.mark.slow
-def test_seen_and_guarded_while_it_runs(counterfactory, small, wait_until, as_json):
+def test_seen_and_guarded_while_it_runs(counterfactory, small, wait_until, ask, ask_json):
     process = counterfactory.start("run", small.config, "--out", small.folder, PAUSE="1")
     wait_until(lambda: small.commits() >= 2, process)
 
-    status = as_json(counterfactory("status", small.folder, "--json"))
+    _, status = ask_json("status", small.folder)
     assert status["running"]["pid"] == process.pid
     assert status["rate"] > 0
     assert status["seconds_left"] > 0
     assert 6 <= status["done"] < 64
     assert status["failed"] == 0
     assert status["done"] + status["pending"] == 64
-    assert f"process {process.pid}" in counterfactory("status", small.folder).stdout
+    assert f"process {process.pid}" in ask("status", small.folder)[1]
 
     second = counterfactory("run", small.config, "--out", small.folder)
     assert second.returncode == 2
@@ -53,7 +53,7 @@ def test_seen_and_guarded_while_it_runs(counterfactory, small, wait_until, as_js
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    status = as_json(counterfactory("status", small.folder, "--json"))
+    _, status = ask_json("status", small.folder)
     assert status["running"] is None
     assert status["rate"] is None
 

@@ -1,0 +1,145 @@
+"""The house keeps its own rules: who may import whom, and that names in the documents are names in the code."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+from estimators.contract import Estimator
+from estimators.registry import BUILT_IN as ESTIMATORS
+from estimators.registry import find, names
+from orchestrator.cli import app
+from orchestrator.config import load, shipped, validate
+from orchestrator.designs import AnyDesign
+from workers.loading import BUILT_IN as TASKS
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("orchestrator", "estimators", "workers")
+KINDS = {get_args(one.model_fields["kind"].annotation)[0] for one in get_args(get_args(AnyDesign)[0])}
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def modules() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Return the top packages that a file imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def importing(name: str) -> set[str]:
+    return {str(path.relative_to(ROOT)) for path in modules() if name in imports(path)}
+
+
+def test_the_layers_hold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_ray_is_in_one_file() -> None:
+    assert importing("ray") == {"orchestrator/pool.py"}
+
+
+def test_zarr_is_in_the_files_of_the_store() -> None:
+    assert importing("zarr") | importing("numcodecs") == {"orchestrator/arrays.py", "orchestrator/attributions.py"}
+
+
+def test_yaml_is_read_in_one_way() -> None:
+    assert importing("yaml") <= {"orchestrator/yamls.py", "orchestrator/config.py"}
+
+
+def test_nothing_is_imported_that_is_not_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=\[ ]", line)[0].lower() for line in project["dependencies"]}
+    provides = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}
+    parts = {"markupsafe", "llvmlite"}  # of jinja2 and of numba, which cannot be without them
+    allowed = {provides.get(name, name) for name in declared} | parts | set(PACKAGES) | set(sys.stdlib_module_names)
+    used = {name for path in modules() for name in imports(path)}
+    assert used <= allowed
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_a_shipped_configuration_validates_and_explains_itself(name: str) -> None:
+    config = load(name)
+    assert config.name == name
+    assert config.task.name in TASKS
+    first = shipped()[name].read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# "), "its first line says what it is for: `counterfactory configs` shows it"
+    assert len(first) > 20
+
+
+def test_every_estimator_is_what_it_is_registered_as() -> None:
+    for name in names():
+        estimator = find(name)
+        assert issubclass(estimator, Estimator)
+        assert estimator.name == name
+        assert estimator.__doc__
+        for key, field in estimator.model_fields.items():
+            assert field.description, f"{name}.{key} is described in the schema"
+
+
+def test_every_task_that_is_built_in_is_there() -> None:
+    for where in TASKS.values():
+        module, _, attribute = where.partition(":")
+        assert re.search(rf"^(class|def) {attribute}\b", (ROOT / f"{module.replace('.', '/')}.py").read_text(), re.M)
+
+
+def blocks(language: str) -> Iterator[tuple[Path, str]]:
+    """Yield the documents' code blocks in one language."""
+    for path in DOCUMENTS:
+        for found in re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.S):
+            yield path, found
+
+
+def test_configurations_in_the_documents_are_ones() -> None:
+    """A whole one validates; of a part, what it names exists."""
+    for path, block in blocks("yaml"):
+        raw = yaml.safe_load(block)
+        if not isinstance(raw, dict):
+            continue
+        where = f"{path.name}:\n{block}"
+        task = raw.get("task", {}).get("name")
+        assert task is None or task in TASKS or ":" in task, where
+        assert {one.get("kind") for one in (raw.get("designs") or {}).values()} <= KINDS, where
+        for label, options in (raw.get("estimators") or {}).items():
+            own = {key: value for key, value in (options or {}).items() if key not in {"estimator", "measure"}}
+            find((options or {}).get("estimator", label)).model_validate(own)
+        if {"task", "measures", "designs"} <= raw.keys():
+            validate({"name": "x", "folder": "/", **raw}, path.name)
+
+
+def test_commands_in_the_documents_exist() -> None:
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    for path in DOCUMENTS:
+        said = re.findall(r"(?:^|`|\$ )counterfactory ([a-z_]+)", path.read_text(encoding="utf-8"), re.M)
+        assert set(said) <= known, path.name
+
+
+def test_files_that_the_documents_name_exist() -> None:
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", text):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+        for named in re.findall(r"`((?:orchestrator|estimators|workers|configs)/[\w/.]+\.(?:py|yaml))`", text):
+            assert (ROOT / named).exists(), f"{path.name} names {named}"
+
+
+def test_every_built_in_name_is_documented() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    for name in (*ESTIMATORS, *TASKS, *KINDS):
+        assert re.search(rf"\b{name}\b", text), f"no document speaks of {name}"
