@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from estimators.workshop import Workshop
 from workers.errors import ConfigError
 from workers.runs import Checkpoint, Queries
 from workers.task import DifferentiableTask, Task
@@ -46,6 +47,18 @@ class Runs:
     A permutation without its last prefixes was truncated: there its outputs count as those of the full set."""
     antithetic: bool = False
     """Whether the chains 2k and 2k + 1 are a permutation and its reverse, so that only pairs are independent."""
+
+    def blocks(
+        self, rows: int = 4096, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
+        """Yield masks (b, n) and outputs (b, t) of the runs start..stop, at most `rows` at a time.
+
+        For estimators that never need all runs at once: a large design is then read from the store, and is never in memory.
+        """
+        stop = len(self.subsets) if stop is None else stop
+        for first in range(start, stop, rows):
+            block = slice(first, min(first + rows, stop))
+            yield self.masks[block], self.outputs[block]
 
     def means(self) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return one row a subset: masks (s, n) and outputs averaged over that subset's seeds (s, t), float64."""
@@ -79,6 +92,8 @@ class Evidence:
     """Root of whatever the estimator draws (projections, splits)."""
     empty: NDArray[np.float32] | None = None
     """(t,) the outputs of a model of no data, where the task or the design gives them."""
+    workshop: Workshop = field(default_factory=Workshop)
+    """Where long work is done."""
 
     def of_kind(self, *kinds: str, design: str | None = None) -> Runs:
         """Return the runs of the one design of these kinds, or of the one named. Raises ConfigError when there is not one."""

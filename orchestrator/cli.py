@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +15,13 @@ from rich.console import Console
 from orchestrator import config as configuration
 from orchestrator import show
 from orchestrator.interrupts import Interrupts
+from orchestrator.pool import ray_pool
 from orchestrator.progress import Reporter, duration
+from orchestrator.removal import nested_sweeps
 from orchestrator.scheduler import EveryRunFailedError
 from orchestrator.stages import attribute as attributing
 from orchestrator.stages import export as exporting
+from orchestrator.stages import import_runs as importing
 from orchestrator.stages import plan as planning
 from orchestrator.stages import report as reporting
 from orchestrator.stages import retrain as retraining
@@ -123,6 +127,7 @@ def run(
     with planning.prepare(sweep) as store:
         failed = _retrain(sweep, store, retry_failed)
         _attribute(sweep, store)
+        failed += _remove(sweep, retry_failed)
         scores = scoring.score(sweep, store)
         where = reporting.report(sweep, store)
     if as_json:
@@ -192,6 +197,8 @@ def score(
         raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths, write=attributions is None) as store:
+        if attributions is None:
+            _remove(sweep)
         scores = (
             scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
         )
@@ -243,6 +250,48 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command("import")
+def import_runs(
+    fit: Annotated[
+        Path,
+        typer.Option(
+            metavar="SOURCE", help="Runs to fit on: a folder or file in one of the formats of docs/import.md."
+        ),
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="The new sweep's folder.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Estimators and scores, such as estimators.datamodel.folds=5."),
+    ] = None,
+    outputs: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Their outputs: a name in the source's folder, or a file.")
+    ] = None,
+    score: Annotated[Path | None, typer.Option(metavar="SOURCE", help="Runs to score on, of other subsets.")] = None,
+    score_outputs: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Their outputs; by default named as the fitting runs'.")
+    ] = None,
+    measure: Annotated[str, typer.Option(help="What the outputs are.")] = "margin",
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Training examples, where the source does not say.")
+    ] = None,
+    holdout: Annotated[
+        float | None, typer.Option(help="Without --score: the fraction of the subsets to keep for scoring (0.1).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws them; and all else that is drawn later.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Read runs that were made elsewhere into a new sweep: then attribute, score and report it, with no task at all."""
+    request = importing.Request(
+        fit, outputs, score, score_outputs, measure, n, holdout, seed, overrides=tuple(overrides or ())
+    )
+    imported = importing.import_runs(request, out_dir)
+    if as_json:
+        _print_json({"folder": str(out_dir), "designs": show.rows(imported)})
+    else:
+        out.print(show.import_table(imported))
+        out.print(f"{out_dir}: go on with `counterfactory attribute {out_dir}`", soft_wrap=True, highlight=False)
+
+
 @app.command()
 def export(
     folder: Folder, to: Annotated[Path, typer.Option("--to", metavar="FILE", help="A name ending in .parquet or .npz.")]
@@ -284,10 +333,11 @@ def _settled(sweep: Sweep, yes: bool) -> Sweep:
     settled, expected = settling.settle(sweep)
     if expected is None or sweep.paths.runs.exists():
         return settled
+    long = expected.seconds > settling.LARGE_SECONDS and not yes
+    if long and not sys.stdin.isatty():
+        raise ConfigError(f"{show.forecast_line(expected)}: that is long; add --yes if it is meant")
     err.print(show.forecast_line(expected), highlight=False)
-    if expected.seconds > settling.LARGE_SECONDS and not yes:
-        if not sys.stdin.isatty():
-            raise ConfigError(f"{show.forecast_line(expected)}: that is long; add --yes if it is meant")
+    if long:
         typer.confirm("Train it?", abort=True)
     settling.keep_forecast(settled, expected)
     return settled
@@ -345,6 +395,19 @@ def _retrain(sweep: Sweep, store: RunStore, retry_failed: bool) -> int:
         err.print(f"interrupted with {pending:,} runs to go; the same command goes on from here", soft_wrap=True)
         store.close()
         raise typer.Exit(130)
+    return failed
+
+
+def _remove(sweep: Sweep, retry_failed: bool = False) -> int:
+    """Train what the removal curves need, if the configuration asks for any; return how many runs have failed."""
+    failed = 0
+    with ExitStack() as stack:
+        for nested in nested_sweeps(sweep):
+            with planning.prepare(nested) as store:
+                if any(pending for _, _, pending in retraining.finished(nested, store).values()):
+                    # Ray is started once for all of them.
+                    stack.enter_context(ray_pool(retraining.work_of(sweep), sweep.config.ray))
+                failed += _retrain(nested, store, retry_failed)
     return failed
 
 

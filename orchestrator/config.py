@@ -311,7 +311,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Config:
     raw = read(path)
     raw.setdefault("name", path.stem)
     for override in overrides:
-        _override(raw, override)
+        apply_override(raw, override)
     if isinstance(raw.setdefault("folder", "."), str):
         raw["folder"] = str((folder / Path(raw["folder"]).expanduser()).resolve())
     return validate(raw, str(path))
@@ -340,8 +340,8 @@ def read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
-    """Set one dotted key in place; the value is read as YAML."""
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place; the value is read as YAML. Raises ConfigError."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: expected key.sub=value")

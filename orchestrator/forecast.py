@@ -5,29 +5,29 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from orchestrator.config import cores
-from orchestrator.designs import Context
+from orchestrator.noise import Trial, expected_error
 from orchestrator.plan import DesignPlan
+from orchestrator.removal import removal_trainings
 from orchestrator.sweep import Sweep
 from workers.packs import train_pack
-from workers.runs import Outcome, Run
+from workers.runs import Run
 
 BUDGET_SECONDS = 6.0
-"""What the calibration may cost, about."""
+"""What the calibration may cost, about; half of it finds how long runs take, half how uncertain values will be."""
 PACK_SECONDS = 1.5
 """What a pack should take: long beside the cost of scheduling and committing it, short beside a person's patience."""
 SMALLEST_PACK, LARGEST_PACK = 8, 4096
-START_SECONDS = 6.0
-"""Starting Ray and its workers."""
 PACK_OVERHEAD = 0.01
 """Driver's time a pack: scheduling, writing, hashing."""
+REMOVAL = "removal curves"
+"""What their runs are called among the designs of a forecast; no design can have that name."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,9 @@ class Calibration:
     """Subset sizes of the timed runs."""
     seconds: tuple[float, ...]
     """Time a run of each took, trained in a pack."""
-    spread: float
-    """Standard deviation of the output over subsets and seeds, mean over queries; NaN where too few runs succeeded."""
-    seed_spread: float
-    """The same over seeds alone."""
-    failed: int
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Standard error to expect of one value, by design; NaN where none is known."""
+    failed: int = 0
     """Calibration runs that failed."""
 
     def seconds_at(self, size: float) -> float:
@@ -78,7 +76,7 @@ class Forecast:
     designs: tuple[DesignForecast, ...]
     slots: int
     seconds: float
-    """Time on the wall."""
+    """Time on the wall from the first training to the last; starting Ray comes on top."""
     low: float
     high: float
     """Ends of its 95% interval."""
@@ -111,59 +109,47 @@ def calibrate(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUD
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _calibrate(sweep, plans, budget)
+        timed = _timed(sweep, plans, budget / 2)
+        fitting = [plan for plan in plans.values() if plan.design.purpose == "fit" and plan.design.kind != "full"]
+        errors = {}
+        for plan in fitting:
+            runs = int(budget / 2 / len(fitting) / max(timed.seconds_at(mean_size(plan)), 1e-6))
+            errors[plan.name] = expected_error(Trial(sweep, plans, plan, runs))
+        return Calibration(timed.sizes, timed.seconds, errors, timed.failed)
     finally:
         torch.set_num_threads(threads)
 
 
-def _calibrate(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> Calibration:
-    started = time.monotonic()
+def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> Calibration:
+    """Time packs of the sizes that the designs have."""
+    started = time.perf_counter()
     sizes = sorted({max(1, round(mean_size(plan))) for plan in plans.values()})
     sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
     _pack(sweep, sizes[0], 2, first=0)  # pays for compilation and first touches
     timed: list[tuple[int, float]] = []
-    outcomes: list[list[Outcome]] = []
-    count, turn = 4, 1
-    while turn == 1 or (time.monotonic() - started < budget and turn < 12):
+    count, turn, failed = 4, 1, 0
+    while turn == 1 or (time.perf_counter() - started < budget and turn < 12):
         for size in sizes:
             clock = time.perf_counter()
-            outcomes.append(_pack(sweep, size, count, first=turn * 1000))
+            failed += _pack(sweep, size, count, first=turn * 1000)
             timed.append((size, (time.perf_counter() - clock) / count))
         # Packs amortize their fixed costs: grow them until one takes its share of the budget.
         count = min(64, count * 2) if timed[-1][1] * count * 2 < budget / 4 else count
         turn += 1
     # The last turns come nearest to what a full pack costs.
     kept = timed[-len(sizes) * max(2, turn // 2) :]
-    spread, seed_spread = _spreads(sweep, outcomes)
-    failed = sum(outcome.failure is not None for pack in outcomes for outcome in pack)
-    return Calibration(tuple(s for s, _ in kept), tuple(c for _, c in kept), spread, seed_spread, failed)
+    return Calibration(tuple(s for s, _ in kept), tuple(c for _, c in kept), failed=failed)
 
 
-def _pack(sweep: Sweep, size: int, count: int, first: int) -> list[Outcome]:
-    """Train `count` runs: pairs of one random subset and two seeds."""
+def _pack(sweep: Sweep, size: int, count: int, first: int) -> int:
+    """Train `count` runs of random subsets; return how many failed."""
     n = sweep.task.n
     runs = []
     for j in range(count):
-        rng = np.random.default_rng([sweep.config.seed, size, first + j // 2])
-        subset = np.sort(rng.choice(n, size=min(size, n), replace=False))
-        runs.append(Run(j, subset, first + j))
-    return train_pack(sweep.task, runs, sweep.config.measures, sweep.queries)
-
-
-def _spreads(sweep: Sweep, packs: list[list[Outcome]]) -> tuple[float, float]:
-    """Return the standard deviation over all runs of a pack, and over the two seeds of a subset."""
-    measure = sweep.config.measures[0]
-    within: list[NDArray[np.float64]] = []
-    between: list[NDArray[np.float64]] = []
-    for pack in packs:
-        if len(pack) < 4 or any(outcome.failure for outcome in pack):
-            continue
-        values = np.stack([outcome.outputs[measure] for outcome in pack]).astype(np.float64)
-        between.append(values.var(axis=0, ddof=1))
-        within.append(((values[::2] - values[1::2]) ** 2 / 2).mean(axis=0))
-    if not between:
-        return math.nan, math.nan
-    return float(np.sqrt(np.mean(between, axis=0)).mean()), float(np.sqrt(np.mean(within, axis=0)).mean())
+        rng = np.random.default_rng([sweep.config.seed, size, first + j])
+        runs.append(Run(j, np.sort(rng.choice(n, size=min(size, n), replace=False)), first + j))
+    outcomes = train_pack(sweep.task, runs, sweep.config.measures, sweep.queries)
+    return sum(outcome.failure is not None for outcome in outcomes)
 
 
 def mean_size(plan: DesignPlan, looked_at: int = 16) -> float:
@@ -184,45 +170,28 @@ def pack_by_time(calibration: Calibration, plans: Mapping[str, DesignPlan]) -> i
 def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], calibration: Calibration, bytes_on_disk: int) -> Forecast:
     """Return what the sweep will take on the resources that its configuration asks for."""
     slots = sweep.config.ray.workers or max(1, int(cores() // sweep.config.ray.num_cpus))
-    designs = tuple(
+    designs = [
         DesignForecast(
             name,
             plan.runs,
             plan.runs * calibration.seconds_at(mean_size(plan)),
-            _standard_error(plan, calibration),
+            calibration.errors.get(name, math.nan),
         )
         for name, plan in plans.items()
-    )
-    packs = sum(plan.packs for plan in plans.values())
+    ]
+    if (removal := sweep.config.scores.removal) is not None:
+        runs = removal_trainings(removal)
+        left = sweep.task.n * (1 - float(np.mean(removal.fractions)))
+        designs.append(DesignForecast(REMOVAL, runs, runs * calibration.seconds_at(left), math.nan))
+    overhead = PACK_OVERHEAD * sum(plan.packs for plan in plans.values())
     work = sum(design.seconds for design in designs) / slots
-    fixed = START_SECONDS + PACK_OVERHEAD * packs
     reach = calibration.uncertainty()
     return Forecast(
-        designs,
+        tuple(designs),
         slots,
-        fixed + work,
-        fixed + work * max(0.0, 1 - reach),
-        fixed + work * (1 + reach),
+        overhead + work,
+        overhead + work * max(0.0, 1 - reach),
+        overhead + work * (1 + reach),
         bytes_on_disk,
         calibration.failed,
     )
-
-
-def _standard_error(plan: DesignPlan, calibration: Calibration) -> float:
-    """Return the standard error to expect of one value, from the spread of outputs and the number of runs."""
-    design, context = plan.design, plan.context
-    if design.purpose != "fit":
-        return math.nan
-    if design.kind in {"subsets", "bernoulli", "explicit"}:
-        share = min(max(mean_size(plan) / context.n, 1e-9), 1 - 1e-9)
-        return calibration.spread * math.sqrt(1 / (plan.runs * share) + 1 / (plan.runs * (1 - share)))
-    if design.kind in {"leave_one_out", "leave_group_out"}:
-        return calibration.seed_spread * math.sqrt(2 / design.seeds)
-    if design.kind == "permutations":
-        permutations = plan.runs / max(1, _steps(plan.context, plan))
-        return calibration.seed_spread * math.sqrt(2 / permutations)
-    return math.nan
-
-
-def _steps(context: Context, plan: DesignPlan) -> int:
-    return len(plan.design.sizes(context)) if hasattr(plan.design, "sizes") else 1

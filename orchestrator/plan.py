@@ -13,6 +13,7 @@ from orchestrator.config import Config
 from orchestrator.designs import Context, Design
 from orchestrator.designs.again import Again
 from orchestrator.designs.base import RandomDesign
+from orchestrator.designs.imported import Imported
 from workers.errors import ConfigError
 from workers.runs import Run
 from workers.task import DifferentiableTask, Task
@@ -74,8 +75,8 @@ class DesignPlan:
 
     @property
     def fenced(self) -> bool:
-        """Whether its subsets keep to their side of the fence by themselves: drawn there, or those of another design."""
-        return isinstance(self.design, RandomDesign | Again)
+        """Whether its subsets keep to their side of the fence: drawn there, those of another design, or looked at already."""
+        return isinstance(self.design, RandomDesign | Again | Imported)
 
     def packed(self) -> Iterator[bytes]:
         """Yield every subset's mask, a bit an example."""
@@ -97,7 +98,8 @@ def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, Desi
     for name, design in config.designs.items():
         context = Context(name, config.seed, task.n, fenced, groups, dict(config.designs), config.folder)
         design.check(context)
-        design.mask(0, context)  # so few examples may have no subset on this side of the fence
+        if not isinstance(design, Imported):
+            design.mask(0, context)  # so few examples may have no subset on this side of the fence
         epochs: tuple[int, ...] = ()
         if isinstance(task, DifferentiableTask):
             epochs = design.checkpoint_epochs(task.recipe.epochs, context)

@@ -25,6 +25,7 @@ import torch
 
 from orchestrator.config import RaySection, cores
 from workers import datasets
+from workers.chains import Arrival, train_chains
 from workers.errors import ConfigError
 from workers.loading import TaskSpec, build_task
 from workers.packs import train_pack
@@ -39,6 +40,8 @@ class Job:
     design: str
     pack: int
     runs: tuple[Run, ...]
+    arrival: Arrival | None = None
+    """For whole permutations: when to end one, so that not all of the runs need come back."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,11 @@ def _train(work: Work, key: str, data: Mapping[str, Any], job: Job) -> tuple[lis
             os.chdir(work.folder)
         datasets.provide({name: ray.get(reference) for name, reference in data.items()})
         _given.add(key)
-    outcomes = train_pack(_build(key, work.spec), job.runs, work.measures, work.queries, work.device)
+    task = _build(key, work.spec)
+    if job.arrival is None:
+        outcomes = train_pack(task, job.runs, work.measures, work.queries, work.device)
+    else:
+        outcomes = train_chains(task, job.runs, work.measures, work.queries, work.device, job.arrival)
     where = f"{socket.gethostname()}/{os.getpid()}"
     return outcomes, where, started, time.perf_counter() - clock
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from estimators.direction import direction
 from orchestrator.before import no_runs_yet
-from orchestrator.config import Config
+from orchestrator.config import Config, DetectionSection, RemovalSection
+from orchestrator.designs.imported import Imported
+from orchestrator.examples import flipped
 from orchestrator.plan import DesignPlan
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError, UserError, near
@@ -22,6 +25,7 @@ KINDS = {
 
 def check(sweep: Sweep) -> None:
     """Raise ConfigError, naming the key, for the first estimator or score that this sweep could not serve."""
+    refuse_imported(sweep)
     differentiable = isinstance(sweep.task, DifferentiableTask)
     for label, section in sweep.config.estimators.items():
         needs = section.options.needs
@@ -42,6 +46,35 @@ def check(sweep: Sweep) -> None:
     scoring_design(sweep.config, "lds")
     scoring_design(sweep.config, "loo")
     fresh_design(sweep.config)
+    _check_directions(sweep)
+
+
+def _check_directions(sweep: Sweep) -> None:
+    """Refuse to detect or to remove by a measure of which nobody said what is good."""
+    config = sweep.config
+    detection, removal = config.scores.detection, config.scores.removal
+    for label, section in config.estimators.items():
+        measure = section.measure or config.measures[0]
+        judged: dict[str, DetectionSection | RemovalSection] = {}
+        if detection is not None and flipped(sweep.task) is not None:
+            judged["detection"] = detection
+        if removal is not None and label in removal.estimators:
+            judged["removal"] = removal
+        for name, score in judged.items():
+            try:
+                direction(measure, score.better)
+            except ConfigError as error:
+                raise ConfigError(f"scores.{name}.{error}") from error
+
+
+def refuse_imported(sweep: Sweep) -> None:
+    """Raise ConfigError for a sweep whose runs were imported, where they would have to be trained."""
+    for name, design in sweep.config.designs.items():
+        if isinstance(design, Imported):
+            raise ConfigError(
+                f"{sweep.paths.root}: designs.{name} was imported from {design.source}: imported runs cannot be trained; "
+                "attribute, score, report, export and verify work on them"
+            )
 
 
 def _check_named(sweep: Sweep, label: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from orchestrator.pool import Done, Job, Lost, Pool
@@ -118,8 +118,8 @@ class Scheduler:
         """Send a job, or its first part when it is larger than what memory has held so far."""
         limit = self._largest or len(job.runs)
         if len(job.runs) > limit:
-            self._queue.append(Job(job.design, job.pack, job.runs[limit:]))
-            job = Job(job.design, job.pack, job.runs[:limit])
+            self._queue.append(replace(job, runs=job.runs[limit:]))
+            job = replace(job, runs=job.runs[:limit])
         self.pool.submit(job)
         self._flying += 1
 
@@ -132,7 +132,7 @@ class Scheduler:
             if landed.why == "memory":
                 self._largest = min(self._largest or middle, middle)
             for part in (landed.job.runs[:middle], landed.job.runs[middle:]):
-                self._queue.append(Job(landed.job.design, landed.job.pack, part))
+                self._queue.append(replace(landed.job, runs=part))
         else:
             if landed.why == "memory":
                 self._largest = None  # it was this run, not the size of packs

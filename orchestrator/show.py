@@ -15,13 +15,24 @@ from rich.table import Table
 from orchestrator.forecast import Forecast
 from orchestrator.jsonable import plain
 from orchestrator.progress import duration
+from orchestrator.stages.import_runs import Imported
 from orchestrator.stages.plan import Planned
 from orchestrator.stages.status import Status
 from orchestrator.stages.verify import Rerun
 from orchestrator.store import Damage
 from orchestrator.sweep import Sweep
 
-__all__ = ["damage_line", "escape", "leaderboard", "plan_table", "records", "rows", "status_view", "verification"]
+__all__ = [
+    "damage_line",
+    "escape",
+    "import_table",
+    "leaderboard",
+    "plan_table",
+    "records",
+    "rows",
+    "status_view",
+    "verification",
+]
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -42,10 +53,23 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else duration(value)
 
 
+def import_table(imported: Iterable[Imported]) -> RenderableType:
+    """Return what was imported, a row a design, and what was left out of it."""
+    table = Table(title="Imported runs", title_justify="left", header_style="bold")
+    table.add_column("design", no_wrap=True)
+    for name in ("subsets", "runs", "not finite"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("from")
+    for one in imported:
+        source = f"{one.source}; {one.left_out}" if one.left_out else one.source
+        table.add_row(one.design, f"{one.subsets:,}", f"{one.runs:,}", f"{one.not_finite:,}", escape(source))
+    return table
+
+
 def leaderboard(scores: pd.DataFrame) -> RenderableType:
     """Return the scores, best LDS first."""
     if scores.empty:
-        return "no scores: the sweep has no finished scoring runs"
+        return "no scores: the sweep has no finished scoring runs, and nothing else to judge by"
     table = Table(title="Leaderboard", title_justify="left", header_style="bold")
     table.add_column("estimator", no_wrap=True)
     for name in ("metric", "measure"):
@@ -69,7 +93,7 @@ def leaderboard(scores: pd.DataFrame) -> RenderableType:
 
 
 def _best_first(row: dict[str, Any]) -> tuple[int, float]:
-    metrics = ("lds", "loo_correlation", "seed_check")
+    metrics = ("lds", "loo_correlation", "seed_check", "detection_auc", "removal_best_area", "removal_worst_area")
     place = metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics)
     return place, math.inf if row["value"] is None else -row["value"]
 

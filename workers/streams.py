@@ -46,8 +46,13 @@ class Streams:
 
 def build_module(factory: object, seed: int, dtype: torch.dtype) -> tuple[nn.Module, list[KeyedDropout]]:
     """Build a module under its own seed; its dropout layers are replaced by keyed ones, which are returned too."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(
+        seed
+    )  # not torch.manual_seed, which formats a stack trace for CUDA, at every call
+    try:
         module: nn.Module = factory()  # type: ignore[operator]
+    finally:
+        torch.set_rng_state(state)
     layers = key_dropout(module)
     return module.to(dtype), layers

@@ -68,19 +68,49 @@ class Held:
         dtype: DTypeLike,
     ) -> Held:
         """Average runs over their subsets: masks (r, ceil(n/8)) packed, outputs (r, t), subsets (r,)."""
-        order = np.argsort(subsets, kind="stable")
-        starts = np.flatnonzero(np.diff(subsets[order], prepend=subsets[order[0]] - 1))
+        order, starts = _sorted(subsets)
         masks = np.unpackbits(bits[order[starts]], axis=1, count=n)
-        outputs = outputs[order]
-        there = ~np.isnan(outputs)
-        counts = np.add.reduceat(there.astype(np.int64), starts)
-        sums = np.add.reduceat(np.where(there, outputs, 0), starts, dtype=np.float64)
-        means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-        return cls(np.ascontiguousarray(masks.T), np.ascontiguousarray(means.T, dtype))
+        return cls(np.ascontiguousarray(masks.T), _averaged(outputs, subsets, dtype))
+
+    @classmethod
+    def beside(
+        cls, masks: NDArray[np.uint8], outputs: NDArray[np.floating[Any]], subsets: NDArray[np.int64], dtype: DTypeLike
+    ) -> Held:
+        """Average outputs (r, t) of runs whose held-out masks (n, h) are there already."""
+        return cls(masks, _averaged(outputs, subsets, dtype))
 
     def take(self, queries: NDArray[np.int64]) -> Held:
         """Return the held-out outputs of some queries."""
         return Held(self.masks, self.outputs[queries])
+
+
+def _sorted(subsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the runs in the order of their subsets (r,), and where each subset begins in it (h,)."""
+    order = np.argsort(subsets, kind="stable")
+    return order, np.flatnonzero(np.diff(subsets[order], prepend=subsets[order[0]] - 1))
+
+
+def _averaged(
+    outputs: NDArray[np.floating[Any]], subsets: NDArray[np.int64], dtype: DTypeLike
+) -> NDArray[np.floating[Any]]:
+    """Return outputs (r, t) averaged over the runs of each subset, (t, h), without NaN where one run has an output."""
+    order, starts = _sorted(subsets)
+    outputs = outputs[order]
+        there = ~np.isnan(outputs)
+    counts = np.add.reduceat(there.astype(np.int64), starts)
+    sums = np.add.reduceat(np.where(there, outputs, 0), starts, dtype=np.float64)
+    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return np.ascontiguousarray(means.T, dtype)
+
+
+@dataclass(frozen=True)
+class Grams:
+    """What is the same for all queries, gathered once when they are fitted block by block."""
+
+    grams: tuple[NDArray[np.int32], ...]
+    """(n, n) of the runs in no fold, then of every fold's."""
+    held: tuple[NDArray[np.uint8], ...]
+    """(n, h) the held-out masks of every fold, a column a subset."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +154,14 @@ def blocks_of(masks: NDArray[np.bool_], outputs: NDArray[np.floating[Any]], rows
         yield masks[start : start + rows], outputs[start : start + rows]
 
 
-def collect(blocks: Iterable[Block], split: Split, settings: Settings) -> Collected:
-    """Read all runs once, in the order of the split's rows.
+def collect(blocks: Iterable[Block], split: Split, settings: Settings, grams: Grams | None = None) -> Collected:
+    """Read all runs once, in the order of the split's rows; with `grams`, what these hold is not computed again.
 
     Raises DataError when the blocks do not hold as many runs as the split, or disagree in shape.
     """
     reader: _Reader | None = None
     for masks, outputs in blocks:
-        reader = reader or _Reader(masks, outputs, split, settings)
+        reader = reader or _Reader(masks, outputs, split, settings, grams)
         reader.read(masks, outputs)
     if reader is None or reader.row != len(split.parts):
         raise DataError(f"the blocks hold {reader.row if reader else 0} runs, the split is of {len(split.parts)}")
@@ -141,11 +171,19 @@ def collect(blocks: Iterable[Block], split: Split, settings: Settings) -> Collec
 class _Reader:
     """Where the next block goes."""
 
-    def __init__(self, masks: NDArray[np.bool_], outputs: NDArray[np.floating[Any]], split: Split, settings: Settings):
+    def __init__(
+        self,
+        masks: NDArray[np.bool_],
+        outputs: NDArray[np.floating[Any]],
+        split: Split,
+        settings: Settings,
+        grams: Grams | None,
+    ):
         shift = np.nan_to_num(mean_of_finite(outputs))
         self.shape, self.split, self.settings, self.row = (masks.shape[1], outputs.shape[1]), split, settings, 0
-        self.rest = Statistics.empty(self.shape[0], shift)
-        self.parts = [Statistics.empty(self.shape[0], shift) for _ in range(split.folds)]
+        self.grams = grams
+        given = [None] * (1 + split.folds) if grams is None else grams.grams
+        self.rest, *self.parts = [Statistics.empty(self.shape[0], shift, gram) for gram in given]
         self.bits: list[list[NDArray[np.uint8]]] = [[] for _ in range(split.folds)]
         self.outputs: list[list[NDArray[np.floating[Any]]]] = [[] for _ in range(split.folds)]
 
@@ -166,9 +204,10 @@ class _Reader:
             if not chosen.any():
                 continue
             x, y = masks[chosen], outputs[chosen]
-            statistics.accumulate(x, y, self.settings.dtype, self.settings.device)
+            statistics.accumulate(x, y, self.settings.dtype, self.settings.device, gram=self.grams is None)
             if label >= 0:
-                self.bits[label].append(np.packbits(x, axis=1))
+                if self.grams is None:
+                    self.bits[label].append(np.packbits(x, axis=1))
                 self.outputs[label].append(y)
 
     def finish(self) -> Collected:
@@ -176,8 +215,11 @@ class _Reader:
         held = []
         for fold in range(self.split.folds):
             subsets = self.split.subsets[self.split.parts == fold]
-            bits, outputs = np.concatenate(self.bits[fold]), np.concatenate(self.outputs[fold])
-            held.append(Held.of(bits, self.shape[0], outputs, subsets, self.settings.dtype))
+            outputs, dtype = np.concatenate(self.outputs[fold]), self.settings.dtype
+            if self.grams is None:
+                held.append(Held.of(np.concatenate(self.bits[fold]), self.shape[0], outputs, subsets, dtype))
+            else:
+                held.append(Held.beside(self.grams.held[fold], outputs, subsets, dtype))
         return Collected(self.rest, tuple(self.parts), tuple(held), self.split)
 
 

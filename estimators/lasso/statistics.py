@@ -42,10 +42,14 @@ class Statistics:
     """Query -> masks (k, ceil(n/8)), packed, of the runs in which its output is NaN."""
 
     @classmethod
-    def empty(cls, n: int, shift: Floats) -> Statistics:
-        """Return the statistics of no run, for n examples and the queries of `shift` (t,)."""
+    def empty(cls, n: int, shift: Floats, gram: NDArray[np.int32] | None = None) -> Statistics:
+        """Return the statistics of no run, for n examples and the queries of `shift` (t,).
+
+        A `gram` that is given is that of the runs to come, which are then accumulated without it.
+        """
         t = len(shift)
-        return cls(np.zeros((n, n), np.int32), shift, np.zeros((t, n)), np.zeros(t), np.zeros(t))
+        gram = np.zeros((n, n), np.int32) if gram is None else gram
+        return cls(gram, shift, np.zeros((t, n)), np.zeros(t), np.zeros(t))
 
     @property
     def n(self) -> int:
@@ -63,10 +67,15 @@ class Statistics:
         outputs: NDArray[np.floating[Any]],
         dtype: DTypeLike = np.float32,
         device: str = "cpu",
+        gram: bool = True,
     ) -> None:
-        """Add a block of runs: masks (b, n) bool, outputs (b, t), products in `dtype`, sums of blocks in float64."""
+        """Add a block of runs: masks (b, n) bool, outputs (b, t), products in `dtype`, sums of blocks in float64.
+
+        Without `gram` the Gram matrix has these runs already: it is the same for all queries, and a block of them may share it.
+        """
         self.rows += len(masks)
-        add_gram(self.gram, masks, device=device)
+        if gram:
+            add_gram(self.gram, masks, device=device)
         for start in range(0, len(masks), ROWS):
             x, y = masks[start : start + ROWS], outputs[start : start + ROWS] - self.shift
             absent = np.isnan(y)

@@ -18,7 +18,7 @@ class Permutations(Design):
 
     All prefixes of one permutation have the same seed, so that its noise cancels in their differences. With `truncation`,
     a permutation's remaining prefixes are not trained once the utility (the first measure's mean over the queries) is within
-    that distance of the full set's (Ghorbani & Zou 2019, algorithm 1). Decided pack by pack: see truncation.py.
+    that distance of the full set's (Ghorbani & Zou 2019, algorithm 1). Looked at a block at a time: see truncation.py.
     """
 
     kind: Literal["permutations"]
@@ -26,8 +26,9 @@ class Permutations(Design):
     step: int = Field(1, ge=1, description="examples between two prefixes; their joint gain is shared equally")
     antithetic: bool = Field(False, description="every second permutation is the reverse of the one before")
     truncation: float | None = Field(
-        None, gt=0, description="distance in utility from the full set that ends a permutation"
+        None, gt=0, description="distance in utility from the full set that ends a permutation; null trains all prefixes"
     )
+    block: int = Field(8, ge=1, description="prefixes of a permutation trained between two looks at its truncation")
     seeds: Literal[1] = Field(1, description="always 1: more permutations serve better than more seeds")
 
     def sizes(self, context: Context) -> NDArray[np.int64]:
@@ -84,12 +85,9 @@ class Permutations(Design):
         return seed_of(context.root, context.name, self.chain(subset, context), repeat)
 
     def pack(self, preferred: int, context: Context) -> int:
-        """Return a pack of whole permutations; or one that divides a permutation's prefixes evenly.
-
-        With truncation it is always the latter, so that truncation ends whole packs.
-        """
+        """Return a pack of whole permutations, or, where one is long, one that divides it evenly."""
         steps = len(self.sizes(context))
-        if self.truncation is None and preferred >= steps:
-            return preferred // steps * steps
-        fitting = max(size for size in range(1, min(preferred, steps) + 1) if steps % size == 0)
-        return fitting if fitting * 4 > min(preferred, steps) else steps
+        if steps <= 4 * preferred:
+            return steps * max(1, preferred // steps)
+        fitting = max(size for size in range(1, preferred + 1) if steps % size == 0)
+        return fitting if fitting * 4 > preferred else steps

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from estimators.direction import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from orchestrator.report import text
 from orchestrator.report.data import ReportData
 from orchestrator.report.leaderboard import Entry

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from estimators.direction import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from orchestrator.report import figures, gallery, leaderboard, text
 from orchestrator.report.data import ReportData
 from orchestrator.report.leaderboard import Entry
@@ -130,9 +131,9 @@ def _prediction(data: ReportData, entry: Entry, queries: list[int], row: int) ->
 
 def _direction(measure: str) -> dict[str, Any]:
     """Return what the two ends of an attribution are called, and whether the raising end is the good one."""
-    if measure in gallery.HIGHER_IS_BETTER:
+    if measure in HIGHER_IS_BETTER:
         return {"raising": "most helpful", "lowering": "most harmful", "loss_like": False}
-    if measure in gallery.LOWER_IS_BETTER:
+    if measure in LOWER_IS_BETTER:
         return {"raising": "most harmful", "lowering": "most helpful", "loss_like": True}
     return {"raising": f"raise {measure} most", "lowering": f"lower {measure} most", "loss_like": False}
 

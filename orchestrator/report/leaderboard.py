@@ -91,7 +91,7 @@ def family_of(needs: frozenset[Need]) -> Family:
     """Return the family of an estimator with these needs."""
     if "gradients" in needs:
         return "gradients"
-    return "retraining" if needs & {"subsets", "leave_one_out"} else "other"
+    return "retraining" if needs - {"checkpoints", "full"} else "other"
 
 
 def pair(board: tuple[Entry, ...], available: set[str]) -> tuple[Entry, ...]:

@@ -17,6 +17,7 @@ from orchestrator.evidence import heldout
 from orchestrator.paths import write_atomically
 from orchestrator.report import render
 from orchestrator.report.data import SCORE_COLUMNS, DesignHealth, Family, ReportData
+from orchestrator.report.leaderboard import family_of
 from orchestrator.stages.retrain import finished
 from orchestrator.store import RunStore
 from orchestrator.sweep import Sweep
@@ -81,10 +82,7 @@ def _describe(task: Any) -> str:
 
 
 def _family(estimator: str) -> Family:
-    needs = find(estimator).needs
-    if needs & {"subsets", "leave_one_out"}:
-        return "retraining"
-    return "gradients" if "gradients" in needs else "other"
+    return family_of(find(estimator).needs)
 
 
 def _scores(sweep: Sweep) -> pd.DataFrame:

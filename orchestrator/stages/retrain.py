@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.designs.permutations import Permutations
 from orchestrator.plan import DesignPlan, to_runs
@@ -89,15 +90,20 @@ def retrain(
         return Tally()
     if pool is not None:
         return _schedule(sweep, store, watch, pool)
-    work = Work(
+    with ray_pool(work_of(sweep), sweep.config.ray) as workers:
+        return _schedule(sweep, store, watch, workers)
+
+
+def work_of(sweep: Sweep) -> Work:
+    """Return what is the same for all packs of a sweep."""
+    settings = sweep.config.ray
+    return Work(
         sweep.spec,
         sweep.config.measures,
         sweep.queries,
-        resolve_device(sweep.config.ray),
-        max(1, int(sweep.config.ray.num_cpus)),
+        resolve_device(settings),
+        max(1, int(settings.num_cpus)),
     )
-    with ray_pool(work, sweep.config.ray) as workers:
-        return _schedule(sweep, store, watch, workers)
 
 
 def _refuse_other_subsets(sweep: Sweep, store: RunStore) -> None:
@@ -145,20 +151,22 @@ def _packs(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:
             yield job
 
 
-def _job(store: RunStore, plan: DesignPlan, pack: int) -> Job | None:
+def _job(store: RunStore, plan: DesignPlan, pack: int, truncation: Truncation | None = None) -> Job | None:
     """Return the job of a pack's pending rows, None when it has none."""
     start, stop = plan.span(pack)
     wanted = store.states(plan.name)[start:stop] == PENDING
     if not wanted.any():
         return None
-    return Job(plan.name, pack, tuple(to_runs(plan.rows(start, stop), wanted, plan.checkpoint_epochs)))
+    arrival = truncation.arrival if truncation and plan.pack >= truncation.steps else None
+    return Job(plan.name, pack, tuple(to_runs(plan.rows(start, stop), wanted, plan.checkpoint_epochs)), arrival)
 
 
 def _chained(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:
-    """Yield the packs of permutations, each after the one before it has landed; None while all of them have to wait."""
+    """Yield the packs of permutations, each after what decides on it has landed; None while all of them have to wait."""
     truncation = Truncation(store, plan)
+    left_out = truncation.skipped()
     each = max(1, truncation.steps // plan.pack)
-    ready = deque(range(0, plan.packs, each))
+    ready = deque(pack for pack in range(0, plan.packs, each) if not _settled(store, plan, pack, left_out))
     waited = 0
     while ready:
         pack = ready.popleft()
@@ -174,9 +182,15 @@ def _chained(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:
         if verdict == "launch":
             if (pack + 1) % each:
                 ready.append(pack + 1)
-            job = _job(store, plan, pack)
+            job = _job(store, plan, pack, truncation)
             if job is not None:
                 yield job
+
+
+def _settled(store: RunStore, plan: DesignPlan, pack: int, left_out: NDArray[np.bool_]) -> bool:
+    """Say whether whole permutations have nothing left to train: every row is finished or left out for good."""
+    start, stop = plan.span(pack)
+    return bool(((store.states(plan.name)[start:stop] != PENDING) | left_out[start:stop]).all())
 
 
 def finished(sweep: Sweep, store: RunStore) -> dict[str, tuple[int, int, int]]:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from estimators.contract import Runs
 from estimators.leave_one_out import measured_effects
-from estimators.scores import Score, judge_array, lds, loo_correlation, refuse_overlap, seed_check
+from estimators.scores import Score, auc, judge_array, lds, loo_correlation, refuse_overlap, seed_check
 from orchestrator import accounts, requirements
-from orchestrator.attributions import list_attributions, read_attribution
+from orchestrator.attributions import list_attributions, read_attribution, read_utility
 from orchestrator.evidence import heldout, load_runs
+from orchestrator.examples import Valued, flipped
 from orchestrator.paths import write_atomically
+from orchestrator.removal import ANY, read_curves
 from orchestrator.report.data import SCORE_COLUMNS
 from orchestrator.store import RunStore
 from orchestrator.sweep import Sweep
@@ -36,6 +38,8 @@ class Judged:
     train_seconds: float
     attribute_seconds: float
     fitted_on: tuple[str, ...]
+    utility: NDArray[np.floating] | None = None
+    """(n,)"""
 
 
 def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
@@ -53,9 +57,11 @@ def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
             attributes["train_seconds"],
             attributes["seconds"],
             tuple(attributes["fitted_on"]),
+            read_utility(sweep.paths, label)[0],
         )
         rows += _judge(sweep, store, judged)
     rows += _check_seeds(sweep, store)
+    rows += _removal(sweep)
     table = pd.DataFrame(rows, columns=SCORE_COLUMNS)
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
@@ -89,6 +95,58 @@ def _judge(sweep: Sweep, store: RunStore, judged: Judged) -> list[dict[str, Any]
         found_loo = _loo(sweep, store, judged, design)
         if found_loo is not None:
             rows.append(_row(judged, found_loo, "loo_correlation", design))
+    return rows + _detection(sweep, judged)
+
+
+def _detection(sweep: Sweep, judged: Judged) -> list[dict[str, Any]]:
+    """Say how well one number an example finds those that the task mislabelled, where there are some."""
+    section, wrong = sweep.config.scores.detection, flipped(sweep.task)
+    if section is None or wrong is None:
+        return []
+    valued = Valued(judged.values, judged.utility, judged.measure, sweep.queries)
+    examples, suspicion = valued.suspicion(section.better)
+    if wrong[examples].all() or not wrong[examples].any():
+        return []
+    value, low, high = auc(suspicion, wrong[examples])
+    row = {
+        "estimator": judged.label,
+        "metric": "detection_auc",
+        "value": value,
+        "low": low,
+        "high": high,
+        "ceiling": math.nan,
+        "measure": judged.measure,
+        "design": "",
+        "queries": sweep.t,
+        "subsets": 0,
+        "seeds": 0,
+        "train_seconds": judged.train_seconds,
+        "attribute_seconds": judged.attribute_seconds,
+    }
+    return [row]
+
+
+def _removal(sweep: Sweep) -> list[dict[str, Any]]:
+    """Return the areas under the finished removal curves; the random order's curve stands for either order."""
+    rows: list[dict[str, Any]] = []
+    section = sweep.config.scores.removal
+    for one in read_curves(sweep):
+        value, low, high = one.curve.area
+        common = {
+            "value": value,
+            "low": low,
+            "high": high,
+            "ceiling": math.nan,
+            "measure": one.measure,
+            "design": one.order,
+            "queries": sweep.t,
+            "subsets": len(one.curve.removed),
+            "seeds": one.seeds,
+            "train_seconds": one.train_seconds,
+            "attribute_seconds": math.nan,
+        }
+        orders = section.order if section is not None and one.order == ANY else (one.order,)
+        rows += [{"estimator": one.estimator, "metric": f"removal_{order}_area", **common} for order in orders]
     return rows
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator import requirements
 from orchestrator.plan import to_runs
-from orchestrator.pool import Job, Pool, Work, ray_pool, resolve_device
+from orchestrator.pool import Job, Pool, ray_pool
 from orchestrator.scheduler import Scheduler
 from orchestrator.stages.plan import provenance
+from orchestrator.stages.retrain import work_of
 from orchestrator.store import DONE, Damage, RunStore
 from orchestrator.sweep import Sweep
 
@@ -50,7 +52,11 @@ class _Keeper:
 
 
 def rerun(sweep: Sweep, store: RunStore, count: int, seed: int = 0, pool: Pool | None = None) -> list[Rerun]:
-    """Train `count` finished runs again, each within its own pack as it was trained then, and compare."""
+    """Train `count` finished runs again, each within its own pack as it was trained then, and compare.
+
+    Raises ConfigError for runs that were imported.
+    """
+    requirements.refuse_imported(sweep)
     done = [(name, int(row)) for name in store.designs for row in np.flatnonzero(store.states(name) == DONE)]
     chosen = np.random.default_rng(seed).permutation(len(done))[:count]
     wanted = sorted(done[int(i)] for i in chosen)
@@ -65,14 +71,7 @@ def rerun(sweep: Sweep, store: RunStore, count: int, seed: int = 0, pool: Pool |
         Scheduler(pool, keeper).run(iter(jobs))
     else:
         settings = sweep.config.ray
-        work = Work(
-            sweep.spec,
-            sweep.config.measures,
-            sweep.queries,
-            resolve_device(settings),
-            max(1, int(settings.num_cpus)),
-        )
-        with ray_pool(work, settings) as workers:
+        with ray_pool(work_of(sweep), settings) as workers:
             Scheduler(workers, keeper, settings.in_flight).run(iter(jobs))
     return [_compare(store, name, row, keeper.outcomes[name, row]) for name, row in wanted]
 

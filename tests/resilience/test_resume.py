@@ -69,7 +69,6 @@ MOMENTS = [
     Inside("design_runs", "DesignRuns.write_plan", 5),  # a part of the plan is written
     Inside("ledger", "Ledger.write_plan", 2),  # one design is planned, others are not
     Outside(lambda sweep: sweep.planned(), 2.0),  # while Ray starts
-    Outside(lambda sweep: sweep.commits() >= 2, 0.3),
     Inside("ledger", "Ledger.write", 2),  # outputs and checkpoints are written, their record is not
     Inside("arrays", "RunArray.write", 4),  # one measure of a pack is written, the other is not
     Outside(lambda sweep: sweep.commits() >= 10, 0.3),
@@ -103,5 +102,5 @@ def test_killed_again_and_again(counterfactory, ask, small, undisturbed, wait_un
     assert result.returncode == 0, result.stderr
     assert_equal_stores(small, undisturbed)
     assert ask("verify", small.folder)[0] == 0
-    for session in killed:
-        gone(session, [""], seconds=90)  # Ray's idle agents look for their dead cluster for a minute
+    for session in killed[:-2]:  # Ray's idle agents look for their dead cluster for a minute
+        gone(session, [""], seconds=90)

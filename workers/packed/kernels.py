@@ -81,6 +81,11 @@ class _Emitter:
     def store(self, value: Any, base: Any, index: int) -> None:
         self.builder.store(value, self._pointer(base, index)).align = self.bits // 8
 
+    def relu(self, value: Any) -> Any:
+        """Zero what is not positive; NaN stays NaN."""
+        zero = ir.Constant(self.vector, None)
+        return self.builder.select(self.builder.fcmp_ordered("<=", value, zero), zero, value)
+
     def broadcast(self, scalar: Any) -> Any:
         undefined = ir.Constant(self.vector, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.IntType(32)(0))
@@ -92,17 +97,19 @@ def _make_tile(rows: int, vectors: int) -> Any:
     """Return a function that computes c = s + a b in registers, for blocks a (rows, depth) and b (depth, vectors * lanes).
 
     The tile's signature: (a, offset, row stride, column stride; b, offset, row stride; c, offset, row stride; depth; s, offset,
-    row stride; whether s is added). `a` may be strided either way, so it may be a transpose; the rows of the others are
-    contiguous. With s = c it accumulates, with a row stride of 0 it adds a bias.
+    row stride; whether s is added; whether a ReLU follows). `a` may be strided either way, so it may be a transpose; the rows of
+    the others are contiguous. With s = c it accumulates, with a row stride of 0 it adds a bias.
     """
 
     @intrinsic
-    def tile(_typing, a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth, s, s_at, s_row, add):
+    def tile(_typing, a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth, s, s_at, s_row, add, relu):
         at = types.intp
-        signature = types.void(a, at, at, at, b, at, at, c, at, at, at, s, at, at, types.boolean)
+        signature = types.void(a, at, at, at, b, at, at, c, at, at, at, s, at, at, types.boolean, types.boolean)
 
         def codegen(context, builder, _signature, args):
-            a_in, a_at, a_row, a_column, b_in, b_at, b_row, c_in, c_at, c_row, depth, s_in, s_at, s_row, add = args
+            a_in, a_at, a_row, a_column, b_in, b_at, b_row, c_in, c_at, c_row, depth, s_in, s_at, s_row, add, relu = (
+                args
+            )
             emit = _Emitter(builder, context.get_value_type(a.dtype), a.dtype.bitwidth)
             a_data, b_data, c_data, s_data = (
                 emit.at(context.make_array(kind)(context, builder, value).data, offset)
@@ -129,6 +136,10 @@ def _make_tile(rows: int, vectors: int) -> Any:
                     left = emit.broadcast(builder.load(emit.at(a_line, builder.mul(a_row, index(i)))))
                     for j in range(vectors):
                         builder.store(builder.call(emit.fma, [left, right[j], builder.load(sums[i][j])]), sums[i][j])
+            with builder.if_then(relu):
+                for row in sums:
+                    for register in row:
+                        builder.store(emit.relu(builder.load(register)), register)
             for i in range(rows):
                 for j in range(vectors):
                     emit.store(builder.load(sums[i][j]), c_rows[i], j)
@@ -197,7 +208,7 @@ def _exp(x, c):
 
 
 @_part
-def _panel(a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, columns, depth, s, s_at, s_row, add):
+def _panel(a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, columns, depth, s, s_at, s_row, add, relu):
     """c = s + a b for one block of the depth, by the widest tiles that fit; `columns` is in whole vectors."""
     vector = VECTOR_BYTES // c.itemsize
     column = 0
@@ -207,34 +218,34 @@ def _panel(a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, colum
             for row in range(0, rows, _WIDE_ROWS):
                 _wide_tile(
                     a, a_at + row * a_row, a_row, a_column, b, b_at + column, b_row,
-                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, add,
+                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, add, relu,
                 )  # fmt: skip
             column += _WIDE_VECTORS * vector
         elif left >= 2:
             for row in range(0, rows, ROWS):
                 _middle_tile(
                     a, a_at + row * a_row, a_row, a_column, b, b_at + column, b_row,
-                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, add,
+                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, add, relu,
                 )  # fmt: skip
             column += 2 * vector
         else:
             for row in range(0, rows, ROWS):
                 _narrow_tile(
                     a, a_at + row * a_row, a_row, a_column, b, b_at + column, b_row,
-                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, add,
+                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, add, relu,
                 )  # fmt: skip
             column += vector
 
 
 @_part
-def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, add):
-    """c = a b, plus the row of s from s_at on if `add`; (rows, depth) a may be strided either way, b is (depth, columns)."""
+def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, add, relu):
+    """c = a b, plus the row of s from s_at on if `add`, through a ReLU if `relu`; shapes (rows, depth), (depth, columns)."""
     zero = np.int64(0)  # typed: a literal would compile the function once more
     s_row = zero
     for start in range(0, depth, _DEPTH):
         _panel(
             a, a_at + start * a_column, a_row, a_column, b, b_at + start * b_row, b_row, c, zero, c_row,
-            rows, columns, min(_DEPTH, depth - start), s, s_at, s_row, add,
+            rows, columns, min(_DEPTH, depth - start), s, s_at, s_row, add, relu and start + _DEPTH >= depth,
         )  # fmt: skip
         s, s_at, s_row, add = c, zero, c_row, True
 
@@ -249,12 +260,9 @@ def _mix(x):
 
 @_part
 def _activate(kind, values, slopes, count, constants):
-    """Apply the activation in place and write its derivative to `slopes`; that of ReLU is read off its output later."""
+    """Apply the activation in place and write its derivative to `slopes`; ReLU is done already, and its output tells both."""
     one, two, zero = constants[5], constants[5] + constants[5], constants[5] - constants[5]
-    if kind == RELU:
-        for i in range(count):
-            values[i] = zero if values[i] <= zero else values[i]
-    elif kind == TANH:
+    if kind == TANH:
         for i in range(count):
             x = values[i]
             e = _exp(-two * abs(x), constants)
@@ -270,7 +278,7 @@ def _activate(kind, values, slopes, count, constants):
             s = e * s if x < zero else s
             values[i] = s
             slopes[i] = s * (one - s)
-    else:
+    elif kind == IDENTITY:
         for i in range(count):
             slopes[i] = one
 
@@ -292,12 +300,12 @@ def _drop(values, slopes, layer, batch, drop, key):
 
 @_part
 def _affine(inputs, in_row, outputs, weights, layer, rows):
-    """outputs = inputs W + b for a padded batch of so many rows."""
+    """outputs = inputs W + b for a padded batch of so many rows, through a ReLU if that is the activation."""
     padded, bias = layer[OUT_PADDED], layer[BIAS]
     zero, one = np.int64(0), np.int64(1)
     _product(
         inputs, zero, in_row, one, weights, layer[WEIGHT], padded, outputs, padded, rows, padded, layer[IN],
-        weights, max(bias, zero), bias >= zero,
+        weights, max(bias, zero), bias >= zero, layer[ACTIVATION] == RELU,
     )  # fmt: skip
 
 
@@ -397,7 +405,22 @@ def _backward(delta, weights, layer, transposed, behind, rows):
     _transpose(weights, layer, transposed)
     zero, one, none = np.int64(0), np.int64(1), np.bool_(False)
     _product(
-        delta, zero, padded, one, transposed, zero, width, behind, width, rows, width, layer[OUT], delta, zero, none
+        delta,
+        zero,
+        padded,
+        one,
+        transposed,
+        zero,
+        width,
+        behind,
+        width,
+        rows,
+        width,
+        layer[OUT],
+        delta,
+        zero,
+        none,
+        none,
     )
 
 
@@ -436,7 +459,7 @@ def _step_layer(inputs, delta, batch, layer, rule, w, first, second, g, hyper, r
     most = max(ROWS, BLOCK // padded // ROWS * ROWS)
     for row in range(0, in_row, most):
         rows = min(most, in_row - row)
-        _product(inputs, row, one, in_row, delta, zero, padded, g, padded, rows, padded, batch, g, zero, none)
+        _product(inputs, row, one, in_row, delta, zero, padded, g, padded, rows, padded, batch, g, zero, none, none)
         _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, rows * padded, hyper, rates)
     if layer[BIAS] >= 0:
         _column_sums(delta[: batch * padded].reshape(batch, padded), g)

@@ -14,7 +14,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from sklearn.base import is_classifier
 
 from workers.errors import ConfigError, near
-from workers.tasks import tables
+from workers.tasks import splits, tables
 from workers.tasks.arguments import Fraction, checked
 from workers.tasks.splits import split
 from workers.tasks.tables import Table
@@ -27,7 +27,8 @@ class SklearnTask:
     from predict_proba (without which only correct is there); a regressor by squared_error and prediction. Both p and
     1 - p, the latter as the sum of the other classes' probabilities, are raised to at least `epsilon` before their
     logarithms are taken; a class that the subset lacks has p = 0. Every `random_state` parameter, of the steps of a
-    pipeline too, is set to the run's seed unless `parameters` fixes it.
+    pipeline too, is set to the run's seed unless `parameters` fixes it. `flip_labels` changes that fraction of a classifier's
+    training labels, chosen by `flip_seed`, to another class.
     """
 
     @checked
@@ -45,6 +46,8 @@ class SklearnTask:
         test_fraction: Fraction = 0.2,
         split_seed: NonNegativeInt | None = 0,
         epsilon: PositiveFloat = 1e-12,
+        flip_labels: Fraction = 0.0,
+        flip_seed: NonNegativeInt = 0,
     ):
         self._factory, self._name = _import(estimator), estimator.rpartition(":")[2]
         self._parameters, self._epsilon = parameters or {}, epsilon
@@ -54,6 +57,13 @@ class SklearnTask:
         self._train, self._queries = split(len(self._table.x), n, t, split_seed, test_fraction)
         self.n, self.t = len(self._train), len(self._queries)
         self._y = self._table.target
+        if flip_labels and not self.classifier:
+            raise ConfigError(f"flip_labels: {self._name} is no classifier, it has no labels to change")
+        self._true, self.flipped = self._y, np.zeros(self.n, dtype=bool)
+        if flip_labels:
+            self._y = self._y.copy()
+            noisy, self.flipped = splits.flip_labels(self._y[self._train], len(self.classes), flip_labels, flip_seed)
+            self._y[self._train] = noisy
         self.measures = _measures(self.classifier, hasattr(probe, "predict_proba"))
 
     def train(self, subset: NDArray[np.int64], seed: int) -> Any:
@@ -79,13 +89,19 @@ class SklearnTask:
         return self._table.row(self._row(source, index))
 
     def label(self, source: str, index: int) -> str:
-        """Return the class name or the target value."""
-        value = self._y[self._row(source, index)]
-        return self.classes[int(value)] if self.classifier else f"{value:g}"
+        """Return the class name (of a flipped training label both) or the target value."""
+        row = self._row(source, index)
+        if not self.classifier:
+            return f"{self._y[row]:g}"
+        name = self.classes[int(self._y[row])]
+        if source == "train" and self.flipped[index]:
+            return f"{name} (flipped from {self.classes[int(self._true[row])]})"
+        return name
 
     def describe(self) -> str:
         """Return the task in one line."""
-        return f"{self._table.title}: {self.n:,} training examples, {self.t:,} queries, {self._name}"
+        noise = f", {int(self.flipped.sum()):,} labels flipped" if self.flipped.any() else ""
+        return f"{self._table.title}: {self.n:,} training examples{noise}, {self.t:,} queries, {self._name}"
 
     def _row(self, source: str, index: int) -> int:
         return int((self._train if source == "train" else self._queries)[index])

@@ -1,0 +1,28 @@
+"""Runs that were made elsewhere: their subsets are in the sweep's store, where `counterfactory import` wrote them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from orchestrator.designs.base import Context, Design
+from workers.errors import ConfigError
+
+
+class Imported(Design):
+    """Runs that can be looked at and not drawn; a row a run, repeats of a subset included."""
+
+    kind: Literal["imported"]
+    runs: int = Field(ge=1, description="number of runs")
+    source: str = Field(description="what they were read from")
+
+    def count(self, context: Context) -> int:
+        """Return the number of runs."""
+        return self.runs
+
+    def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
+        """Raise ConfigError: the subsets are in the store and nowhere else."""
+        raise ConfigError(f"designs.{context.name}: its runs were imported and cannot be drawn")

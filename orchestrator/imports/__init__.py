@@ -1,0 +1,45 @@
+"""Runs that were made elsewhere, in the formats of the field. A new format is one file with `detect` and `read`, named here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.imports import dattri, memmaps, pairs, tensors
+from orchestrator.imports.foreign import ForeignRuns
+from workers.errors import DataError
+
+Detect = Callable[[Path], bool]
+"""Says whether a source looks like a format."""
+Read = Callable[[Path, str | None, int | None], ForeignRuns]
+"""Reads a source, given the name of its outputs and the number of examples where the user told them."""
+
+FORMATS: tuple[tuple[Detect, Read], ...] = (
+    (dattri.detect, dattri.read),
+    (pairs.detect, pairs.read),
+    (memmaps.detect, memmaps.read),
+    (tensors.detect, tensors.read),
+)
+"""In the order in which they are tried."""
+
+__all__ = ["FORMATS", "ForeignRuns", "read"]
+
+
+def read(source: Path, outputs: str | None = None, n: int | None = None) -> ForeignRuns:
+    """Return the runs of a source: a folder or a file; `outputs` names their outputs, `n` the number of examples.
+
+    Raises DataError, one line with the counts, for anything that does not fit together; ConfigError for what only the user can
+    tell and did not.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: there is no such file or folder")
+    for detect, reader in FORMATS:
+        if detect(source):
+            runs = reader(source, outputs, n)
+            if n is not None and runs.n != n:
+                raise DataError(f"--n {n}: the masks of {source} are of {runs.n} examples")
+            return runs
+    raise DataError(
+        f"{source}: is none of the formats that can be read: a folder with *mask*.npy or *mask*.pt, a masks file, "
+        "a folder with <i>/indices.txt, a .parquet file of (run, example) pairs"
+    )

@@ -1,0 +1,64 @@
+"""dattri's folder of retrained models: `<i>/indices.txt` says what subset i was; the outputs are an array beside it.
+
+dattri keeps weights, not outputs: what was computed from them is (subsets, t) or (subsets, seeds, t), subsets by number.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator import config
+from orchestrator.imports.files import outputs_file
+from orchestrator.imports.foreign import ForeignRuns, SparseMasks, match
+from workers.errors import ConfigError, DataError
+
+METADATA = "metadata.yml"
+
+
+def detect(source: Path) -> bool:
+    """Say whether a source looks like this."""
+    return source.is_dir() and ((source / METADATA).is_file() or any(source.glob("*/indices.txt")))
+
+
+def read(source: Path, outputs: str | None, n: int | None) -> ForeignRuns:
+    """Return the runs of such a folder; n is read from the metadata where there is any. Raises DataError, ConfigError."""
+    folders = sorted((p.parent for p in source.glob("*/indices.txt") if p.parent.name.isdecimal()), key=_number)
+    if not folders:
+        raise DataError(
+            f"{source}: has no folder <i>/indices.txt; of dattri's retrainings those of retrain_lds can be read"
+        )
+    subsets = [_indices(folder / "indices.txt") for folder in folders]
+    starts = np.cumsum([0, *map(len, subsets)])
+    masks = SparseMasks(np.concatenate(subsets), starts, _examples(source, n))
+    masks.refuse_outside(str(source))
+    return match("dattri retrainings", source, masks, outputs_file(source, None, outputs))
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name)
+
+
+def _indices(path: Path) -> NDArray[np.int64]:
+    try:
+        found = np.array(path.read_text(encoding="utf-8").split(), dtype=np.int64)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected one index a line: {error}") from error
+    if len(np.unique(found)) != len(found):
+        raise DataError(f"{path}: names {len(found) - len(np.unique(found))} examples twice")
+    return found
+
+
+def _examples(source: Path, n: int | None) -> int:
+    """Return n from the metadata (`data_length`), from the user, or from both when they agree."""
+    path = source / METADATA
+    told = None
+    if path.is_file():
+        told = config.read(path).get("data_length")
+    if told is None and n is None:
+        raise ConfigError(f"{source}: does not say how many training examples there were; give --n")
+    if told is not None and n is not None and int(told) != n:
+        raise ConfigError(f"--n {n}: {path} says data_length {told}")
+    return int(told) if told is not None else int(n or 0)

@@ -1,0 +1,70 @@
+"""Train prefixes of permutations, a block of each at a time, and end a permutation once it has arrived.
+
+All permutations of a pack go forward together, so that every block is a pack for the packed engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.packs import train_pack
+from workers.runs import Outcome, Queries, Run
+from workers.task import DifferentiableTask, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """When a permutation has arrived: the last prefix of a block has a utility near the full set's."""
+
+    steps: int
+    """Prefixes a permutation; row // steps is the permutation, row % steps the prefix."""
+    block: int
+    """Prefixes trained between two looks."""
+    tolerance: float
+    target: float
+    """Utility of the full set."""
+
+    def reached(self, outputs: NDArray[np.floating[Any]]) -> bool:
+        """Say whether outputs (t,) of the first measure are those of a prefix that has arrived."""
+        return abs(self.target - utility(outputs)) <= self.tolerance
+
+
+def utility(outputs: NDArray[np.floating[Any]]) -> float:
+    """Return the mean over the queries, in float64 so that driver and worker agree to the bit."""
+    return float(outputs.astype(np.float64).mean())
+
+
+def train_chains(
+    task: Task | DifferentiableTask,
+    runs: Sequence[Run],
+    measures: Sequence[str],
+    queries: Queries,
+    device: str,
+    arrival: Arrival,
+) -> list[Outcome]:
+    """Train the runs of whole permutations; return the outcomes of those that were trained, by row.
+
+    Prefixes after the block in which their permutation arrived are left out. Raises OutOfMemory as train_pack does.
+    """
+    outcomes: list[Outcome] = []
+    active = {run.row // arrival.steps for run in runs}
+    for first in range(0, arrival.steps, arrival.block):
+        block = range(first, min(first + arrival.block, arrival.steps))
+        wanted = [run for run in runs if run.row // arrival.steps in active and run.row % arrival.steps in block]
+        if not wanted:
+            continue
+        trained = train_pack(task, wanted, measures, queries, device)
+        outcomes += trained
+        active -= {
+            outcome.row // arrival.steps
+            for outcome in trained
+            if outcome.row % arrival.steps == block[-1]
+            and outcome.failure is None
+            and arrival.reached(outcome.outputs[measures[0]])
+        }
+    return sorted(outcomes, key=lambda outcome: outcome.row)
