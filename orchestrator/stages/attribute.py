@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from orchestrator.attributions import list_attributions, read_attribution, write
 from orchestrator.config import EstimatorSection
 from orchestrator.evidence import gather
 from orchestrator.jsonable import plain
+from orchestrator.requirements import KINDS
 from orchestrator.store import RunStore
 from orchestrator.sweep import Sweep
+from orchestrator.workshop import SweepWorkshop
 from workers.errors import CounterfactoryError
 
 
@@ -30,12 +32,22 @@ class Attributed:
     models: int
     kept: bool
     """True when a former call's answer still stood, so that nothing was computed."""
+    notes: tuple[str, ...] = ()
+    """What the estimator tells of how good its answer is, a line each."""
 
 
 def attribute(
-    sweep: Sweep, store: RunStore, on_done: Callable[[Attributed], None] = lambda done: None, *, again: bool = False
+    sweep: Sweep,
+    store: RunStore,
+    on_done: Callable[[Attributed], None] = lambda done: None,
+    *,
+    again: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Attributed]:
-    """Compute and store every configured attribution whose options or runs changed (all of them with `again`)."""
+    """Compute and store every configured attribution whose options or runs changed (all of them with `again`).
+
+    `say` is told what an estimator wants to be known before it begins long work.
+    """
     evidence: dict[str, Evidence] = {}
     stored = set(list_attributions(sweep.paths))
     results = []
@@ -44,11 +56,14 @@ def attribute(
         stamp = _stamp(store, section, measure)
         if label in stored and not again and _stands(sweep, label, stamp):
             attributes = read_attribution(sweep.paths, label)[3]
-            result = Attributed(label, attributes["seconds"], attributes["models"], kept=True)
+            result = Attributed(label, attributes["seconds"], attributes["models"], kept=True, notes=_notes(attributes["details"]))
         else:
             if measure not in evidence:
                 evidence[measure] = gather(sweep, store, measure)
-            result = _compute(sweep, store, label, section, evidence[measure], stamp)
+            workshop = SweepWorkshop(sweep.paths, label, stamp, sweep.config.ray, say)
+            given = replace(evidence[measure], workshop=workshop)
+            result = _compute(sweep, store, label, section, given, stamp)
+            workshop.clear()
         on_done(result)
         results.append(result)
     return results
@@ -87,7 +102,13 @@ def _compute(
         utility_standard_error=made.utility_standard_error,
         attributes=plain(attributes),
     )
-    return Attributed(label, seconds, made.models, kept=False)
+    return Attributed(label, seconds, made.models, kept=False, notes=_notes(made.details))
+
+
+def _notes(details: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what an estimator says of itself: its summary, and what more runs would bring."""
+    curve = details.get("learning_curve") or {}
+    return tuple(line for line in (details.get("summary"), curve.get("sentence")) if line)
 
 
 def _trained_for(sweep: Sweep, section: EstimatorSection, made: Attribution) -> set[str]:
@@ -97,9 +118,10 @@ def _trained_for(sweep: Sweep, section: EstimatorSection, made: Attribution) -> 
 
 
 def _stamp(store: RunStore, section: EstimatorSection, measure: str) -> str:
-    """Return what decides an attribution: estimator, options, measure and the fitting runs as they are now."""
-    fitting = tuple(name for name, layout in store.designs.items() if layout.purpose == "fit")
-    return json.dumps([section.resolved(), measure, accounts.digest(store, fitting)], sort_keys=True)
+    """Return what decides an attribution: estimator, options, measure, and the fitting runs it may use as they are now."""
+    kinds = {kind for need in section.options.needs for kind in KINDS.get(need, ())}
+    used = tuple(n for n, layout in store.designs.items() if layout.purpose == "fit" and layout.kind in kinds)
+    return json.dumps([section.resolved(), measure, accounts.digest(store, used)], sort_keys=True)
 
 
 def _stands(sweep: Sweep, label: str, stamp: str) -> bool:
