@@ -150,7 +150,14 @@ def ours(config: Config, pool: object) -> tuple[float, int, object]:
 def theirs(permutations: int, jobs: int, truncated: bool) -> tuple[float, int, np.ndarray, np.ndarray]:
     """Run pyDVL; return seconds, evaluations, values and standard errors."""
     from joblib import parallel_config
-    from pydvl.valuation import Dataset, MaxUpdates, ModelUtility, PermutationSampler, ShapleyValuation, SupervisedScorer
+    from pydvl.valuation import (
+        Dataset,
+        MaxUpdates,
+        ModelUtility,
+        PermutationSampler,
+        ShapleyValuation,
+        SupervisedScorer,
+    )
     from pydvl.valuation.samplers.truncation import NoTruncation, RelativeTruncation
 
     x, y, x_test, y_test = data()

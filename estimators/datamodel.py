@@ -12,16 +12,25 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from estimators.contract import Attribution, Estimator, Evidence, Need
+from estimators.contract import Attribution, Estimator, Evidence, Need, Runs
 from estimators.lasso.bootstrap import bootstrap
-from estimators.lasso.collect import Block, Split, blocks_of, collect
+from estimators.lasso.collect import FEWEST, Block, Split, blocks_of, collect
+from estimators.lasso.cost import GIB, LAPTOP, Forecast, forecast, this_machine
 from estimators.lasso.fit import Fit, fit
+from estimators.lasso.jit import cores
+from estimators.lasso.learning_curve import FEWEST_HELD, affordable_queries, learning_curve
+from estimators.lasso.pieces import Job, fit_in_pieces
 from estimators.lasso.settings import Settings
 from workers.errors import ConfigError, DataError
+
+LARGE_SECONDS = 60.0
+"""Estimated time on a laptop from which a fit is forecast, done in pieces and resumed."""
+FEWEST_QUERIES = 20
+"""Queries on which a learning curve is worth its while, where there are so many."""
 
 
 def fit_blocks(blocks: Callable[[], Iterable[Block]], subsets: NDArray[np.int64], settings: Settings, seed: int) -> Fit:
@@ -46,20 +55,80 @@ class DatamodelEstimator(Settings, Estimator):
     needs: ClassVar[frozenset[Need]] = frozenset({"subsets"})
 
     design: str | None = Field(None, description="the fitting design, when the sweep has several")
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="GiB that the fit (each worker's, on a cluster) may take; beyond, queries are fitted block by block; null: "
+        "half of the machine's",
+    )
+    learning_curve: bool | None = Field(
+        None, description="say what more runs would bring, on a sample of the queries; null: where that is cheap"
+    )
+
+    @model_validator(mode="after")
+    def _curve_of_a_path(self) -> Self:
+        if self.learning_curve and self.penalty == "ridge":
+            raise ValueError("learning_curve: true goes with penalty: l1 only")
+        return self
+
+    def check(self, evidence: Evidence) -> None:
+        """Refuse so many examples that not even the Gram matrices fit into the budget."""
+        self._forecast(FEWEST, evidence).require_fits()
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return the coefficients (n, t) and intercepts (t,), refitted on all runs of the design."""
         runs = evidence.of_kind("subsets", "bernoulli", "explicit", design=self.design)
-        found = fit_blocks(lambda: blocks_of(runs.masks, runs.outputs), runs.subsets, self, evidence.seed)
+        expected = self._forecast(len(runs.subsets), evidence)
+        expected.require_fits()
+        large = expected.queries_per_block < evidence.t or expected.seconds > LARGE_SECONDS
+        if large and self.learning_curve:
+            raise ConfigError(
+                "learning_curve: true needs all masks in memory, this fit is too large for that; leave it out"
+            )
+        found = self._fit_large(runs, expected, evidence) if large else self._fit(runs, evidence.seed)
+        details = _details(found, self)
+        curve = self._curve(runs, expected, evidence, large)
         errors = found.standard_errors
         return Attribution(
             np.ascontiguousarray(found.coefficients.T, np.float32),
             found.intercepts.astype(np.float32),
             None if errors is None else np.ascontiguousarray(errors.T, np.float32),
             fitted_on=(runs.design,),
-            models=len(runs.masks),
-            details=_details(found, self),
+            models=len(runs.subsets),
+            details=details if curve is None else {**details, "learning_curve": curve},
         )
+
+    def _forecast(self, m: int, evidence: Evidence) -> Forecast:
+        memory = evidence.workshop.memory if self.memory_gb is None else int(self.memory_gb * GIB)
+        threads = self.threads or evidence.workshop.threads or cores()
+        return forecast(m, evidence.n, evidence.t, self, replace(LAPTOP, cores=threads, memory=memory))
+
+    def _fit(self, runs: Runs, seed: int) -> Fit:
+        return fit_blocks(runs.blocks, runs.subsets, self, seed)
+
+    def _fit_large(self, runs: Runs, expected: Forecast, evidence: Evidence) -> Fit:
+        """Say what it will take, then fit piece by piece."""
+        workshop = evidence.workshop
+        measured = this_machine(expected.machine.memory, expected.machine.cores)
+        for line in forecast(len(runs.subsets), evidence.n, evidence.t, self, measured).lines():
+            workshop.say(line)
+        settings = Settings(**self.model_dump(include=set(Settings.model_fields)))
+        if self.threads is None and workshop.threads is not None:
+            settings = settings.model_copy(update={"threads": workshop.threads})
+        split = Split.draw(runs.subsets, settings, evidence.seed)
+        return fit_in_pieces(Job(runs, split, settings, evidence.n, evidence.t), expected, workshop)
+
+    def _curve(self, runs: Runs, expected: Forecast, evidence: Evidence, large: bool) -> dict[str, Any] | None:
+        """Return the learning curve's points and what they say, or None where it was not asked for and is not cheap."""
+        asked, t = self.learning_curve, evidence.t
+        held = round(self.holdout * len(np.unique(runs.subsets)))
+        if asked is None and (large or self.penalty == "ridge" or held < FEWEST_HELD):
+            return None
+        count = t if asked else affordable_queries(expected)
+        if not asked and (asked is False or count < min(t, FEWEST_QUERIES)):
+            return None
+        chosen = np.sort(np.random.default_rng([evidence.seed, 3]).permutation(t)[:count])
+        return learning_curve(runs.masks, runs.outputs[:, chosen], runs.subsets, self, evidence.seed).plain()
 
 
 def _details(found: Fit, settings: Settings) -> dict[str, Any]:

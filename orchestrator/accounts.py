@@ -28,6 +28,16 @@ def wall_seconds(store: RunStore, design: str) -> float:
     return max(c.finished for c in commits) - min(c.started for c in commits) if commits else 0.0
 
 
+def working_seconds(store: RunStore) -> float:
+    """Return how long at least one pack of any design was being trained, pauses between sessions left out."""
+    spans = sorted((c.started, c.finished) for name in store.designs for c in _commits(store, name))
+    total, reached = 0.0, 0.0
+    for started, finished in spans:
+        total += max(0.0, finished - max(started, reached))
+        reached = max(reached, finished)
+    return total
+
+
 def recent_rate(store: RunStore) -> float | None:
     """Return runs a second over the last two minutes; None when nothing was finished in them."""
     now = time.time()

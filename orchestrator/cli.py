@@ -416,5 +416,10 @@ def _attribute(sweep: Sweep, store: RunStore, again: bool = False) -> None:
         trained = f"from {made.models:,} models, " if made.models else ""
         note = "kept" if made.kept else duration(made.seconds)
         err.print(f"attributed [bold]{made.estimator}[/] ({trained}{note})", highlight=False)
+        for line in made.notes:
+            err.print(f"  {show.escape(line)}", soft_wrap=True, highlight=False)
 
-    attributing.attribute(sweep, store, say, again=again)
+    def tell(line: str) -> None:
+        err.print(show.escape(line), soft_wrap=True, highlight=False)
+
+    attributing.attribute(sweep, store, say, again=again, say=tell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,24 +14,30 @@ from orchestrator.before import no_runs_yet
 from orchestrator.designs.permutations import Permutations
 from orchestrator.plan import DesignPlan
 from orchestrator.store import DONE, RunStore
+from orchestrator.stored_runs import StoredRuns
 from orchestrator.sweep import Sweep
 from orchestrator.truncation import skipped
+
+IN_MEMORY = 2**28
+"""Bytes of masks and outputs up to which a design's runs are read at once; larger ones are read when asked for."""
 
 
 def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
     """Return the finished runs of one design, seen through one measure."""
     done = store.states(design) == DONE
-    subsets = store.subsets(design)[done].astype(np.int64)
-    return Runs(
-        design,
-        store.designs[design].kind,
-        measure,
-        store.masks(design)[done],
-        store.outputs(design, measure)[done],
-        subsets,
-        store.repeats(design)[done].astype(np.int64),
-        *_chains(store, sweep.plans[design], done),
-    )
+    chains, antithetic = _chains(store, sweep.plans[design], done)
+    fields: dict[str, Any] = {
+        "design": design,
+        "kind": store.designs[design].kind,
+        "measure": measure,
+        "subsets": store.subsets(design)[done].astype(np.int64),
+        "repeats": store.repeats(design)[done].astype(np.int64),
+        "chains": chains,
+        "antithetic": antithetic,
+    }
+    if done.sum() * (store.n + 4 * store.t) > IN_MEMORY:
+        return StoredRuns(store.paths.root, np.flatnonzero(done), **fields)
+    return Runs(masks=store.masks(design)[done], outputs=store.outputs(design, measure)[done], **fields)
 
 
 def _chains(store: RunStore, plan: DesignPlan, done: NDArray[np.bool_]) -> tuple[NDArray[np.int64] | None, bool]:
@@ -66,7 +73,7 @@ def gather(sweep: Sweep, store: RunStore, measure: str) -> Evidence:
     runs = {name: load_runs(sweep, store, name, measure) for name in fitting}
     return replace(
         no_runs_yet(sweep, measure),
-        runs={name: found for name, found in runs.items() if len(found.masks)},
+        runs={name: found for name, found in runs.items() if len(found.subsets)},
         references=load_references(sweep, store),
     )
 

@@ -63,6 +63,11 @@ class SweepPaths:
         return self.root / "attributions.zarr"
 
     @property
+    def pieces(self) -> Path:
+        """Folder of the finished pieces of attributions that are being computed."""
+        return self.root / "pieces"
+
+    @property
     def ledger(self) -> Path:
         """Folder of the ledger."""
         return self.root / "ledger"

@@ -14,11 +14,11 @@ import socket
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import ray
 import torch
@@ -26,11 +26,14 @@ import torch
 from orchestrator.config import RaySection, cores
 from workers import datasets
 from workers.chains import Arrival, train_chains
-from workers.errors import ConfigError
+from workers.errors import ConfigError, CounterfactoryError
 from workers.loading import TaskSpec, build_task
 from workers.packs import train_pack
 from workers.runs import Outcome, Queries, Run
 from workers.task import DifferentiableTask, Task
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -194,13 +197,76 @@ class RayPool:
 @contextmanager
 def ray_pool(work: Work, settings: RaySection) -> Iterator[RayPool]:
     """Start Ray (or join the cluster named), and stop what was started. Raises ConfigError for impossible resources."""
-    if ray.is_initialized():
+    with _started(settings):
         yield RayPool(work, settings)
+
+
+def map_on_ray(
+    function: Callable[[Any, Item], Result], shared: Any, items: Sequence[Item], settings: RaySection
+) -> Iterator[tuple[Item, Result]]:
+    """Yield every item with function(shared, item), in the order in which they are finished; `shared` travels once.
+
+    Each is a Ray task with the resources of a pack, as many in flight as there is room for. Raises what the function raised,
+    ConfigError when a worker's memory did not suffice, CounterfactoryError when Ray lost a task for good.
+    """
+    if not items:
+        return
+    with _started(settings):
+        task = ray.remote(_apply).options(
+            num_cpus=settings.num_cpus,
+            num_gpus=settings.num_gpus,
+            memory=settings.memory,
+            max_retries=settings.retries,
+            name="counterfactory.piece",
+        )
+        once, threads = ray.put(shared), max(1, int(settings.num_cpus))
+        waiting = deque(items)
+        flying: dict[Any, Item] = {}
+        room = _slots(settings)
+        try:
+            while waiting or flying:
+                while waiting and len(flying) < room:
+                    item = waiting.popleft()
+                    flying[task.remote(function, once, item, threads)] = item
+                ready, _ = ray.wait(list(flying), num_returns=1, timeout=1.0)
+                for reference in ready:
+                    yield flying.pop(reference), _result(reference)
+        finally:
+            for reference in flying:
+                ray.cancel(reference, force=True)
+
+
+def _apply(function: Callable[[Any, Any], Any], shared: Any, item: Any, threads: int) -> Any:
+    """Do one item (runs inside a Ray worker process)."""
+    torch.set_num_threads(threads)
+    return function(shared, item)
+
+
+def _result(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, CounterfactoryError):
+            raise error.cause from None
+        raise CounterfactoryError(f"a worker failed: {_COLOR.sub('', str(error)).strip().splitlines()[-1]}") from error
+    except ray.exceptions.OutOfMemoryError as error:
+        raise ConfigError("a worker ran out of memory: lower memory_gb, or give a task more (ray.memory)") from error
+    except ray.exceptions.RayError as error:
+        raise CounterfactoryError(
+            f"a worker was lost, and Ray gave up: {str(error).strip().splitlines()[0]}"
+        ) from error
+
+
+@contextmanager
+def _started(settings: RaySection) -> Iterator[None]:
+    """Start Ray or join the cluster named, and stop what was started."""
+    if ray.is_initialized():
+        yield
         return
     with tempfile.TemporaryDirectory(prefix="counterfactory-") as empty:
         _start(settings, empty)
         try:
-            yield RayPool(work, settings)
+            yield
         finally:
             ray.shutdown()
 

@@ -69,12 +69,13 @@ def _check_directions(sweep: Sweep) -> None:
 
 def refuse_imported(sweep: Sweep) -> None:
     """Raise ConfigError for a sweep whose runs were imported, where they would have to be trained."""
-    for name, design in sweep.config.designs.items():
-        if isinstance(design, Imported):
-            raise ConfigError(
-                f"{sweep.paths.root}: designs.{name} was imported from {design.source}: imported runs cannot be trained; "
-                "attribute, score, report, export and verify work on them"
-            )
+    imported = [name for name, design in sweep.config.designs.items() if isinstance(design, Imported)]
+    if imported or sweep.config.task.name == "imported":
+        which = f"designs.{imported[0]}" if imported else "task.name"
+        raise ConfigError(
+            f"{sweep.paths.root}: {which}: imported runs cannot be trained; attribute, score, report, export and verify "
+            "work on them"
+        )
 
 
 def _check_named(sweep: Sweep, label: str) -> None:

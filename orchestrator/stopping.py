@@ -134,7 +134,7 @@ class Stopper:
         full = [name for name, layout in self._store.designs.items() if layout.kind == "full"]
         runs = {name: load_runs(self._sweep, self._store, name, measure) for name in {design, *full}}
         return replace(
-            no_runs_yet(self._sweep, measure), runs={name: found for name, found in runs.items() if len(found.masks)}
+            no_runs_yet(self._sweep, measure), runs={name: found for name, found in runs.items() if len(found.subsets)}
         )
 
     def _lds_width(self, made: Attribution) -> float:
@@ -146,8 +146,7 @@ class Stopper:
 
     def _hours(self) -> float:
         """Hours of work on this sweep, over all its sessions."""
-        before = sum(accounts.wall_seconds(self._store, name) for name in self._store.designs)
-        return max(before, time.time() - self._started) / 3600
+        return max(accounts.working_seconds(self._store), time.time() - self._started) / 3600
 
     def _keep(self) -> None:
         content = json.dumps([asdict(curve) for curve in self.curves.values()], indent=1)

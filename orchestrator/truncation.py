@@ -67,19 +67,28 @@ class Truncation:
 
     def skipped(self) -> NDArray[np.bool_]:
         """Return which rows (m,) are left out for good."""
-        out = np.zeros(self._plan.runs, dtype=bool)
         if self._tolerance is None or not self._full_known():
-            return out
-        states = self._store.states(self._plan.name)
-        for first in range(0, self._plan.runs, self.steps):
-            for last in range(first + self._block - 1, first + self.steps - 1, self._block):
-                if states[last] == PENDING:
-                    break
-                if states[last] == DONE and self._arrived(last):
-                    out[last + 1 : first + self.steps] = True
-                    break
-        out &= states == PENDING
-        return out
+            return np.zeros(self._plan.runs, dtype=bool)
+        # What comes after an arrival is left out. An earlier row that is missing was lost: had it ended the permutation,
+        # the later one would not be there.
+        ended = np.cumsum(self._arrivals().reshape(-1, self.steps), axis=1) > 0
+        left_out = np.zeros_like(ended)
+        left_out[:, 1:] = ended[:, :-1]
+        return left_out.ravel() & (self._store.states(self._plan.name) == PENDING)
+
+    def _arrivals(self) -> NDArray[np.bool_]:
+        """Return which finished rows (m,) end a block and have arrived; outputs are read a pack at a time."""
+        assert self.arrival is not None
+        step = np.arange(self._plan.runs) % self.steps
+        looked = ((step + 1) % self._block == 0) & (step < self.steps - 1)
+        looked &= self._store.states(self._plan.name) == DONE
+        arrived = np.zeros_like(looked)
+        for start, stop in (self._plan.span(pack) for pack in range(self._plan.packs)):
+            rows = np.flatnonzero(looked[start:stop])
+            if len(rows):
+                outputs = self._store.outputs(self._plan.name, self._store.measures[0], start, stop)
+                arrived[start + rows] = [self.arrival.reached(outputs[row]) for row in rows]
+        return arrived
 
 
 def skipped(store: RunStore, plan: DesignPlan) -> NDArray[np.bool_]:

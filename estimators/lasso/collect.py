@@ -96,7 +96,7 @@ def _averaged(
     """Return outputs (r, t) averaged over the runs of each subset, (t, h), without NaN where one run has an output."""
     order, starts = _sorted(subsets)
     outputs = outputs[order]
-        there = ~np.isnan(outputs)
+    there = ~np.isnan(outputs)
     counts = np.add.reduceat(there.astype(np.int64), starts)
     sums = np.add.reduceat(np.where(there, outputs, 0), starts, dtype=np.float64)
     means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)

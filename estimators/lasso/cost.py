@@ -43,6 +43,8 @@ class Machine:
     """Bytes."""
 
 
+LAPTOP = Machine("a laptop", 4, 1e12, 1e11, 8e9, 5e8, 16 * GIB)
+"""Assumed: four cores with VNNI; for questions whose answer does not need this machine's own rates."""
 NODE_64 = Machine("one 64-core node, 512 GiB", 64, 2e13, 1.5e12, 6e10, 1e9, 512 * GIB)
 """Assumed: AVX-512 VNNI at a third of its peak, DDR5 at 250 GB/s for coordinate descent."""
 GPU_80 = Machine("one GPU of 80 GiB", 0, 1e14, 8e12, 8e12, 2e9, 80 * GIB)
@@ -96,6 +98,11 @@ class Forecast:
         return self.shared_memory + self.queries * self.memory_per_query
 
     @property
+    def operations(self) -> float:
+        """Multiply-adds of all kinds."""
+        return self.gram_operations + self.cross_operations + self.path_operations
+
+    @property
     def queries_per_block(self) -> int:
         """How many queries one worker can take at a time within the machine's memory; 0 when not even one."""
         return max(0, min(self.queries, (self.machine.memory - self.shared_memory) // self.memory_per_query))
@@ -112,8 +119,8 @@ class Forecast:
         if self.queries_per_block < 1:
             raise ConfigError(
                 f"the datamodel fit needs {(self.shared_memory + self.memory_per_query) / GIB:.3g} GiB for its Gram matrices, "
-                f"the memory budget is {self.machine.memory / GIB:.3g} GiB: raise the budget, use holdout instead of folds, or "
-                "fit on fewer examples (group them)"
+                f"the memory budget is {self.machine.memory / GIB:.3g} GiB: raise memory_gb, use holdout "
+                "instead of folds, or fit on fewer examples (group them)"
             )
 
     def lines(self) -> list[str]:

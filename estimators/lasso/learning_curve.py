@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.lasso.collect import Held, Split, blocks_of, mean_of_finite
+from estimators.lasso.cost import Forecast
 from estimators.lasso.diagnostics import spearman
 from estimators.lasso.selection import walk_paths
 from estimators.lasso.settings import Settings
@@ -18,6 +19,9 @@ from workers.errors import DataError
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 1.0)
 """Parts of the fitting subsets that are measured, nested in each other."""
 FEWEST_HELD = 20
+SHARE, CHEAP_OPERATIONS = 0.2, 2e9
+WALKS = 2 * len(FRACTIONS)
+"""Paths that are walked, for one of the fit: every number of runs from both sides."""
 RATES = np.linspace(0.25, 1.5, 26)
 """Exponents g of the curve's 1/m**g that are tried; 1 is the rate of a regression whose columns are known."""
 
@@ -61,6 +65,17 @@ class LearningCurve:
             f"to about {then:.2f} ({low:.2f} to {high:.2f})"
         )
 
+    def plain(self) -> dict[str, Any]:
+        """Return points, ceiling and what as many runs again would bring, as plain data."""
+        return {
+            "runs": self.runs.tolist(),
+            "correlation": self.correlations.tolist(),
+            "low": np.quantile(self.resampled, 0.025, axis=0).tolist(),
+            "high": np.quantile(self.resampled, 0.975, axis=0).tolist(),
+            "ceiling": list(self.ceiling()),
+            "sentence": self.sentence(int(self.runs[-1])),
+        }
+
     def _fits(self, correlations: Floats, runs: int) -> tuple[Floats, Floats]:
         """Fit samples (B, k) with every exponent; return sums of squared errors and the values at `runs`, (B, g) each."""
         r = np.maximum(correlations, 1e-3)[:, None]
@@ -74,6 +89,13 @@ class LearningCurve:
         level = np.maximum(level, 1)
         losses = np.square(1 / np.sqrt(level[..., None] + slope[..., None] * u) - r).sum(-1)
         return losses, 1 / np.sqrt(level + slope * (float(self.runs[-1]) / runs) ** RATES)
+
+
+def affordable_queries(expected: Forecast) -> int:
+    """Return of how many queries a curve is cheap: a fifth of the fit it goes with, or about a second."""
+    limit = max(SHARE * expected.operations, CHEAP_OPERATIONS) - expected.gram_operations
+    each = (expected.cross_operations + WALKS * expected.path_operations) / expected.queries
+    return int(min(max(limit / each, 0), expected.queries))
 
 
 def learning_curve(

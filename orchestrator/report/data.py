@@ -43,6 +43,78 @@ class DesignHealth:
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """One line of forecast against fact; NaN for what is not known."""
+
+    what: str
+    unit: Literal["time", "count", "bytes", "number"]
+    """time in seconds."""
+    forecast: float
+    low: float
+    high: float
+    """Ends of the forecast's 95% interval."""
+    fact: float
+
+
+@dataclass(frozen=True)
+class StopCurve:
+    """One comparison of a stopping criterion, as it went."""
+
+    design: str
+    comparison: str
+    """As it is written, such as `standard_error < 0.02`."""
+    threshold: float
+    runs: NDArray[np.int64]
+    """(k,) finished runs at each look."""
+    values: NDArray[np.float64]
+    """(k,) NaN while unknown."""
+    met: bool
+    """Whether the whole criterion stopped the design."""
+
+
+@dataclass(frozen=True)
+class Utilities:
+    """What one estimator says that each example is worth: effects of including it on the measure's mean over the queries."""
+
+    estimator: str
+    measure: str
+    values: NDArray[np.float64]
+    """(n,)"""
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    """(n,) ends of 95% intervals, NaN where there is none."""
+
+
+@dataclass(frozen=True)
+class GroupEffect:
+    """What including a whole group does to the measure's mean over the queries."""
+
+    estimator: str
+    measure: str
+    name: str
+    size: int
+    effect: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RemovalLine:
+    """One curve of retraining without valued examples."""
+
+    estimator: str
+    order: str
+    """best, worst, or any for a random order."""
+    measure: str
+    removed: NDArray[np.float64]
+    """(k,) fractions."""
+    utility: NDArray[np.float64]
+    """(k,) mean of the measure over queries and seeds."""
+    standard_error: NDArray[np.float64]
+    """(k,) over seeds; NaN for a single one."""
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything on the page. `n` training examples, `t` queries, `s` held-out subsets.
 
@@ -86,6 +158,11 @@ class ReportData:
     """Which examples the t queries are."""
     families: Mapping[str, Family] = field(default_factory=dict)
     """Estimator -> family; one that is not here is looked up by its registered name."""
+    expectations: tuple[Expectation, ...] = ()
+    stopping: tuple[StopCurve, ...] = ()
+    utilities: tuple[Utilities, ...] = ()
+    group_effects: tuple[GroupEffect, ...] = ()
+    removal: tuple[RemovalLine, ...] = ()
 
     def __post_init__(self) -> None:
         missing = [column for column in SCORE_COLUMNS if column not in self.scores.columns]
@@ -98,6 +175,9 @@ class ReportData:
             self._expect(f"predicted[{name!r}]", values, (subsets, self.t))
         for name, values in self.per_query_lds.items():
             self._expect(f"per_query_lds[{name!r}]", values, (self.t,))
+        for one in self.utilities:
+            for name, values in (("values", one.values), ("low", one.low), ("high", one.high)):
+                self._expect(f"utilities[{one.estimator!r}].{name}", values, (self.n,))
         for name, values in self.attributions.items():
             self._expect(f"attributions[{name!r}]", values, (self.n, self.t))
 

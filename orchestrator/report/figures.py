@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -13,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import NDArray
 
 from orchestrator.report import svg, text
+from orchestrator.report.data import RemovalLine, StopCurve
 from orchestrator.report.leaderboard import Entry
 
 WIDTH = 430
@@ -132,6 +134,55 @@ def per_query(board: Sequence[Entry], lds: Mapping[str, NDArray[np.floating]], c
         axes.set_xlabel("LDS of single queries; the line is the median")
         told = "; ".join(f"{label} median {text.decimal(float(np.median(v)), 2)}" for label, _, v in rows if len(v))
         return svg.inline(figure, "per-query", f"Distribution over queries of the LDS: {told}")
+
+
+def removal_curves(lines: Sequence[RemovalLine], title: str, name: str) -> Markup:
+    """Draw the measure against the fraction removed, one line an estimator; a band is one standard error over seeds."""
+    with svg.styled():
+        figure, axes = _figure(WIDTH, 280)
+        for line, style in zip(lines, _styles(lines), strict=True):
+            percent = 100 * line.removed
+            axes.plot(percent, line.utility, lw=2, label=line.estimator, **style)
+            if np.isfinite(line.standard_error).all():
+                band = (line.utility - line.standard_error, line.utility + line.standard_error)
+                axes.fill_between(percent, *band, color=style["color"], alpha=0.15, lw=0)
+        axes.grid(axis="y", color=svg.LINE, lw=0.7, alpha=0.7)
+        axes.set_axisbelow(True)
+        axes.set_xlabel("examples removed, %")
+        axes.set_ylabel(f"mean {lines[0].measure}")
+        axes.legend(frameon=False, fontsize=10)
+        told = "; ".join(
+            f"{line.estimator} from {text.decimal(float(line.utility[0]))} to {text.decimal(float(line.utility[-1]))}"
+            for line in lines
+        )
+        return svg.inline(figure, name, f"{title}: {told}")
+
+
+def _styles(lines: Sequence[RemovalLine]) -> list[dict[str, Any]]:
+    """Return colour, dash and marker of each line; the random order is grey."""
+    palette = [svg.FAMILY["retraining"], svg.FAMILY["gradients"], svg.CEILING, svg.INK]
+    dashes = ["-", (0, (5, 2)), (0, (1, 1.5))]
+    styles: list[dict[str, Any]] = []
+    for line in lines:
+        k = len(styles) - sum(style["color"] == svg.MUTED for style in styles)
+        colour = svg.MUTED if line.order == "any" else palette[k % len(palette)]
+        styles.append({"color": colour, "ls": dashes[k // len(palette) % len(dashes)], "marker": "o", "ms": 3.5})
+    return styles
+
+
+def stop_curve(curve: StopCurve, name: str) -> Markup:
+    """Draw the number that a stopping criterion looks at, over the finished runs, and where it is to arrive."""
+    with svg.styled():
+        figure, axes = _figure(WIDTH, 220)
+        axes.plot(curve.runs, curve.values, "o-", color=svg.FAMILY["retraining"], lw=1.5, ms=4)
+        axes.axhline(curve.threshold, color=svg.CEILING, lw=1.5, ls=(0, (4, 3)), zorder=1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}"))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlabel("finished runs")
+        axes.set_ylabel(curve.comparison.split(" ")[0].replace("_", " "))
+        known = np.flatnonzero(np.isfinite(curve.values))
+        last = f"{curve.values[known[-1]]:.3g} after {curve.runs[known[-1]]:,} runs" if len(known) else "not known yet"
+        return svg.inline(figure, name, f"Stopping of {curve.design} at {curve.comparison}: {last}")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

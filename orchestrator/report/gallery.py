@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from orchestrator.report import text
-from orchestrator.report.data import ReportData
+from orchestrator.report.data import ReportData, Utilities
 from orchestrator.report.leaderboard import Entry
 from workers.errors import DataError
 
@@ -100,6 +100,18 @@ def _wing(data: ReportData, estimator: str, query: int, k: int) -> Wing:
     lowering = [_exhibit(data, "train", int(i), float(tau[i])) for i in order[:k] if tau[i] < 0]
     raising = [_exhibit(data, "train", int(i), float(tau[i])) for i in order[::-1][:k] if tau[i] > 0]
     return Wing(estimator, tuple(raising), tuple(lowering))
+
+
+def valued(data: ReportData, one: Utilities, k: int = 6) -> Wing:
+    """Return the `k` examples worth most and the `k` worth least, with their intervals; the task must show its examples."""
+    order = np.argsort(one.values, kind="stable")
+
+    def shown(i: int) -> Exhibit:
+        known = np.isfinite(one.low[i])
+        interval = f" ({text.signed(float(one.low[i]))} to {text.signed(float(one.high[i]))})" if known else ""
+        return replace(_exhibit(data, "train", i), value=text.signed(float(one.values[i])) + interval)
+
+    return Wing(one.estimator, tuple(shown(int(i)) for i in order[::-1][:k]), tuple(shown(int(i)) for i in order[:k]))
 
 
 def _exhibit(data: ReportData, source: str, index: int, value: float | None = None) -> Exhibit:

@@ -48,6 +48,8 @@ def render(data: ReportData) -> str:
         "charts": _charts(data, _main_design(ranked)),
         "unplaced": [entry.estimator for entry in _main_design(ranked) if not entry.models],
         "runs": _totals(data),
+        "values": _values(data),
+        "stops": [(one, figures.stop_curve(one, f"stop-{k}")) for k, one in enumerate(data.stopping)],
         **_inspection(data, ranked),
         **_direction(data.measure),
     }
@@ -92,6 +94,23 @@ def _charts(data: ReportData, board: tuple[Entry, ...]) -> Mapping[str, Markup]:
             timed, lambda e: e.seconds, "training and attribution time", "cost-seconds", seconds=True
         )
     return charts
+
+
+def _values(data: ReportData) -> dict[str, Any]:
+    """Return what the section on values shows; each part is empty where there is nothing."""
+    loss = {one.measure for one in data.utilities} & LOWER_IS_BETTER
+    return {
+        "worth": [(one, one.measure in loss, gallery.valued(data, one)) for one in data.utilities] if data.show else [],
+        "detections": leaderboard.detections(data),
+        "areas": leaderboard.areas(data),
+        "curves": [
+            (title, figures.removal_curves(lines, title, f"removal-{order}"))
+            for order, title in (("best", "The most valued removed first"), ("worst", "The least valued removed first"))
+            if any(line.order == order for line in data.removal)
+            and (lines := [line for line in data.removal if line.order in (order, "any")])
+        ],
+        "groups": data.group_effects,
+    }
 
 
 def _inspection(data: ReportData, board: tuple[Entry, ...]) -> dict[str, Any]:

@@ -77,6 +77,44 @@ def seed_check(data: ReportData) -> Score | None:
     return _score(rows[0]) if rows else None
 
 
+@dataclass(frozen=True)
+class Detection:
+    """How well one estimator finds the examples that the task mislabelled."""
+
+    estimator: str
+    family: Family
+    measure: str
+    auc: Score
+
+
+def detections(data: ReportData) -> tuple[Detection, ...]:
+    """Return the areas under the ROC curve, of all measures, the largest first."""
+    rows = _rows(data.scores, "detection_auc")
+    found = [
+        Detection(str(r["estimator"]), family(data, str(r["estimator"])), str(r["measure"]), _score(r)) for r in rows
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.auc.value, one.estimator)))
+
+
+@dataclass(frozen=True)
+class Area:
+    """Areas under one estimator's removal curves; None for an order that was not asked."""
+
+    estimator: str
+    best: Score | None
+    worst: Score | None
+
+
+def areas(data: ReportData) -> tuple[Area, ...]:
+    """Return the areas under the removal curves, an estimator a row."""
+    found = {
+        order: {str(row["estimator"]): _score(row) for row in _rows(data.scores, f"removal_{order}_area")}
+        for order in ("best", "worst")
+    }
+    names = dict.fromkeys([*found["best"], *found["worst"]])
+    return tuple(Area(name, found["best"].get(name), found["worst"].get(name)) for name in names)
+
+
 def family(data: ReportData, estimator: str) -> Family:
     """Return the estimator's family: as given with the data, else by what its registered class needs, else "other"."""
     if estimator in data.families:

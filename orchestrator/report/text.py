@@ -54,6 +54,17 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
+def quantity(value: float, unit: str) -> str:
+    """Return a value in its unit: time (seconds), count, bytes, or a number with three significant digits."""
+    if not math.isfinite(value):
+        return NONE
+    if unit == "time":
+        return duration(value)
+    if unit == "count":
+        return f"{value:,.0f}"
+    return f"{value / 1e6:,.1f} MB" if unit == "bytes" else f"{value:.3g}"
+
+
 def tick(seconds: float) -> str:
     """Return a round time in one unit, for an axis: 10 ms, 10 s, 1 min, 10 h."""
     for unit, size in (("h", 3600), ("min", 60), ("s", 1)):

@@ -33,7 +33,7 @@ class Attributed:
     kept: bool
     """True when a former call's answer still stood, so that nothing was computed."""
     notes: tuple[str, ...] = ()
-    """What the estimator tells of how good its answer is, a line each."""
+    """What the estimator tells of how good a new answer is, a line each."""
 
 
 def attribute(
@@ -56,7 +56,7 @@ def attribute(
         stamp = _stamp(store, section, measure)
         if label in stored and not again and _stands(sweep, label, stamp):
             attributes = read_attribution(sweep.paths, label)[3]
-            result = Attributed(label, attributes["seconds"], attributes["models"], kept=True, notes=_notes(attributes["details"]))
+            result = Attributed(label, attributes["seconds"], attributes["models"], kept=True)
         else:
             if measure not in evidence:
                 evidence[measure] = gather(sweep, store, measure)

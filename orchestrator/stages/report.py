@@ -18,6 +18,7 @@ from orchestrator.paths import write_atomically
 from orchestrator.report import render
 from orchestrator.report.data import SCORE_COLUMNS, DesignHealth, Family, ReportData
 from orchestrator.report.leaderboard import family_of
+from orchestrator.stages import findings
 from orchestrator.stages.retrain import finished
 from orchestrator.store import RunStore
 from orchestrator.sweep import Sweep
@@ -34,6 +35,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
     measure = sweep.config.measures[0]
     stored = set(list_attributions(sweep.paths))
     answers = {label: read_attribution(sweep.paths, label) for label in sweep.config.estimators if label in stored}
+    told = {label: answer[3] for label, answer in answers.items()}
     same = {label: answer for label, answer in answers.items() if answer[3]["measure"] == measure}
     runs = heldout(sweep, store, measure)
     if runs is None:
@@ -73,6 +75,11 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         label=getattr(sweep.task, "label", None),
         queries=sweep.queries,
         families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
+        expectations=findings.expectations(sweep, store, told),
+        stopping=findings.stopping(sweep),
+        utilities=findings.utilities(sweep, told),
+        group_effects=findings.group_effects(sweep, told),
+        removal=findings.removal_lines(sweep),
     )
 
 

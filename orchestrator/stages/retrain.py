@@ -151,10 +151,18 @@ def _packs(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:
             yield job
 
 
-def _job(store: RunStore, plan: DesignPlan, pack: int, truncation: Truncation | None = None) -> Job | None:
-    """Return the job of a pack's pending rows, None when it has none."""
+def _job(
+    store: RunStore,
+    plan: DesignPlan,
+    pack: int,
+    truncation: Truncation | None = None,
+    left_out: NDArray[np.bool_] | None = None,
+) -> Job | None:
+    """Return the job of a pack's pending rows that are not `left_out` (m,); None when it has none."""
     start, stop = plan.span(pack)
     wanted = store.states(plan.name)[start:stop] == PENDING
+    if left_out is not None:
+        wanted &= ~left_out[start:stop]
     if not wanted.any():
         return None
     arrival = truncation.arrival if truncation and plan.pack >= truncation.steps else None
@@ -166,7 +174,9 @@ def _chained(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:
     truncation = Truncation(store, plan)
     left_out = truncation.skipped()
     each = max(1, truncation.steps // plan.pack)
-    ready = deque(pack for pack in range(0, plan.packs, each) if not _settled(store, plan, pack, left_out))
+    settled = (store.states(plan.name) != PENDING) | left_out
+    rows = max(truncation.steps, plan.pack)  # of the whole permutations that begin with a pack
+    ready = deque(pack for pack in range(0, plan.packs, each) if not settled[pack * plan.pack :][:rows].all())
     waited = 0
     while ready:
         pack = ready.popleft()
@@ -182,15 +192,9 @@ def _chained(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:
         if verdict == "launch":
             if (pack + 1) % each:
                 ready.append(pack + 1)
-            job = _job(store, plan, pack, truncation)
+            job = _job(store, plan, pack, truncation, left_out)
             if job is not None:
                 yield job
-
-
-def _settled(store: RunStore, plan: DesignPlan, pack: int, left_out: NDArray[np.bool_]) -> bool:
-    """Say whether whole permutations have nothing left to train: every row is finished or left out for good."""
-    start, stop = plan.span(pack)
-    return bool(((store.states(plan.name)[start:stop] != PENDING) | left_out[start:stop]).all())
 
 
 def finished(sweep: Sweep, store: RunStore) -> dict[str, tuple[int, int, int]]:

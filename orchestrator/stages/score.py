@@ -26,6 +26,9 @@ from orchestrator.store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError, DataError, near
 
+BLOCK = 16384
+"""Rows of masks that are looked at together."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -155,7 +158,9 @@ def _refuse_fitted(store: RunStore, judged: Judged, runs: Runs) -> None:
     if runs.design in judged.fitted_on:
         raise DataError(f"{judged.label}: was fitted on design {runs.design!r} and cannot be scored on it")
     for name in judged.fitted_on:
-        refuse_overlap(store.masks(name), runs.masks)
+        last = store.designs[name].runs
+        for start in range(0, last, BLOCK):
+            refuse_overlap(store.masks(name, start, min(start + BLOCK, last)), runs.masks)
 
 
 def _loo(sweep: Sweep, store: RunStore, judged: Judged, design: str) -> Score | None:

@@ -20,6 +20,7 @@ from orchestrator.forecast import calibrate
 from orchestrator.pool import Done, Job, Lost, Work, ray_pool
 from orchestrator.stages import settle
 from orchestrator.sweep import Sweep
+from workers.chains import train_chains
 from workers.loading import TaskSpec
 from workers.packs import train_pack
 from workers.runs import Queries
@@ -56,7 +57,8 @@ class InlinePool:
     def collect(self, timeout: float) -> list[Done | Lost]:
         job = self._flying.popleft()
         sweep = self.sweep
-        outcomes = train_pack(sweep.task, job.runs, sweep.config.measures, sweep.queries)
+        asked = (sweep.task, job.runs, sweep.config.measures, sweep.queries)
+        outcomes = train_chains(*asked, "cpu", job.arrival) if job.arrival else train_pack(*asked)
         return [Done(job, tuple(outcomes), "inline", 1.0, 1.0)]
 
     def cancel(self) -> None:
@@ -91,6 +93,43 @@ def make_config(tmp_path: Path) -> Callable[[dict[str, Any]], Config]:
 def make_sweep(make_config: Callable[[dict[str, Any]], Config], tmp_path: Path) -> Callable[[dict[str, Any]], Sweep]:
     """Make a sweep of plain data in tmp_path/sweep."""
     return lambda raw: Sweep.of(make_config(raw), tmp_path / "sweep")
+
+
+GAME = """
+import numpy as np
+
+WORTH = np.array([0.9 ** i for i in range(32)])
+
+
+class Game:
+    \"\"\"What a subset is worth is the sum of its examples' worth, plus noise of the seed alone; 1 - 2^-size saturates.\"\"\"
+
+    t = 3
+
+    def __init__(self, n=8, noise=0.0):
+        self.n, self.noise = n, noise
+
+    def train(self, subset, seed):
+        return subset, self.noise * np.random.default_rng(seed).normal(size=self.t)
+
+    def measure(self, model):
+        subset, noise = model
+        return {
+            "worth": WORTH[subset].sum() + noise,
+            "saturating": 1 - 0.5 ** len(subset) + noise,
+            "first": np.arange(self.t) * (0.0 + (0 in subset)) + noise,
+        }
+
+    def measure_empty(self):
+        return {"worth": np.zeros(self.t), "saturating": np.zeros(self.t), "first": np.zeros(self.t)}
+"""
+
+
+@pytest.fixture
+def game(tmp_path: Path) -> dict[str, Any]:
+    """The configuration, to be completed, of an analytic game that trains in microseconds."""
+    (tmp_path / "game.py").write_text(GAME)
+    return {"name": "game", "task": {"name": "game.py:Game"}, "measures": ["worth"], "pack": 4}
 
 
 @pytest.fixture

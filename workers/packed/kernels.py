@@ -7,7 +7,8 @@ follow one another, so a run is bit for bit the same in any pack and at any plac
 
 Storage is padded so that no kernel needs a remainder: widths to whole vectors (`lanes`), rows to `ROWS`. Padding holds zeros or
 is never read. A layer is a row of `layers`: [inputs, outputs, padded inputs, padded outputs, weight offset, bias offset,
-activation, dropout index or -1]; its weights are stored as (inputs, outputs), the transpose of torch's, in a flat array with all the others.
+activation, dropout index or -1]; its weights are stored as (inputs, outputs), the transpose of torch's, in a flat array with
+all the others.
 
 Everything compiled is in this one file: numba's disk cache watches only the file of the function that it caches.
 """
@@ -490,8 +491,8 @@ def train(
     """Take the optimizer steps of the epochs whose example orders are the rows of `orders`, on one model, in place.
 
     Shapes: x (n, inputs), targets (n,) as numbers of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8),
-    drops (dropouts, 2) with threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are flat; acts and slopes
-    (L + 1, widest batch), deltas (2, widest batch); the rest is scratch.
+    drops (dropouts, 2) with threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are
+    flat; acts and slopes (L + 1, widest batch), deltas (2, widest batch); the rest is scratch.
     """
     last = len(layers) - 1
     step = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "deep": lambda: nn.Sequential(
         nn.Linear(5, 20), nn.Tanh(), nn.Dropout(0.2), nn.Linear(20, 7, bias=False), nn.Sigmoid(), nn.Linear(7, CLASSES)
     ),
+    "wide": lambda: nn.Sequential(nn.Linear(5, 150), nn.ReLU(), nn.Linear(150, 37), nn.ReLU(), nn.Linear(37, CLASSES)),
     "gelu": lambda: mlp(nn.GELU, 0.3),
     "layer_norm": lambda: nn.Sequential(nn.Linear(5, 9), nn.LayerNorm(9), nn.SiLU(), nn.Linear(9, CLASSES)),
     "batch_norm": lambda: nn.Sequential(
@@ -69,7 +71,6 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "tokens": Tokens,
 }
 IMAGES = ("convolution", "residual")
-CHAINS = ("linear", "relu", "dropout", "deep")
 
 
 class Zoo(Classification):
@@ -177,3 +178,10 @@ def compare_fixture() -> Callable[..., None]:
 @pytest.fixture(name="largest_difference")
 def largest_difference_fixture() -> Callable[..., float]:
     return largest_difference
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep calibration's choices out of the user's folder."""
+    monkeypatch.setenv("COUNTERFACTORY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

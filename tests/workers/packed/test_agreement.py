@@ -4,7 +4,7 @@ import pytest
 
 from workers import Recipe
 
-CHAINS = ("linear", "relu", "dropout", "deep")
+CHAINS = ("linear", "relu", "dropout", "deep", "wide")
 FLAT = (*CHAINS, "gelu", "layer_norm", "batch_norm", "tokens")
 IMAGES = ("convolution", "residual")
 OPTIMIZERS = {

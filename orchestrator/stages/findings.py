@@ -1,0 +1,136 @@
+"""What the report shows beside scores: forecast and fact, stopping, values of examples and groups, removal curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estimators.stopping import parse
+from estimators.values.intervals import interval
+from orchestrator import accounts, removal
+from orchestrator.attributions import read_attribution, read_utility
+from orchestrator.forecast import REMOVAL, Forecast
+from orchestrator.report.data import Expectation, GroupEffect, RemovalLine, StopCurve, Utilities
+from orchestrator.stages.settle import read_forecast
+from orchestrator.stopping import WATCHED, read_curves
+from orchestrator.store import DONE, RunStore
+from orchestrator.sweep import Sweep
+
+Attributes = Mapping[str, Any]
+
+
+def expectations(sweep: Sweep, store: RunStore, attributes: Mapping[str, Attributes]) -> tuple[Expectation, ...]:
+    """Return what was forecast beside what happened; nothing when nothing was forecast."""
+    made = read_forecast(sweep)
+    return () if made is None else tuple(_compared(made, sweep, store, attributes))
+
+
+def _compared(
+    made: Forecast, sweep: Sweep, store: RunStore, attributes: Mapping[str, Attributes]
+) -> Iterator[Expectation]:
+    nan = math.nan
+    curves = removal.read_curves(sweep)
+    yield Expectation("time on the wall", "time", made.seconds, made.low, made.high, accounts.working_seconds(store))
+    for one in made.designs:
+        if one.design == REMOVAL:
+            done = sum(curve.seeds * len(curve.curve.removed) for curve in curves)
+            seconds = sum(curve.train_seconds for curve in curves)
+        elif one.design in store.designs:
+            done = int((store.states(one.design) == DONE).sum())
+            seconds = accounts.train_seconds(store, [one.design])
+        else:
+            continue
+        yield Expectation(f"{one.design}: runs", "count", one.runs, nan, nan, done)
+        yield Expectation(f"{one.design}: training, summed", "time", one.seconds, nan, nan, seconds)
+        if math.isfinite(one.standard_error):
+            fact = _measured_error(sweep, one.design, attributes)
+            yield Expectation(f"{one.design}: standard error of a value", "number", one.standard_error, nan, nan, fact)
+    held = sum(path.stat().st_size for path in sweep.paths.runs.rglob("*") if path.is_file())
+    yield Expectation("runs on disk, at most", "bytes", made.bytes, nan, nan, held)
+
+
+def _measured_error(sweep: Sweep, design: str, attributes: Mapping[str, Attributes]) -> float:
+    """Return the mean standard error of the estimator that suits a design, NaN where none was asked for."""
+    kind = sweep.config.designs[design].kind
+    suiting = {WATCHED.get(kind), "difference_in_means", "memorization"} if kind != "permutations" else {"shapley"}
+    for label, told in attributes.items():
+        shared = told["options"].get("share") == "example"  # groups: then it is the error of a share, not of the effect
+        if told["estimator"] in suiting and design in told["fitted_on"] and not shared:
+            errors = read_attribution(sweep.paths, label)[2]
+            if told["measure"] == sweep.config.measures[0] and errors is not None and np.isfinite(errors).any():
+                return float(np.nanmean(errors))
+    return math.nan
+
+
+def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
+    """Return how each comparison of each stopping criterion went."""
+    found = []
+    for curve in read_curves(sweep).values():
+        for one in parse(curve.criterion).comparisons() if curve.looks else ():
+            values = [look.values.get(str(one)) for look in curve.looks]
+            found.append(
+                StopCurve(
+                    curve.design,
+                    str(one),
+                    one.threshold,
+                    np.array([look.runs for look in curve.looks]),
+                    np.array([math.nan if value is None else value for value in values]),
+                    curve.met,
+                )
+            )
+    return tuple(found)
+
+
+def utilities(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[Utilities, ...]:
+    """Return what every estimator that values the utility says each example is worth."""
+    found = []
+    for label, told in attributes.items():
+        values, errors = read_utility(sweep.paths, label)
+        if values is None:
+            continue
+        low = high = np.full(len(values), np.nan)
+        if errors is not None:
+            low, high = interval(values, errors, told.get("degrees_of_freedom") or math.inf)
+        found.append(Utilities(label, told["measure"], values.astype(np.float64), low, high))
+    return tuple(found)
+
+
+def group_effects(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[GroupEffect, ...]:
+    """Return the effects of whole groups on the utility, for every estimator that tells them."""
+    found = []
+    for label, told in attributes.items():
+        for one in told.get("details", {}).get("groups", ()):
+            error = math.nan if one["standard_error"] is None else one["standard_error"]
+            low, high = interval(one["effect"], error, told.get("degrees_of_freedom") or math.inf)
+            name = _group_name(sweep, told, one["first_example"])
+            found.append(GroupEffect(label, told["measure"], name, one["size"], one["effect"], float(low), float(high)))
+    return tuple(found)
+
+
+def _group_name(sweep: Sweep, told: Attributes, first: int) -> str:
+    """Return a group's label, where groups are classes and the task names them; else its first example."""
+    by = {getattr(sweep.config.designs.get(name), "by", None) for name in told["fitted_on"]}
+    label = getattr(sweep.task, "label", None)
+    flipped: NDArray[np.bool_] | None = getattr(sweep.task, "flipped", None)
+    if "label" in by and label is not None and (flipped is None or not flipped[first]):
+        return str(label("train", first))
+    return f"of example {first}"
+
+
+def removal_lines(sweep: Sweep) -> tuple[RemovalLine, ...]:
+    """Return the finished removal curves."""
+    return tuple(
+        RemovalLine(
+            one.estimator,
+            one.order,
+            one.measure,
+            one.curve.removed,
+            one.curve.utility,
+            one.curve.standard_error,
+        )
+        for one in removal.read_curves(sweep)
+    )

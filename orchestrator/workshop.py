@@ -1,0 +1,83 @@
+"""Long work of estimators: done here or on the cluster, its finished pieces kept in the sweep's folder until they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from estimators.workshop import Arrays, Item, Shared, Workshop
+from orchestrator.config import RaySection
+from orchestrator.paths import PARTIAL, SweepPaths, make_folder, plain, refusing, sync, sync_tree
+from orchestrator.pool import map_on_ray
+
+
+class SweepWorkshop(Workshop):
+    """Pieces of one attribution. Those of another fit under its name (other options, other runs) are of no use and removed."""
+
+    def __init__(self, paths: SweepPaths, label: str, stamp: str, ray: RaySection, say: Callable[[str], None]):
+        self._label = paths.pieces / plain(label)
+        self._folder = self._label / hashlib.sha256(stamp.encode()).hexdigest()[:16]
+        self._ray, self._say = ray, say
+        self.distributed = ray.address != "local"
+        self.threads = max(1, int(ray.num_cpus)) if self.distributed else None
+
+    @property
+    def memory(self) -> int:
+        """Bytes a piece may take: what a pack asks of a cluster's node, else half of this machine's."""
+        return self._ray.memory if self.distributed and self._ray.memory else super().memory
+
+    def map(
+        self, work: Callable[[Shared, Item], Arrays], shared: Shared, items: Sequence[Item]
+    ) -> Iterator[tuple[Item, Arrays]]:
+        """Yield every item with work(shared, item): one after the other here, in any order from a cluster."""
+        if self.distributed:
+            return map_on_ray(work, shared, items, self._ray)
+        return super().map(work, shared, items)
+
+    def keep(self, name: str, arrays: Arrays) -> None:
+        """Write a piece: it is there wholly or not at all."""
+        final = self._folder / name
+        temporary = final.with_name(f".{name}{PARTIAL}")
+        with refusing("write", final):
+            self._remove_others()
+            shutil.rmtree(temporary, ignore_errors=True)
+            make_folder(temporary)
+            for key, array in arrays.items():
+                np.save(temporary / f"{key}.npy", array, allow_pickle=False)
+            sync_tree(temporary)
+            os.rename(temporary, final)
+            sync(final.parent)
+
+    def kept(self, name: str) -> Arrays | None:
+        """Return a finished piece, mapped from its files."""
+        folder = self._folder / name
+        if not folder.is_dir():
+            return None
+        with refusing("read", folder):
+            return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+
+    def say(self, line: str) -> None:
+        """Tell the user something before long work."""
+        self._say(line)
+
+    def clear(self) -> None:
+        """Remove all pieces: the attribution is written."""
+        with refusing("remove", self._label):
+            _remove(self._label)
+            if self._label.parent.is_dir() and not any(self._label.parent.iterdir()):
+                self._label.parent.rmdir()
+
+    def _remove_others(self) -> None:
+        for folder in self._label.iterdir() if self._label.is_dir() else ():
+            if folder != self._folder:
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,211 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from estimators.registry import find
+from orchestrator import forecast as forecasting
+from orchestrator.evidence import gather
+from orchestrator.forecast import Calibration, Forecast, calibrate, forecast, pack_by_time
+from orchestrator.noise import Trial, expected_error
+from orchestrator.stages import settle
+from orchestrator.stages.plan import prepare
+from orchestrator.stages.retrain import retrain
+from orchestrator.sweep import Sweep
+from workers.runs import Outcome, Run
+
+Raw = dict[str, Any]
+Make = Callable[[Raw], Sweep]
+
+
+def cost(size: float) -> float:
+    """Seconds of a training, on a clock that nothing disturbs."""
+    return 0.002 + 1e-4 * size
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings take what they cost, and nothing else take time."""
+    now = [0.0]
+
+    def train(task: Any, runs: Sequence[Run], measures: Sequence[str], queries: Any) -> list[Outcome]:
+        now[0] += sum(cost(len(run.subset)) for run in runs)
+        return [Outcome(run.row, dict.fromkeys(measures, np.zeros(3, np.float32))) for run in runs]
+
+    monkeypatch.setattr(forecasting, "train_pack", train)
+    monkeypatch.setattr(forecasting, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+
+@pytest.fixture
+def designs(game: Raw) -> Raw:
+    game["task"]["arguments"] = {"n": 30}
+    game["designs"] = {
+        "everything": {"kind": "full", "seeds": 3},
+        "fit": {"kind": "subsets", "subsets": 300, "alpha": 0.4},
+        "without": {"kind": "leave_one_out", "seeds": 3},
+        "orders": {"kind": "permutations", "permutations": 20},
+    }
+    return game
+
+
+def test_the_forecast_time_is_what_the_runs_take(designs: Raw, make_sweep: Make, clock: None) -> None:
+    sweep = make_sweep({**designs, "ray": {"workers": 1}})
+    calibration = calibrate(sweep, sweep.plans, budget=1.0)
+    assert calibration.seconds_at(12) == pytest.approx(cost(12))
+    made = forecast(sweep, sweep.plans, calibration, 1000)
+    for one in made.designs:
+        rows = sweep.plans[one.design].rows(0, sweep.plans[one.design].runs)
+        assert one.runs == len(rows.masks)
+        # The mean size of permutations comes from a few of their prefixes.
+        assert one.seconds == pytest.approx(sum(cost(mask.sum()) for mask in rows.masks), rel=0.05)
+    fact = sum(cost(mask.sum()) for plan in sweep.plans.values() for mask in plan.rows(0, plan.runs).masks)
+    assert made.low < fact < made.high
+    assert made.low < made.seconds < made.high
+
+
+def test_two_workers_take_half_as_long(designs: Raw, make_sweep: Make, clock: None) -> None:
+    seconds = {}
+    for workers in (1, 2):
+        sweep = make_sweep({**designs, "ray": {"workers": workers}})
+        made = forecast(sweep, sweep.plans, calibrate(sweep, sweep.plans, budget=1.0), 0)
+        overhead = forecasting.PACK_OVERHEAD * sum(plan.packs for plan in sweep.plans.values())
+        seconds[workers] = made.seconds - overhead
+    assert seconds[1] == pytest.approx(2 * seconds[2])
+
+
+def test_a_forecast_survives_being_written(designs: Raw, make_sweep: Make, clock: None) -> None:
+    sweep = make_sweep(designs)
+    made = forecast(sweep, sweep.plans, calibrate(sweep, sweep.plans, budget=1.0), 7)
+    plain = made.plain()
+    assert plain["designs"][0]["standard_error"] is None, "full runs alone give no values"
+    assert Forecast.of(plain).plain() == plain
+
+
+def test_removal_curves_are_counted(designs: Raw, make_sweep: Make, clock: None) -> None:
+    designs["estimators"] = {"shapley": {}, "leave_one_out": {}}
+    designs["scores"] = {
+        "removal": {"estimators": ["shapley", "leave_one_out"], "fractions": [0, 0.5], "seeds": 3, "better": "higher"}
+    }
+    sweep = make_sweep(designs)
+    made = forecast(sweep, sweep.plans, calibrate(sweep, sweep.plans, budget=1.0), 0)
+    assert (made.designs[-1].design, made.designs[-1].runs) == ("removal curves", (2 * 2 + 1) * 2 * 3)
+
+
+@pytest.mark.parametrize(("seconds", "pack"), [(10.0, 8), (0.1, 16), (0.05, 32), (0.001, 128)])
+def test_packs_are_cut_by_time(
+    designs: Raw, make_sweep: Make, monkeypatch: pytest.MonkeyPatch, seconds: float, pack: int
+) -> None:
+    monkeypatch.setattr(forecasting, "cores", lambda: 1)
+    sweep = make_sweep(designs)  # its largest design has 600 runs: no pack of more than a quarter
+    sizes = (12, 30)
+    assert pack_by_time(Calibration(sizes, (seconds, seconds)), sweep.plans) == min(pack, 150)
+
+
+# Standard errors
+
+
+NOISY: Raw = {
+    "task": {"name": "digits", "arguments": {"n": 30, "t": 20, "model": "logistic", "recipe": {"epochs": 3}}},
+    "measures": ["margin"],
+    "pack": 32,
+    "designs": {
+        "everything": {"kind": "full", "seeds": 6, "checkpoints": "none"},
+        "fit": {"kind": "subsets", "subsets": 150},
+        "paired": {"kind": "leave_one_out", "examples": 10, "seeds": 6, "paired_with": "everything"},
+        "unpaired": {"kind": "leave_one_out", "examples": 10, "seeds": 6},
+        "orders": {"kind": "permutations", "permutations": 25},
+    },
+    "scores": {"loo": None},
+}
+
+
+@pytest.mark.slow
+def test_the_errors_foretold_are_those_measured_within_a_factor_of_two(make_sweep: Make, inline_pool: Any) -> None:
+    sweep = make_sweep(NOISY)
+    options: dict[str, tuple[str, Raw]] = {
+        "fit": ("difference_in_means", {}),
+        "paired": ("leave_one_out", {"design": "paired", "missing": "zero"}),
+        "unpaired": ("leave_one_out", {"design": "unpaired", "missing": "zero"}),
+        "orders": ("shapley", {"empty": -2.2}),
+    }
+    sweep = make_sweep({**NOISY, "estimators": {"shapley": {"empty": -2.2}}})
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        evidence = gather(sweep, store, "margin")
+    for name, (estimator, given) in options.items():
+        foretold = expected_error(Trial(sweep, sweep.plans, sweep.plans[name], 200))
+        measured = find(estimator).model_validate(given).attribute(evidence).standard_error
+        assert measured is not None
+        assert 0.5 < foretold / np.nanmean(measured) < 2, name
+
+
+def test_too_few_trainings_foretell_nothing(designs: Raw, make_sweep: Make) -> None:
+    sweep = make_sweep(designs)
+    for name, needed in (("fit", 8), ("without", 6), ("orders", 10)):
+        errors = [expected_error(Trial(sweep, sweep.plans, sweep.plans[name], runs)) for runs in (needed - 1, needed)]
+        assert np.isnan(errors).tolist() == [True, False], name
+    assert np.isnan(expected_error(Trial(sweep, sweep.plans, sweep.plans["everything"], 100)))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_shared_seeds_cancel_the_noise_of_training(
+    game: Raw, make_sweep: Make, inline_pool: Any, paired: bool
+) -> None:
+    game["task"]["arguments"] = {"n": 8, "noise": 5.0}
+    without = {"kind": "leave_one_out", "seeds": 4, **({"paired_with": "everything"} if paired else {})}
+    game["designs"] = {"everything": {"kind": "full", "seeds": 4}, "without": without}
+    sweep = make_sweep(game)
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        made = find("leave_one_out")().attribute(gather(sweep, store, "worth"))
+    assert made.standard_error is not None
+    foretold = expected_error(Trial(sweep, sweep.plans, sweep.plans["without"], 30))
+    if paired:
+        np.testing.assert_allclose(made.values, np.tile(0.9 ** np.arange(8), (3, 1)).T, atol=1e-5)
+        assert made.standard_error.max() < 1e-5
+        assert foretold < 1e-5
+    else:
+        assert np.abs(made.values).max() > 1.5
+        assert 0.4 < foretold / made.standard_error.mean() < 2.5
+
+
+# Asking first
+
+
+@pytest.fixture
+def long_yaml(designs: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep of which a calibration says that it takes days."""
+    path = tmp_path / "long.yaml"
+    path.write_text(yaml.safe_dump({**designs, "pack": "auto"}))
+    return path
+
+
+def slow(sweep: Sweep, plans: Any) -> Calibration:
+    return Calibration((12, 30), (500.0, 700.0))
+
+
+def test_a_long_sweep_asks_first_and_without_a_terminal_refuses(
+    refused: Callable[..., str], long_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "calibrate", slow)
+    said = refused("run", long_yaml, "--out", tmp_path / "sweep")
+    assert said.startswith("error: forecast: 993 runs, ")
+    assert said.endswith("that is long; add --yes if it is meant")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_with_yes_it_goes_on_and_keeps_the_forecast(
+    command: Callable[..., Any], long_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_started: None
+) -> None:
+    monkeypatch.setattr(settle, "calibrate", slow)
+    ended = command("run", long_yaml, "--out", tmp_path / "sweep", "--yes", "designs.fit.subsets=20")
+    assert ended.code == 0, ended.err
+    assert ended.err.startswith("forecast: 713 runs, ")
+    kept = settle.read_forecast(Sweep.at(tmp_path / "sweep"))
+    assert kept is not None
+    assert kept.seconds > settle.LARGE_SECONDS
+    assert "Forecast and fact" in (tmp_path / "sweep" / "report.html").read_text()
