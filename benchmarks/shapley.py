@@ -2,11 +2,11 @@
 
     python benchmarks/shapley.py [--json FILE] [--permutations 200] [--rounds 3]
 
-pyDVL runs in one process, with joblib's two workers, and with its cache switched off (it is by default); ours on two Ray workers,
-with everything a sweep does: keys, scheduling, hashes, a durable store. Ray's start and joblib's are both left out of the rates (`start`
-says what Ray's took): each side is warm. Sides alternate, the best round of each counts. `agree` says that the values of every
-example lie within their joint 95% intervals as often as they should. The last rows are scheduling's own cost: useful training
-time over the time of both cores, for trainings of 1 ms and of 20 ms.
+pyDVL runs in one process and with joblib's two workers; ours on two Ray workers, with everything a sweep does: keys, scheduling,
+hashes, a durable store. Ray's start and joblib's are both left out of the rates (`start` says what Ray's took): each side is
+warm. Sides alternate, the best round of each counts. `agree` says that the values of every example lie within their joint 95%
+intervals as often as they should. The last rows are scheduling's own cost: useful training time over the time of both cores,
+for trainings of 1 ms and of 20 ms.
 
 pyDVL comes with:   pip install --no-deps pydvl==0.10.0 more-itertools
 """

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from orchestrator.config import cores
+from orchestrator.designs.permutations import Permutations
 from orchestrator.noise import Trial, expected_error
 from orchestrator.plan import DesignPlan
 from orchestrator.removal import removal_trainings
@@ -153,14 +154,16 @@ def _pack(sweep: Sweep, size: int, count: int, first: int) -> int:
 
 
 def mean_size(plan: DesignPlan, looked_at: int = 16) -> float:
-    """Return the mean subset size of a design, from a few of its subsets spread over all of them."""
+    """Return the mean subset size of a design; of random subsets, from a few of them spread over all."""
+    if isinstance(plan.design, Permutations):
+        return float(plan.design.sizes(plan.context).mean())
     count = plan.design.count(plan.context)
     chosen = np.unique(np.linspace(0, count - 1, min(looked_at, count)).astype(int))
     return float(np.mean([plan.design.mask(int(index), plan.context).sum() for index in chosen]))
 
 
 def pack_by_time(calibration: Calibration, plans: Mapping[str, DesignPlan]) -> int:
-    """Return how many runs a pack should hold: by time, not by count; a power of two."""
+    """Return how many runs a pack should hold: by time, not by count; a power of two where runs are many."""
     longest = max(calibration.seconds_at(mean_size(plan)) for plan in plans.values())
     wanted = 2 ** round(math.log2(max(PACK_SECONDS / max(longest, 1e-6), 1)))
     most = max(plan.runs for plan in plans.values()) // (4 * cores())  # several packs for every core

@@ -72,8 +72,8 @@ def leaderboard(scores: pd.DataFrame) -> RenderableType:
         return "no scores: the sweep has no finished scoring runs, and nothing else to judge by"
     table = Table(title="Leaderboard", title_justify="left", header_style="bold")
     table.add_column("estimator", no_wrap=True)
-    for name in ("metric", "measure"):
-        table.add_column(name)
+    table.add_column("metric", no_wrap=True)
+    table.add_column("measure")
     for name in ("value", "95% interval", "ceiling", "of ceiling", "trained", "attributed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in sorted(records(scores), key=_best_first):

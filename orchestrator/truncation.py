@@ -68,19 +68,21 @@ class Truncation:
     def skipped(self) -> NDArray[np.bool_]:
         """Return which rows (m,) are left out for good."""
         if self._tolerance is None or not self._full_known():
-            return np.zeros(self._plan.runs, dtype=bool)
+            return np.zeros(self._plan.runs, dtype=np.bool_)
         # What comes after an arrival is left out. An earlier row that is missing was lost: had it ended the permutation,
         # the later one would not be there.
         ended = np.cumsum(self._arrivals().reshape(-1, self.steps), axis=1) > 0
         left_out = np.zeros_like(ended)
         left_out[:, 1:] = ended[:, :-1]
-        return left_out.ravel() & (self._store.states(self._plan.name) == PENDING)
+        pending: NDArray[np.bool_] = self._store.states(self._plan.name) == PENDING
+        pending &= left_out.ravel()
+        return pending
 
     def _arrivals(self) -> NDArray[np.bool_]:
         """Return which finished rows (m,) end a block and have arrived; outputs are read a pack at a time."""
         assert self.arrival is not None
         step = np.arange(self._plan.runs) % self.steps
-        looked = ((step + 1) % self._block == 0) & (step < self.steps - 1)
+        looked: NDArray[np.bool_] = ((step + 1) % self._block == 0) & (step < self.steps - 1)
         looked &= self._store.states(self._plan.name) == DONE
         arrived = np.zeros_like(looked)
         for start, stop in (self._plan.span(pack) for pack in range(self._plan.packs)):

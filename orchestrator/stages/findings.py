@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -75,7 +76,7 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
             found.append(
                 StopCurve(
                     curve.design,
-                    str(one),
+                    re.sub(r"\.0\b", "", str(one)),
                     one.threshold,
                     np.array([look.runs for look in curve.looks]),
                     np.array([math.nan if value is None else value for value in values]),

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ def test_prefixes_grow_by_the_step_and_end_with_everything(step: int, sizes: lis
     for permutation in range(4):
         masks = [orders.mask(permutation * len(sizes) + k, CONTEXT) for k in range(len(sizes))]
         assert [int(mask.sum()) for mask in masks] == sizes
-        assert all((small <= large).all() for small, large in zip(masks, masks[1:], strict=False)), "nested"
+        assert all((small <= large).all() for small, large in pairwise(masks)), "nested"
 
 
 def test_many_masks_at_once_are_those_one_by_one() -> None:
