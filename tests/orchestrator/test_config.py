@@ -264,7 +264,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str | byt
 
 
 def test_an_unknown_configuration_is_refused_with_those_that_ship() -> None:
-    with pytest.raises(ConfigError, match=r"no configuration file 'digit'.*did you mean digits\?"):
+    with pytest.raises(ConfigError, match=r"no configuration file 'digit'.*did you mean digits"):
         locate("digit")
 
 

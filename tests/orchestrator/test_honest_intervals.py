@@ -16,9 +16,9 @@ from orchestrator.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 
-N = 30
+N = 16
 SWEEPS = 10
-RUNS = {"fit": 120, "orders": 20}
+RUNS = {"fit": 120, "orders": 60}
 DESIGNS: dict[str, dict[str, Any]] = {
     "fit": {"kind": "bernoulli", "subsets": RUNS["fit"]},
     "orders": {"kind": "permutations", "permutations": RUNS["orders"]},
@@ -48,15 +48,13 @@ def values(make_config: Callable[[Any], Any], inline_pool: Any, tmp_path: Any) -
     return of
 
 
-def test_four_times_the_runs_halve_the_errors_and_twice_shrink_them_by_the_root(values: Values) -> None:
-    errors = {times: values(0, times) for times in (1, 2, 4)}
+def test_twice_the_runs_shrink_the_errors_by_the_root_of_two(values: Values) -> None:
+    errors = {times: values(0, times) for times in (1, 2)}
     for name in ESTIMATORS:
-        once, twice, four = (errors[times][name].utility_standard_error for times in (1, 2, 4))
+        once, twice = (errors[times][name].utility_standard_error for times in (1, 2))
         assert once is not None
         assert twice is not None
-        assert four is not None
         assert np.mean(once) / np.mean(twice) == pytest.approx(np.sqrt(2), rel=0.15), name
-        assert np.mean(once) / np.mean(four) == pytest.approx(2, rel=0.15), name
 
 
 def test_another_sweep_s_values_lie_inside_as_often_as_they_should(values: Values) -> None:
@@ -72,6 +70,6 @@ def test_another_sweep_s_values_lie_inside_as_often_as_they_should(values: Value
             error = np.hypot(one.utility_standard_error, other.utility_standard_error)
             low, high = interval(one.utility, error, 2 * one.degrees_of_freedom)
             inside.append((low <= other.utility) & (other.utility <= high))
-        # 150 values of which 95% should be inside; those of one sweep hang together a little, so 4 deviations are allowed.
+        # 80 values of which 95% should be inside; those of one sweep hang together a little, so 4 deviations are allowed.
         count = np.size(inside)
         assert np.mean(inside) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / count)), name
