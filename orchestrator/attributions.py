@@ -102,6 +102,12 @@ def _read(paths: SweepPaths, name: str) -> tuple[dict[str, Floats], dict[str, An
     return arrays, attributes
 
 
+def remove_attribution(paths: SweepPaths, name: str) -> None:
+    """Remove an attribution, if there is one of that name."""
+    with refusing("remove", paths.attribution(name)):
+        _remove(paths.attribution(name))
+
+
 def list_attributions(paths: SweepPaths) -> list[str]:
     """Return the names of all attributions, sorted."""
     if not paths.attributions.exists():

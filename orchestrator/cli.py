@@ -126,7 +126,7 @@ def run(
     sweep = _settled(_asked(config, overrides, out_dir, sample), yes)
     with planning.prepare(sweep) as store:
         failed = _retrain(sweep, store, retry_failed)
-        _attribute(sweep, store)
+        failed += _attribute(sweep, store)
         failed += _remove(sweep, retry_failed)
         scores = scoring.score(sweep, store)
         where = reporting.report(sweep, store)
@@ -180,7 +180,9 @@ def attribute(
     """Compute the attributions of the sweep in DIR from its finished runs."""
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths, write=True) as store:
-        _attribute(sweep, store, again)
+        failed = _attribute(sweep, store, again)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -411,8 +413,13 @@ def _remove(sweep: Sweep, retry_failed: bool = False) -> int:
     return failed
 
 
-def _attribute(sweep: Sweep, store: RunStore, again: bool = False) -> None:
+def _attribute(sweep: Sweep, store: RunStore, again: bool = False) -> int:
+    """Compute the attributions, saying each; return how many of them failed."""
+
     def say(made: attributing.Attributed) -> None:
+        if made.error:
+            err.print(f"[bold red]failed:[/] {show.escape(made.error)}", soft_wrap=True, highlight=False)
+            return
         trained = f"from {made.models:,} models, " if made.models else ""
         note = "kept" if made.kept else duration(made.seconds)
         err.print(f"attributed [bold]{made.estimator}[/] ({trained}{note})", highlight=False)
@@ -422,4 +429,5 @@ def _attribute(sweep: Sweep, store: RunStore, again: bool = False) -> None:
     def tell(line: str) -> None:
         err.print(show.escape(line), soft_wrap=True, highlight=False)
 
-    attributing.attribute(sweep, store, say, again=again, say=tell)
+    made = attributing.attribute(sweep, store, say, again=again, say=tell)
+    return sum(bool(one.error) for one in made)

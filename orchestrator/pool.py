@@ -28,6 +28,7 @@ from workers import datasets
 from workers.chains import Arrival, train_chains
 from workers.errors import ConfigError, CounterfactoryError
 from workers.loading import TaskSpec, build_task
+from workers.packed.plan import Plan
 from workers.packs import train_pack
 from workers.runs import Outcome, Queries, Run
 from workers.task import DifferentiableTask, Task
@@ -96,6 +97,8 @@ class Work:
     queries: Queries
     device: str
     threads: int
+    plan: Plan | None = None
+    """How packs are trained, the same for the whole sweep; None lets every worker choose (a black box, or a GPU)."""
     folder: str = field(default_factory=os.getcwd)
     """Where the user is: file names in the user's own code mean files from here."""
 
@@ -124,9 +127,9 @@ def _train(work: Work, key: str, data: Mapping[str, Any], job: Job) -> tuple[lis
         _given.add(key)
     task = _build(key, work.spec)
     if job.arrival is None:
-        outcomes = train_pack(task, job.runs, work.measures, work.queries, work.device)
+        outcomes = train_pack(task, job.runs, work.measures, work.queries, work.device, plan=work.plan)
     else:
-        outcomes = train_chains(task, job.runs, work.measures, work.queries, work.device, job.arrival)
+        outcomes = train_chains(task, job.runs, work.measures, work.queries, work.device, job.arrival, work.plan)
     where = f"{socket.gethostname()}/{os.getpid()}"
     return outcomes, where, started, time.perf_counter() - clock
 
@@ -301,7 +304,11 @@ def _start(settings: RaySection, empty: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Give Ray its environment for the time of its start: it reads these once, and they are not ours to keep changed."""
-    wanted = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    wanted = {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # By default Ray starts a task that was killed for its memory again, for ever; here its pack is halved instead.
+        "RAY_task_oom_retries": "0",
+    }
     former = {key: os.environ.get(key) for key in wanted}
     os.environ.update({key: os.environ.get(key, value) for key, value in wanted.items()})
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.packed.plan import Plan
 from workers.packs import train_pack
 from workers.runs import Outcome, Queries, Run
 from workers.task import DifferentiableTask, Task
@@ -46,6 +47,7 @@ def train_chains(
     queries: Queries,
     device: str,
     arrival: Arrival,
+    plan: Plan | None = None,
 ) -> list[Outcome]:
     """Train the runs of whole permutations; return the outcomes of those that were trained, by row.
 
@@ -58,7 +60,7 @@ def train_chains(
         wanted = [run for run in runs if run.row // arrival.steps in active and run.row % arrival.steps in block]
         if not wanted:
             continue
-        trained = train_pack(task, wanted, measures, queries, device)
+        trained = train_pack(task, wanted, measures, queries, device, plan=plan)
         outcomes += trained
         active -= {
             outcome.row // arrival.steps

@@ -32,17 +32,19 @@ def train_pack(
     device: str = "cpu",
     width: int | Literal["auto"] = "auto",
     path: Path | Literal["auto"] = "auto",
+    plan: Plan | None = None,
 ) -> list[Outcome]:
     """Train every run and measure it; return one outcome a run, in order.
 
     `width` is how many models a differentiable task trains together: 1 trains them alone, the plain way; "auto" does what
-    calibration found fastest on this machine (workers.packed.calibration). `path` chooses the way itself. None of it changes a
+    calibration found fastest on this machine (workers.packed.calibration). `path` chooses the way itself, and `plan` settles
+    all of it beforehand. None of it changes a
     run's results beyond rounding, and what "auto" chooses on a CPU gives the same bits in any pack. An exception of the user's
     code becomes that run's `Failure`. Raises OutOfMemory, with nothing returned, when the device is too small for the pack.
     """
     if not isinstance(task, DifferentiableTask):
         return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
-    plan = plan_of(task, device, width, path)
+    plan = plan or plan_of(task, device, width, path)
     if plan.path == "resident" and (resident := Resident.of(task)) is not None:
         return [_attempt(run, lambda run: _train_resident(resident, run, measures, queries)) for run in runs]
     if plan.path == "stacked":

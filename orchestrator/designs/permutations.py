@@ -26,7 +26,9 @@ class Permutations(Design):
     step: int = Field(1, ge=1, description="examples between two prefixes; their joint gain is shared equally")
     antithetic: bool = Field(False, description="every second permutation is the reverse of the one before")
     truncation: float | None = Field(
-        None, gt=0, description="distance in utility from the full set that ends a permutation; null trains all prefixes"
+        None,
+        gt=0,
+        description="distance in utility from the full set that ends a permutation; null trains all prefixes",
     )
     block: int = Field(8, ge=1, description="prefixes of a permutation trained between two looks at its truncation")
     seeds: Literal[1] = Field(1, description="always 1: more permutations serve better than more seeds")

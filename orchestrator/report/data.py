@@ -40,6 +40,8 @@ class DesignHealth:
     """Time from its first pack to its last, as a clock on the wall shows it."""
     rate: float
     """Finished runs a second of wall time."""
+    left_out: int = 0
+    """Runs that truncation, or a stopping criterion that was met, left out for good."""
 
 
 @dataclass(frozen=True)

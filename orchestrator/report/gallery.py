@@ -102,7 +102,7 @@ def _wing(data: ReportData, estimator: str, query: int, k: int) -> Wing:
     return Wing(estimator, tuple(raising), tuple(lowering))
 
 
-def valued(data: ReportData, one: Utilities, k: int = 6) -> Wing:
+def valued(data: ReportData, one: Utilities, k: int = 8) -> Wing:
     """Return the `k` examples worth most and the `k` worth least, with their intervals; the task must show its examples."""
     order = np.argsort(one.values, kind="stable")
 

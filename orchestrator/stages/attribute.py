@@ -12,7 +12,7 @@ import numpy as np
 
 from estimators.contract import Attribution, Evidence
 from orchestrator import accounts
-from orchestrator.attributions import list_attributions, read_attribution, write_attribution
+from orchestrator.attributions import list_attributions, read_attribution, remove_attribution, write_attribution
 from orchestrator.config import EstimatorSection
 from orchestrator.evidence import gather
 from orchestrator.jsonable import plain
@@ -34,6 +34,8 @@ class Attributed:
     """True when a former call's answer still stood, so that nothing was computed."""
     notes: tuple[str, ...] = ()
     """What the estimator tells of how good a new answer is, a line each."""
+    error: str = ""
+    """Why there is no answer; the other estimators go on."""
 
 
 def attribute(
@@ -62,23 +64,32 @@ def attribute(
                 evidence[measure] = gather(sweep, store, measure)
             workshop = SweepWorkshop(sweep.paths, label, stamp, sweep.config.ray, say)
             given = replace(evidence[measure], workshop=workshop)
-            result = _compute(sweep, store, label, section, given, stamp)
-            workshop.clear()
+            result = _try(sweep, store, label, section, given, stamp)
+            if not result.error:
+                workshop.clear()
         on_done(result)
         results.append(result)
     return results
+
+
+def _try(
+    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, stamp: str
+) -> Attributed:
+    """Compute one attribution; where that fails, an answer from other runs must not stand in for it."""
+    try:
+        return _compute(sweep, store, label, section, evidence, stamp)
+    except CounterfactoryError as error:
+        remove_attribution(sweep.paths, label)
+        return Attributed(label, 0.0, 0, kept=False, error=f"estimators.{label}: {error}")
 
 
 def _compute(
     sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, stamp: str
 ) -> Attributed:
     started = time.perf_counter()
-    try:
-        made = section.options.attribute(evidence)
-    except CounterfactoryError as error:
-        raise type(error)(f"estimators.{label}: {error}") from error
+    made = section.options.attribute(evidence)
     seconds = time.perf_counter() - started
-    _refuse_ill_formed(label, made, evidence)
+    _refuse_ill_formed(made, evidence)
     attributes: dict[str, Any] = {
         "estimator": section.estimator,
         "options": section.options.model_dump(mode="json"),
@@ -128,12 +139,10 @@ def _stands(sweep: Sweep, label: str, stamp: str) -> bool:
     return bool(read_attribution(sweep.paths, label)[3].get("stamp") == stamp)
 
 
-def _refuse_ill_formed(label: str, made: Attribution, evidence: Evidence) -> None:
+def _refuse_ill_formed(made: Attribution, evidence: Evidence) -> None:
     """Hold an estimator, ours or a third party's, to the contract: (n, t), finite."""
     if made.values.shape != (evidence.n, evidence.t):
-        raise CounterfactoryError(
-            f"estimators.{label}: returned shape {made.values.shape}, expected ({evidence.n}, {evidence.t})"
-        )
+        raise CounterfactoryError(f"returned shape {made.values.shape}, expected ({evidence.n}, {evidence.t})")
     bad = int((~np.isfinite(made.values)).sum())
     if bad:
-        raise CounterfactoryError(f"estimators.{label}: {bad} of {made.values.size} attributions are not finite")
+        raise CounterfactoryError(f"{bad} of {made.values.size} attributions are not finite")

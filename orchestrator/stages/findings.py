@@ -71,7 +71,9 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
     """Return how each comparison of each stopping criterion went."""
     found = []
     for curve in read_curves(sweep).values():
-        for one in parse(curve.criterion).comparisons() if curve.looks else ():
+        comparisons = parse(curve.criterion).comparisons() if curve.looks else ()
+        others = [one for one in comparisons if one.quantity != "runs"]  # runs over runs are a straight line
+        for one in others or comparisons:
             values = [look.values.get(str(one)) for look in curve.looks]
             found.append(
                 StopCurve(
@@ -91,7 +93,7 @@ def utilities(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[Utili
     found = []
     for label, told in attributes.items():
         values, errors = read_utility(sweep.paths, label)
-        if values is None:
+        if values is None or told["estimator"] == "groups":  # all examples of a group are worth the same
             continue
         low = high = np.full(len(values), np.nan)
         if errors is not None:

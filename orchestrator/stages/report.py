@@ -101,7 +101,7 @@ def _scores(sweep: Sweep) -> pd.DataFrame:
 def _health(store: RunStore, name: str, counts: tuple[int, int, int]) -> DesignHealth:
     layout = store.designs[name]
     wall = accounts.wall_seconds(store, name)
-    done, failed, _ = counts
+    done, failed, pending = counts
     return DesignHealth(
         name,
         layout.kind,
@@ -112,4 +112,5 @@ def _health(store: RunStore, name: str, counts: tuple[int, int, int]) -> DesignH
         accounts.train_seconds(store, [name]),
         wall,
         (done + failed) / wall if wall > 0 else 0.0,
+        layout.runs - done - failed - pending,
     )

@@ -17,6 +17,7 @@ from orchestrator.scheduler import Scheduler, Tally
 from orchestrator.stopping import Stopper, read_curves
 from orchestrator.store import DONE, FAILED, PENDING, Damage, RunStore
 from orchestrator.sweep import Sweep
+from orchestrator.training_plan import training_plan
 from orchestrator.truncation import Truncation, skipped
 from workers.errors import StoreError
 
@@ -97,12 +98,9 @@ def retrain(
 def work_of(sweep: Sweep) -> Work:
     """Return what is the same for all packs of a sweep."""
     settings = sweep.config.ray
+    device, threads = resolve_device(settings), max(1, int(settings.num_cpus))
     return Work(
-        sweep.spec,
-        sweep.config.measures,
-        sweep.queries,
-        resolve_device(settings),
-        max(1, int(settings.num_cpus)),
+        sweep.spec, sweep.config.measures, sweep.queries, device, threads, training_plan(sweep, device, threads)
     )
 
 

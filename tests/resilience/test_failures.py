@@ -17,6 +17,7 @@ TASK = '''"""A black box that fails in the ways its faults say, by seed."""
 import json
 import os
 import signal
+import time
 
 import numpy as np
 
@@ -35,6 +36,8 @@ class Picky:
             os.kill(os.getpid(), signal.SIGKILL)
         if fault == "memory":
             raise MemoryError("no room for it")
+        if fault == "rest":
+            time.sleep(60)
         if fault == "raise":
             raise RuntimeError("never works")
         if BROKEN and {3, 7} <= set(subset.tolist()):
@@ -129,3 +132,20 @@ def test_every_run_fails(counterfactory, ask, make_sweep):
     assert "--retry-failed" in result.stderr
     assert "Traceback" not in result.stderr
     assert "fit: RuntimeError: never works" in ask("status", sweep.folder)[1]
+
+
+@pytest.mark.slow
+def test_a_node_without_memory(counterfactory, make_sweep):
+    """Ray's memory monitor kills workers above a threshold, here anything: packs are halved and runs recorded, none hangs."""
+    designs = {"fit": {"kind": "subsets", "subsets": 2}}
+    sweep = make_sweep(task=TASK, sections={**SECTIONS, "designs": designs, "estimators": {}})
+    environment = {
+        "RAY_memory_usage_threshold": "0.001",
+        "RAY_memory_monitor_refresh_ms": "100",
+        "FAULTS": '{"all": "rest"}',
+    }
+    result = counterfactory("run", sweep.config, "--out", sweep.folder, **environment)
+    assert result.returncode == 1, result.stderr
+    assert "2 runs failed" in result.stderr
+    with sweep.store() as store:
+        assert all(failure.message.startswith("out of memory, alone") for failure in store.failures("fit"))

@@ -1,0 +1,146 @@
+"""Time every way of training a task on a short training."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from workers import training
+from workers.packed.memory import largest_width
+from workers.packed.plan import Plan
+from workers.packed.resident import Resident
+from workers.packed.stacked import Stacked
+from workers.runs import Run
+from workers.task import DifferentiableTask
+
+Train = Callable[[list[Run]], object]
+
+_GAIN = 1.05
+"""A way must be so much faster than the simpler one to be taken."""
+_HOPELESS = 0.25
+"""A way that warms up at so small a fraction of the other's rate is not timed any further."""
+_ROUNDS = 4
+_STEPS = 8
+"""Optimizer steps of a timed training, fewer if they take longer than `_SECONDS`."""
+_SECONDS = 0.2
+
+
+class Probe:
+    """One epoch of a task on a few batches, to be timed in several ways."""
+
+    def __init__(self, task: DifferentiableTask, device: str):
+        self.task, self.device = copy.copy(task), device
+        self.task.recipe = task.recipe.model_copy(update={"epochs": 1})
+        self.steps = 1
+        one_step = 1 / self.rates([self.alone()], rounds=1)[0]
+        self.steps = int(np.clip(_SECONDS / one_step, 1, _STEPS))
+
+    def alone(self, channels_last: bool = False) -> Train:
+        """Return training one after another, the plain way."""
+        return lambda runs: [training.train(self.task, run, self.device, channels_last) for run in runs]
+
+    def runs(self, count: int) -> list[Run]:
+        """Return runs on the first batches of the training set, each with its own seed."""
+        size = min(self.task.n, self.steps * self.task.recipe.batch_size)
+        return [Run(row, np.arange(size, dtype=np.int64), row) for row in range(count)]
+
+    def rates(self, ways: list[Train], count: int = 1, rounds: int = _ROUNDS, least: float = 0.0) -> list[float]:
+        """Return the models a second of each way: its best of some rounds in which they alternate, after one to warm up.
+
+        A way whose rate while warming up is below `least` is left at that.
+        """
+        # One thread's own time is free of the noise of other processes; several threads, or a GPU, need the time that passes.
+        one_thread = torch.get_num_threads() == 1 and torch.device(self.device).type == "cpu"
+        clock = time.thread_time if one_thread else time.perf_counter
+        runs = self.runs(count)
+
+        def seconds(train: Train) -> float:
+            started = clock()
+            train(runs)
+            return clock() - started
+
+        warm = [seconds(way) for way in ways]
+        best = [value if count / value < least else float("inf") for value in warm]
+        for _ in range(rounds):
+            for place, way in enumerate(ways):
+                if count / warm[place] >= least:
+                    best[place] = min(best[place], seconds(way))
+        return [count / value for value in best]
+
+
+def measure(task: DifferentiableTask, device: str) -> Plan:
+    """Return the fastest way as a plan whose reason tells the rates. Whatever the task's own code raises is passed on."""
+    probe = Probe(task, device)
+    if is_resident(task, device):
+        trainer = Resident.of(probe.task)
+        assert trainer is not None
+        alone, rate = probe.rates([probe.alone(), lambda runs: [trainer.train(run) for run in runs]])
+        told = f"resident kernels {rate / alone:.2f} times as fast as alone, on a short training"
+        return Plan("resident", 1, False, told) if rate > alone * _GAIN else Plan("alone", 1, False, told)
+    alone, channels_last, told = _best_alone(probe)
+    width, rate = best_lockstep(probe, least=alone * _HOPELESS)
+    told += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible"
+    if rate <= alone * _GAIN:
+        return Plan("alone", 1, channels_last, told)
+    if torch.device(device).type == "cpu" and not is_reproducible(probe, width):
+        told += ", but a run's last bits would depend on its neighbours: ask for a width to have it so"
+        return Plan("alone", 1, channels_last, told)
+    return Plan("stacked", width, False, told)
+
+
+def is_resident(task: DifferentiableTask, device: str) -> bool:
+    """Whether the resident kernels can train the task there."""
+    return torch.device(device).type == "cpu" and Resident.of(task) is not None
+
+
+def _best_alone(probe: Probe) -> tuple[float, bool, str]:
+    """Return the rate of the better memory layout, whether that is channels last, and a phrase about it."""
+    if probe.task.train_inputs.ndim != 4 or probe.task.recipe.precision != "float32":
+        return probe.rates([probe.alone()])[0], False, "alone"
+    plain, last = probe.rates([probe.alone(), probe.alone(channels_last=True)])
+    told = f"alone, channels last {last / plain:.2f} times as fast as first"
+    return (last, True, told) if last > plain * _GAIN else (plain, False, told)
+
+
+def best_lockstep(probe: Probe, least: float = 0.0) -> tuple[int, float]:
+    """Return the best width in lockstep and its rate; widths double while that pays and the memory allows.
+
+    Returns (1, 0) where an operation of the module cannot be batched, or two models do not fit.
+    """
+    trainer = Stacked(probe.task, probe.device)
+    best = (1, 0.0)
+    for width in _widths(largest_width(probe.task, torch.device(probe.device))):
+        try:
+            rate = probe.rates([trainer.train], width, least=least)[0]
+        except (RuntimeError, NotImplementedError):
+            break
+        if rate < best[1] * _GAIN:
+            break
+        best = (width, rate)
+        if rate < least:
+            break
+    return best
+
+
+def _widths(most: int) -> Iterator[int]:
+    width = 4
+    while width <= most:
+        yield width
+        width *= 2
+
+
+def is_reproducible(probe: Probe, width: int) -> bool:
+    """Whether, in lockstep, a run is bit for bit the same at another place of the pack and among fewer neighbours."""
+    trainer, runs = Stacked(probe.task, probe.device), probe.runs(width)
+    whole = trainer.train(runs)
+    for pack in (runs[::-1], runs[: width // 2], runs[:1]):
+        other = trainer.train(pack)
+        for place, run in enumerate(pack):
+            state = whole.state(run.row)
+            if any(not torch.equal(value, state[name]) for name, value in other.state(place).items()):
+                return False
+    return True
