@@ -16,14 +16,18 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ ((x >> 16) & 0xFFFF)
 
 
+def hash_positions(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the hashes of the positions 0..count-1, int32, before any key is mixed in."""
+    return _mix(torch.arange(count, dtype=torch.int32, device=device))
+
+
 def keep_mask(key: Tensor, shape: torch.Size, p: float) -> Tensor:
     """Return a bool mask that is True with probability 1 - p.
 
     `key` is an int32 scalar: the mask has `shape`. Works under `torch.vmap` over `key`.
     """
     count = shape.numel()
-    position = torch.arange(count, dtype=torch.int32, device=key.device)
-    bits = _mix(_mix(position) ^ key) & 0x7FFFFFFF
+    bits = _mix(hash_positions(count, key.device) ^ key) & 0x7FFFFFFF
     return (bits >= int(p * 2**31)).reshape(shape)
 
 

@@ -285,18 +285,19 @@ def _activate(kind, values, slopes, count, constants):
 
 
 @_part
-def _drop(values, slopes, layer, batch, drop, key):
+def _drop(values, slopes, layer, batch, drop, key, hashed):
     """Apply inverted dropout to activations and derivatives alike, with the mask of workers.dropout.keep_mask."""
     width, padded = layer[OUT], layer[OUT_PADDED]
     threshold, scale = np.uint32(drop[0]), values.dtype.type(drop[1])
     for row in range(batch):
-        value, slope = values[row * padded : (row + 1) * padded], slopes[row * padded : (row + 1) * padded]
-        first = np.uint32(row * width)
+        value, slope = values[row * padded :][:width], slopes[row * padded :][:width]
+        position = hashed[row * width :][:width]
         for column in range(width):
-            bits = _mix(np.uint32(_mix(np.uint32(first + np.uint32(column))) ^ key)) & np.uint32(0x7FFFFFFF)
+            bits = np.uint32(_mix(np.uint32(position[column] ^ key)) & np.uint32(0x7FFFFFFF))
             factor = scale if bits >= threshold else scale - scale
             value[column] *= factor
-            slope[column] *= factor
+            if layer[ACTIVATION] != RELU:
+                slope[column] *= factor
 
 
 @_part
@@ -486,13 +487,13 @@ def _gather(x, targets, weights, order, batch, inputs, in_row, y, factors):
 @_entry
 def train(
     x, targets, weights, orders, batch_size, layers, drops, keys, loss, rule, hyper, rates, constants,
-    w, first, second, acts, slopes, deltas, transposed, g, y, factors,
+    w, first, second, acts, slopes, deltas, transposed, g, y, factors, hashed,
 ):  # fmt: skip
     """Take the optimizer steps of the epochs whose example orders are the rows of `orders`, on one model, in place.
 
     Shapes: x (n, inputs), targets (n,) as numbers of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8),
     drops (dropouts, 2) with threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are
-    flat; acts and slopes (L + 1, widest batch), deltas (2, widest batch); the rest is scratch.
+    flat; acts and slopes (L + 1, widest batch), deltas (2, widest batch); hashed as dropout.hash_positions; the rest is scratch.
     """
     last = len(layers) - 1
     step = 0
@@ -508,7 +509,7 @@ def train(
                     _activate(layer[ACTIVATION], acts[at + 1], slopes[at + 1], rows * layer[OUT_PADDED], constants)
                     drop = layer[DROPOUT]
                     if drop >= 0:
-                        _drop(acts[at + 1], slopes[at + 1], layer, batch, drops[drop], keys[step, drop])
+                        _drop(acts[at + 1], slopes[at + 1], layer, batch, drops[drop], keys[step, drop], hashed)
             delta = acts[last + 1]
             if loss == CROSS_ENTROPY:
                 _cross_entropy_slope(delta, layers[last], y, factors, batch, hyper[SMOOTHING], constants, transposed)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from workers import training
+from workers.dropout import hash_positions
 from workers.packed import kernels
 from workers.packed.chain import Chain, Dense, find_chain
 from workers.recipe import Recipe
@@ -46,7 +47,7 @@ class Layout:
             bias = size + inputs * outputs
             code = getattr(kernels, layer.activation.upper())
             where = bias if layer.bias is not None else -1
-            drop = -1 if layer.dropout is None else layer.dropout
+            drop = -1 if layer.dropout is None or layer.p == 0 else layer.dropout
             rows.append([layer.inputs, layer.outputs, inputs, outputs, size, where, code, drop])
             size = bias + (outputs if layer.bias is not None else 0)
             inputs = outputs
@@ -123,6 +124,7 @@ class Resident:
         self.g = np.zeros(max(kernels.BLOCK, kernels.ROWS * self.layout.widest), self.dtype)
         self.y = np.zeros(batch, self.targets.dtype)
         self.factors = np.zeros(batch, self.dtype)
+        self.hashed = hash_positions(batch * self.layout.widest).numpy().view(np.uint32)
 
     def rates(self, size: int) -> tuple[NDArray[np.float64], Array]:
         """Return the learning rates of a subset of this size, and the kernel's table of them."""
@@ -167,7 +169,7 @@ class Resident:
         kernels.train(
             self.inputs, self.targets, self.weights, orders, self.recipe.batch_size, self.layout.table, self.drops,
             keys[steps], self.loss, self.rule, self.hyper, table[steps], self.constants, self.flat, self.first, self.second,
-            self.acts, self.slopes, self.deltas, self.transposed, self.g, self.y, self.factors,
+            self.acts, self.slopes, self.deltas, self.transposed, self.g, self.y, self.factors, self.hashed,
         )  # fmt: skip
 
     def state(self) -> dict[str, torch.Tensor]:
