@@ -16,7 +16,7 @@ from estimators.gradients.base import ReferenceEstimator, attribution
 from estimators.gradients.curvature import GaussNewton, l2_curvature
 from estimators.gradients.model import Examples, Model
 from estimators.gradients.per_example import blocks, measure_to_differentiate, products
-from estimators.gradients.solve import CholeskySolver, ConjugateGradients, Solution, Solver
+from estimators.gradients.solve import CholeskySolver, ConjugateGradients, RootSolver, Solution, Solver
 from workers.recipe import Recipe
 
 EXACT_UP_TO = 8_000
@@ -63,7 +63,7 @@ class Influence(ReferenceEstimator):
         True, description="add the recipe's weight decay (sgd, adam) to the diagonal, as its L2 term"
     )
     solver: Literal["auto", "exact", "cg"] = Field(
-        "auto", description="exact (Cholesky), cg, or exact up to 8,000 parameters"
+        "auto", description="exact (Cholesky), cg, or exact while parameters or examples x outputs are at most 8,000"
     )
     tolerance: float = Field(1e-6, gt=0, lt=1, description="cg: relative residual to reach")
     max_iterations: int = Field(1000, ge=1, description="cg: most iterations a block of queries")
@@ -99,17 +99,26 @@ class Influence(ReferenceEstimator):
 
     def _solver(self, curvature: GaussNewton, recipe: Recipe, seed: int, solves: _Solves) -> Solver:
         """Return the solver for one model, and note its kind and damping."""
-        exact = self.solver == "exact" or (self.solver == "auto" and curvature.model.p <= EXACT_UP_TO)
-        dense = curvature.dense() if exact else None
-        damping = self.damping
-        if damping == "auto":
-            trace = curvature.trace(PROBES, _probe_seed(seed)) if dense is None else float(dense.trace())
-            damping = AUTO_FRACTION * trace / curvature.model.p
+        p, rank = curvature.model.p, curvature.rank
+        by_roots = rank < p and rank * p * 8 <= self.budget
+        smaller = rank if by_roots else p
+        exact = self.solver == "exact" or (self.solver == "auto" and smaller <= EXACT_UP_TO)
+        dense = curvature.dense() if exact and not by_roots else None
+        roots = torch.cat(list(curvature.roots())) / len(curvature.examples) ** 0.5 if exact and by_roots else None
+        if dense is not None:
+            trace = float(dense.trace())
+        elif roots is not None:
+            trace = float((roots**2).sum())
+        else:
+            trace = curvature.trace(PROBES, _probe_seed(seed)) if self.damping == "auto" else 0.0
+        damping = AUTO_FRACTION * trace / p if self.damping == "auto" else self.damping
         solves.solver.append("exact" if exact else "cg")
         solves.damping.append(damping)
         shift = damping + (l2_curvature(recipe) if self.weight_decay else 0.0)
         if dense is not None:
             return CholeskySolver(dense, shift)
+        if roots is not None:
+            return RootSolver(roots, shift)
         return ConjugateGradients(curvature.product, shift, self.tolerance, self.max_iterations)
 
 

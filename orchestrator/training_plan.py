@@ -30,6 +30,6 @@ def training_plan(sweep: Sweep, device: str, threads: int) -> Plan | None:
         plan = calibrated(sweep.task, device)
     finally:
         torch.set_num_threads(here)
-    if sweep.paths.root.is_dir():
+    if sweep.paths.root.is_dir() and not plan.failed:
         write_atomically(sweep.paths.calibration, json.dumps(asdict(plan), indent=1).encode())
     return plan

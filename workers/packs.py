@@ -38,9 +38,9 @@ def train_pack(
 
     `width` is how many models a differentiable task trains together: 1 trains them alone, the plain way; "auto" does what
     calibration found fastest on this machine (workers.packed.calibration). `path` chooses the way itself, and `plan` settles
-    all of it beforehand. None of it changes a
-    run's results beyond rounding, and what "auto" chooses on a CPU gives the same bits in any pack. An exception of the user's
-    code becomes that run's `Failure`. Raises OutOfMemory, with nothing returned, when the device is too small for the pack.
+    all of it beforehand. None of it changes a run's results beyond rounding, and what "auto" chooses on a CPU gives the same
+    bits in any pack. An exception of the user's code becomes that run's `Failure`. Raises OutOfMemory, with nothing returned,
+    when the device is too small for the pack.
     """
     if not isinstance(task, DifferentiableTask):
         return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]

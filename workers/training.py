@@ -50,11 +50,11 @@ def train(
     dtype = DTYPES[recipe.precision]
     streams = Streams.of(run.seed)
     module, dropouts = build_module(task.module, streams.initial, dtype)
-    pool_before_relu(module).to(device).train()
+    module.to(device).train()
     inputs, targets = cast(task.train_inputs, dtype, device), cast(task.train_targets, dtype, device)
     weights = None if task.train_weights is None else task.train_weights.to(device, dtype)
     if channels_last:
-        inputs = to_channels_last(module, inputs)
+        inputs = to_channels_last(pool_before_relu(module), inputs)
     optimizer = make_optimizer(recipe, list(module.parameters()))
     rates = recipe.learning_rates(len(run.subset))
     keys = torch.from_numpy(streams.dropout_keys(len(rates), len(dropouts))).to(device)

@@ -54,6 +54,11 @@ class GaussNewton:
         lower = torch.from_numpy(total).tril()
         return lower + lower.tril(-1).T
 
+    @property
+    def rank(self) -> int:
+        """Largest rank that G can have: examples times outputs."""
+        return len(self.examples) * self._outputs(self.examples[:1]).numel()
+
     def roots(self) -> Iterator[Tensor]:
         """Yield blocks (b, p) of rows of R_i = (w_i H_i)^(1/2) J_i, so that G = (1/n) sum of R_i^T R_i.
 

@@ -60,6 +60,30 @@ class CholeskySolver:
         return Solution(values, float(residuals.max()))
 
 
+class RootSolver:
+    """Solve for A = roots^T roots, with roots (k, p) of few rows, by the k x k matrix of their inner products (Woodbury).
+
+    Raises ConfigError unless the damping is positive: a matrix of rank k < p has no inverse.
+    """
+
+    def __init__(self, roots: Tensor, damping: float):
+        if damping <= 0:
+            raise ConfigError(
+                f"the curvature has rank {len(roots)} of {roots.shape[1]} at most: expected a damping above 0"
+            )
+        self._roots, self._damping = roots, damping
+        inner = roots @ roots.T
+        inner.diagonal().add_(damping)
+        self._factor = torch.linalg.cholesky(inner)
+
+    def __call__(self, sides: Tensor) -> Solution:
+        """Solve for every row of `sides` (r, p)."""
+        inside = torch.cholesky_solve(self._roots @ sides.T, self._factor)
+        values = (sides - inside.T @ self._roots) / self._damping
+        product = (values @ self._roots.T) @ self._roots + self._damping * values
+        return Solution(values, float(_relative(sides - product, sides).max()))
+
+
 @dataclass(frozen=True)
 class ConjugateGradients:
     """Conjugate gradients (Hestenes and Stiefel 1952) on all right-hand sides at once, each with its own step lengths.

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from estimators.gradients.solve import CholeskySolver, ConjugateGradients
+from estimators.gradients.solve import CholeskySolver, ConjugateGradients, RootSolver
 from workers.errors import ConfigError
 
 
@@ -33,6 +33,22 @@ def test_conjugate_gradients_end_after_as_many_steps_as_distinct_eigenvalues():
     matrix = torch.diag(torch.tensor([1.0, 1.0, 2.0, 2.0, 5.0], dtype=torch.float64))
     solution = ConjugateGradients(lambda v: v @ matrix, 0.0, 1e-12, 100)(torch.ones(2, 5, dtype=torch.float64))
     assert solution.iterations == 3
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), damping=st.floats(1e-2, 10), rank=st.integers(1, 30))
+def test_the_solver_by_roots_equals_numpy(seed, damping, rank):
+    rng = np.random.default_rng(seed)
+    roots, sides = rng.normal(size=(rank, 12)), rng.normal(size=(4, 12))
+    expected = np.linalg.solve(roots.T @ roots + damping * np.eye(12), sides.T).T
+    solution = RootSolver(torch.from_numpy(roots), damping)(torch.from_numpy(sides))
+    np.testing.assert_allclose(solution.values, expected, rtol=1e-7, atol=1e-9)
+    assert solution.residual < 1e-9
+
+
+def test_a_matrix_of_few_roots_needs_damping():
+    with pytest.raises(ConfigError, match="rank 2 of 5"):
+        RootSolver(torch.ones(2, 5, dtype=torch.float64), 0.0)
 
 
 def test_a_zero_side_has_a_zero_solution():

@@ -41,12 +41,7 @@ def plan_of(
     if path == "resident" and not is_resident(task, device):
         raise ConfigError("path 'resident' needs a chain of Linear layers with a built-in loss, on the CPU")
     if path == "auto" and width == "auto":
-        try:
-            return calibrated(task, device)
-        except UserError:
-            raise
-        except Exception as error:  # the task's own code: every run will say so for itself
-            return Plan("alone", 1, False, f"the short training failed: {type(error).__name__}: {error}")
+        return calibrated(task, device)
     if path == "auto":
         path = "alone" if width == 1 else "resident" if is_resident(task, device) else "stacked"
     if path != "stacked":
@@ -56,10 +51,19 @@ def plan_of(
 
 
 def calibrated(task: DifferentiableTask, device: str) -> Plan:
-    """Return the plan measured for this task and machine, measuring now if nobody has."""
-    file = _folder() / f"{_fingerprint(task, device)}.json"
-    if not file.exists():
-        _publish(measure(task, device), file)
+    """Return the plan measured for this task and machine, measuring now if nobody has.
+
+    A task whose own code fails is to be trained alone, where every run says so for itself; that is not kept.
+    """
+    folder = _folder()
+    try:
+        file = folder / f"{_fingerprint(task, device)}.json"
+        if not file.exists():
+            _publish(measure(task, device), file)
+    except UserError:
+        raise
+    except Exception as error:
+        return Plan("alone", 1, False, f"the short training failed: {type(error).__name__}: {error}", failed=True)
     return Plan(**json.loads(file.read_text()))
 
 

@@ -20,3 +20,5 @@ class Plan:
     """Whether training alone lays images out with channels last."""
     reason: str
     """One line for the report: why, with the figures that decided."""
+    failed: bool = False
+    """Whether this is what remained because the task's own code failed while being timed; such a plan is not kept."""
