@@ -49,7 +49,7 @@ def test_a_gpu_runs_fista_and_takes_queries_in_blocks():
 
 def test_a_fit_that_cannot_fit_is_refused_with_the_remedy():
     cost = forecast(10_000, 50_000, 100, Settings(), SMALL)
-    with pytest.raises(ConfigError, match=r"budget is 1 GiB: raise the budget"):
+    with pytest.raises(ConfigError, match=r"budget is 1 GiB: raise memory_gb"):
         cost.require_fits()
     assert "does not fit" in cost.lines()[-1]
 
