@@ -15,6 +15,9 @@ from orchestrator.pool import Done, Job, Lost, Pool
 from workers.errors import CounterfactoryError
 from workers.runs import Failure, Outcome
 
+POLL_SECONDS = 0.1
+"""Longest wait for workers. Python hears two signals that come during one wait as one, so that a second Ctrl-C would be lost."""
+
 
 class Sink(Protocol):
     """Where finished packs go: the run store."""
@@ -95,7 +98,7 @@ class Scheduler:
             if not self._flying:
                 # Nothing in flight and nothing launched: what is left waits for something that will never land.
                 return self.tally
-            for landed in self.pool.collect(timeout=0.5):
+            for landed in self.pool.collect(POLL_SECONDS):
                 self._flying -= 1
                 self._receive(landed)
 
