@@ -5,10 +5,13 @@ activations stay in the cache of one core, the matrix products run at the machin
 optimizer updates a few rows of weights at a time, while their gradient is still in the first-level cache. Models
 follow one another, so a run is bit for bit the same in any pack and at any place in it.
 
-Storage is padded so that no kernel needs a remainder: widths to whole vectors (`lanes`), rows to `ROWS`. Padding holds zeros or
-is never read. A layer is a row of `layers`: [inputs, outputs, padded inputs, padded outputs, weight offset, bias offset,
-activation, dropout index or -1]; its weights are stored as (inputs, outputs), the transpose of torch's, in a flat array with
-all the others.
+Activations are stored as (batch, width) and a hidden layer's weights as (inputs, outputs). The last layer is turned round: its
+outputs are few, and few columns would leave most of a vector empty. Its weights are (outputs, inputs), as torch's, its
+activations (outputs, batch), so that vectors run over examples there, in the loss as well.
+
+Storage is padded so that no kernel needs a remainder: what vectors run over to whole vectors (`lanes`), rows to `ROWS`. Padding
+holds zeros or is never read. A layer is a row of `layers`: [inputs, outputs, padded inputs, padded outputs, weight offset, bias
+offset, activation, dropout index or -1]; all parameters lie in one flat array.
 
 Everything compiled is in this one file: numba's disk cache watches only the file of the function that it caches.
 """
@@ -30,12 +33,15 @@ from numba.extending import intrinsic
 
 BATCH = 64
 """Examples that `predict` takes at a time."""
-ROWS = 8
-"""Rows are padded to a multiple of this, the tallest tile."""
+ROWS = 4
+"""Rows are padded to a multiple of this, the shortest tile."""
 _DEPTH = 128
 """Depth of a block of a matrix product: a panel of so many rows stays in the first-level cache."""
 BLOCK = 2048
 """Numbers in the block of a gradient that is computed and used at once."""
+
+ADD, RECTIFY, GATE = 1, 2, 4
+"""How a product becomes a result: s added before, a ReLU after, or zero where s is not positive."""
 
 IDENTITY, RELU, TANH, SIGMOID = range(4)
 CROSS_ENTROPY, SQUARED_ERROR = range(2)
@@ -63,7 +69,7 @@ class _Emitter:
         self.builder, self.scalar, self.bits = builder, scalar, bits
         self.lanes = VECTOR_BYTES * 8 // bits
         self.vector = ir.VectorType(scalar, self.lanes)
-        self.fma = cgutils.get_or_insert_function(
+        self._fma = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.v{self.lanes}f{bits}"
         )
 
@@ -82,10 +88,35 @@ class _Emitter:
     def store(self, value: Any, base: Any, index: int) -> None:
         self.builder.store(value, self._pointer(base, index)).align = self.bits // 8
 
-    def relu(self, value: Any) -> Any:
-        """Zero what is not positive; NaN stays NaN."""
+    def fused(self, a: Any, b: Any, c: Any) -> Any:
+        """Return a b + c, rounded once."""
+        return self.builder.call(self._fma, [a, b, c])
+
+    def gate(self, value: Any, by: Any) -> Any:
+        """Return zero where `by` is not positive, the value elsewhere and where `by` is NaN."""
         zero = ir.Constant(self.vector, None)
-        return self.builder.select(self.builder.fcmp_ordered("<=", value, zero), zero, value)
+        return self.builder.select(self.builder.fcmp_ordered("<=", by, zero), zero, value)
+
+    def is_set(self, flags: Any, flag: int) -> Any:
+        return self.builder.icmp_signed("!=", self.builder.and_(flags, flags.type(flag)), flags.type(0))
+
+    def interleave(self, a: Any, b: Any, half: int) -> Any:
+        """Return the lower (0) or upper (1) halves of two vectors, a number of each in turn."""
+        first = half * self.lanes // 2
+        order = [first + i // 2 + i % 2 * self.lanes for i in range(self.lanes)]
+        return self._shuffle(a, b, order)
+
+    def sum(self, value: Any) -> Any:
+        """Return the sum of a vector's numbers, halves onto halves."""
+        width = self.lanes
+        while width > 1:
+            width //= 2
+            upper = [(i + width) % self.lanes for i in range(self.lanes)]
+            value = self.builder.fadd(value, self._shuffle(value, value, upper))
+        return self.builder.extract_element(value, ir.IntType(32)(0))
+
+    def _shuffle(self, a: Any, b: Any, order: list[int]) -> Any:
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), order))
 
     def broadcast(self, scalar: Any) -> Any:
         undefined = ir.Constant(self.vector, ir.Undefined)
@@ -94,56 +125,81 @@ class _Emitter:
         return self.builder.shuffle_vector(first, undefined, zeros)
 
 
+class _Tile:
+    """A block of a matrix product in registers: `rows` by `vectors` sums."""
+
+    def __init__(self, emit: _Emitter, rows: int, vectors: int):
+        self.emit, self.builder = emit, emit.builder
+        self.places = [(i, j) for i in range(rows) for j in range(vectors)]
+        self.rows, self.vectors = rows, vectors
+        self.sums = {place: cgutils.alloca_once(self.builder, emit.vector) for place in self.places}
+
+    def lines(self, data: Any, stride: Any) -> list[Any]:
+        """Return where each row of the tile begins in an array."""
+        return [self.emit.at(data, self.builder.mul(stride, ir.IntType(64)(i))) for i in range(self.rows)]
+
+    def start(self, add: Any, lines: list[Any]) -> None:
+        """Begin with what is at `lines` if `add` says so, else with zero."""
+        with self.builder.if_else(add) as (given, nothing):
+            with given:
+                for i, j in self.places:
+                    self.builder.store(self.emit.load(lines[i], j), self.sums[i, j])
+            with nothing:
+                for register in self.sums.values():
+                    self.builder.store(ir.Constant(self.emit.vector, None), register)
+
+    def accumulate(self, a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, depth: Any) -> None:
+        """Add a b, for blocks a (rows, depth) and b (depth, vectors * lanes)."""
+        builder, emit = self.builder, self.emit
+        a_lines = self.lines(a, a_row)
+        with cgutils.for_range(builder, depth, intp=ir.IntType(64)) as loop:
+            b_line = emit.at(b, builder.mul(loop.index, b_row))
+            right = [emit.load(b_line, j) for j in range(self.vectors)]
+            along = builder.mul(loop.index, a_column)
+            for i in range(self.rows):
+                left = emit.broadcast(builder.load(emit.at(a_lines[i], along)))
+                for j in range(self.vectors):
+                    self.put((i, j), emit.fused(left, right[j], self.get((i, j))))
+
+    def get(self, place: tuple[int, int]) -> Any:
+        return self.builder.load(self.sums[place])
+
+    def put(self, place: tuple[int, int], value: Any) -> None:
+        self.builder.store(value, self.sums[place])
+
+
 def _make_tile(rows: int, vectors: int) -> Any:
     """Return a function that computes c = s + a b in registers, for blocks a (rows, depth) and b (depth, vectors * lanes).
 
     The tile's signature: (a, offset, row stride, column stride; b, offset, row stride; c, offset, row stride; depth; s, offset,
-    row stride; whether s is added; whether a ReLU follows). `a` may be strided either way, so it may be a transpose; the rows of
-    the others are contiguous. With s = c it accumulates, with a row stride of 0 it adds a bias.
+    row stride; how s and the product become c). `a` may be strided either way, so it may be a transpose; the rows of the others
+    are contiguous. With s = c it accumulates, with a row stride of 0 it adds a bias.
     """
 
     @intrinsic
-    def tile(_typing, a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth, s, s_at, s_row, add, relu):
+    def tile(_typing, a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth, s, s_at, s_row, how):
         at = types.intp
-        signature = types.void(a, at, at, at, b, at, at, c, at, at, at, s, at, at, types.boolean, types.boolean)
+        signature = types.void(a, at, at, at, b, at, at, c, at, at, at, s, at, at, at)
 
         def codegen(context, builder, _signature, args):
-            a_in, a_at, a_row, a_column, b_in, b_at, b_row, c_in, c_at, c_row, depth, s_in, s_at, s_row, add, relu = (
-                args
-            )
+            a_in, a_at, a_row, a_column, b_in, b_at, b_row, c_in, c_at, c_row, depth, s_in, s_at, s_row, how = args
             emit = _Emitter(builder, context.get_value_type(a.dtype), a.dtype.bitwidth)
             a_data, b_data, c_data, s_data = (
                 emit.at(context.make_array(kind)(context, builder, value).data, offset)
                 for kind, value, offset in ((a, a_in, a_at), (b, b_in, b_at), (c, c_in, c_at), (s, s_in, s_at))
             )
-            index = ir.IntType(64)
-            c_rows = [emit.at(c_data, builder.mul(c_row, index(i))) for i in range(rows)]
-            s_rows = [emit.at(s_data, builder.mul(s_row, index(i))) for i in range(rows)]
-            sums = [[cgutils.alloca_once(builder, emit.vector) for _ in range(vectors)] for _ in range(rows)]
-            with builder.if_else(add) as (given, nothing):
-                with given:
-                    for i in range(rows):
-                        for j in range(vectors):
-                            builder.store(emit.load(s_rows[i], j), sums[i][j])
-                with nothing:
-                    for row in sums:
-                        for register in row:
-                            builder.store(ir.Constant(emit.vector, None), register)
-            with cgutils.for_range(builder, depth, intp=index) as loop:
-                b_line = emit.at(b_data, builder.mul(loop.index, b_row))
-                right = [emit.load(b_line, j) for j in range(vectors)]
-                a_line = emit.at(a_data, builder.mul(loop.index, a_column))
-                for i in range(rows):
-                    left = emit.broadcast(builder.load(emit.at(a_line, builder.mul(a_row, index(i)))))
-                    for j in range(vectors):
-                        builder.store(builder.call(emit.fma, [left, right[j], builder.load(sums[i][j])]), sums[i][j])
-            with builder.if_then(relu):
-                for row in sums:
-                    for register in row:
-                        builder.store(emit.relu(builder.load(register)), register)
-            for i in range(rows):
-                for j in range(vectors):
-                    emit.store(builder.load(sums[i][j]), c_rows[i], j)
+            block = _Tile(emit, rows, vectors)
+            s_lines, c_lines = block.lines(s_data, s_row), block.lines(c_data, c_row)
+            block.start(emit.is_set(how, ADD), s_lines)
+            block.accumulate(a_data, a_row, a_column, b_data, b_row, depth)
+            with builder.if_then(emit.is_set(how, RECTIFY)):
+                for place in block.places:
+                    block.put(place, emit.gate(block.get(place), block.get(place)))
+            with builder.if_then(emit.is_set(how, GATE)):
+                for i, j in block.places:
+                    block.put((i, j), emit.gate(block.get((i, j)), emit.load(s_lines[i], j)))
+            for i, j in block.places:
+                emit.store(block.get((i, j)), c_lines[i], j)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -151,10 +207,96 @@ def _make_tile(rows: int, vectors: int) -> Any:
     return tile
 
 
+def _make_descent(rows: int, vectors: int) -> Any:
+    """Return a function that takes a step of gradient descent with momentum on a block of weights, whose gradient is a b.
+
+    The gradient never leaves the registers. The signature: (a, offset, row stride, column stride; b, offset, row stride; depth;
+    weights, velocities, offset, row stride; rate, momentum, decay; whether the step looks ahead, as Nesterov's does).
+    """
+
+    @intrinsic
+    def descend(_typing, a, a_at, a_row, a_column, b, b_at, b_row, depth, w, v, at, row, rate, momentum, decay, ahead):
+        offset, scalar = types.intp, a.dtype
+        signature = types.void(
+            a, offset, offset, offset, b, offset, offset, offset, w, v, offset, offset, scalar, scalar, scalar, types.boolean
+        )  # fmt: skip
+
+        def codegen(context, builder, _signature, args):
+            a_in, a_at, a_row, a_column, b_in, b_at, b_row, depth, w_in, v_in, at, row, rate, momentum, decay, ahead = (
+                args
+            )
+            emit = _Emitter(builder, context.get_value_type(a.dtype), a.dtype.bitwidth)
+            a_data, b_data, w_data, v_data = (
+                emit.at(context.make_array(kind)(context, builder, value).data, offset)
+                for kind, value, offset in ((a, a_in, a_at), (b, b_in, b_at), (w, w_in, at), (v, v_in, at))
+            )
+            block = _Tile(emit, rows, vectors)
+            w_lines, v_lines = block.lines(w_data, row), block.lines(v_data, row)
+            block.start(ir.IntType(1)(0), w_lines)
+            block.accumulate(a_data, a_row, a_column, b_data, b_row, depth)
+            back, keep, shrink = (emit.broadcast(value) for value in (builder.fneg(rate), momentum, decay))
+            for i, j in block.places:
+                weight = emit.load(w_lines[i], j)
+                slope = emit.fused(shrink, weight, block.get((i, j)))
+                velocity = emit.fused(keep, emit.load(v_lines[i], j), slope)
+                step = builder.select(ahead, emit.fused(keep, velocity, slope), velocity)
+                emit.store(velocity, v_lines[i], j)
+                emit.store(emit.fused(back, step, weight), w_lines[i], j)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return descend
+
+
 _WIDE_ROWS, _WIDE_VECTORS = _WIDE
 _wide_tile = _make_tile(_WIDE_ROWS, _WIDE_VECTORS)
-_middle_tile = _make_tile(ROWS, 2)
-_narrow_tile = _make_tile(ROWS, 1)
+_middle_tile = _make_tile(8, 2)
+_tall_tile = _make_tile(16, 1)
+_short_tile = _make_tile(ROWS, 1)
+_DESCENT_VECTORS = 4 if VECTOR_BYTES == 64 else 2
+_wide_descent = _make_descent(ROWS, _DESCENT_VECTORS)
+_short_descent = _make_descent(ROWS, 1)
+
+
+@intrinsic
+def _turn_block(_typing, a, a_at, a_row, b, b_at, b_row):
+    """Write the transpose of one block of `lanes` by `lanes` numbers of a to b, through registers."""
+    signature = types.void(a, types.intp, types.intp, b, types.intp, types.intp)
+
+    def codegen(context, builder, _signature, args):
+        a_in, a_at, a_row, b_in, b_at, b_row = args
+        emit = _Emitter(builder, context.get_value_type(a.dtype), a.dtype.bitwidth)
+        source, target = (
+            emit.at(context.make_array(kind)(context, builder, value).data, offset)
+            for kind, value, offset in ((a, a_in, a_at), (b, b_in, b_at))
+        )
+        index, count = ir.IntType(64), emit.lanes
+        lines = [emit.load(emit.at(source, builder.mul(a_row, index(i))), 0) for i in range(count)]
+        for _ in range(count.bit_length() - 1):  # a perfect shuffle of rows and columns a step
+            half = count // 2
+            lines = [emit.interleave(lines[i // 2], lines[i // 2 + half], i % 2) for i in range(count)]
+        for i, line in enumerate(lines):
+            emit.store(line, emit.at(target, builder.mul(b_row, index(i))), 0)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _sum_line(_typing, a, at, count):
+    """Return the sum of `count` numbers of a from `at` on, a multiple of the lanes."""
+
+    def codegen(context, builder, _signature, args):
+        emit = _Emitter(builder, context.get_value_type(a.dtype), a.dtype.bitwidth)
+        data = emit.at(context.make_array(a)(context, builder, args[0]).data, args[1])
+        index, total = ir.IntType(64), cgutils.alloca_once_value(builder, ir.Constant(emit.vector, None))
+        with cgutils.for_range(builder, builder.sdiv(args[2], index(emit.lanes)), intp=index) as loop:
+            line = emit.load(emit.at(data, builder.mul(loop.index, index(emit.lanes))), 0)
+            builder.store(builder.fadd(builder.load(total), line), total)
+        return emit.sum(builder.load(total))
+
+    return a.dtype(a, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -209,46 +351,82 @@ def _exp(x, c):
 
 
 @_part
-def _panel(a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, columns, depth, s, s_at, s_row, add, relu):
-    """c = s + a b for one block of the depth, by the widest tiles that fit; `columns` is in whole vectors."""
+def _panel(a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, columns, depth, s, s_at, s_row, how):
+    """c = a b, with s, for one block of the depth, by the widest tiles that fit; `columns` is in whole vectors."""
     vector = VECTOR_BYTES // c.itemsize
     column = 0
     while column < columns:
         left = (columns - column) // vector
+        row = 0
         if left >= _WIDE_VECTORS:
-            for row in range(0, rows, _WIDE_ROWS):
+            step = _WIDE_VECTORS
+            while row + _WIDE_ROWS <= rows:
                 _wide_tile(
                     a, a_at + row * a_row, a_row, a_column, b, b_at + column, b_row,
-                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, add, relu,
+                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, how,
                 )  # fmt: skip
-            column += _WIDE_VECTORS * vector
+                row += _WIDE_ROWS
         elif left >= 2:
-            for row in range(0, rows, ROWS):
+            step = 2
+            while row + 8 <= rows:
                 _middle_tile(
                     a, a_at + row * a_row, a_row, a_column, b, b_at + column, b_row,
-                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, add, relu,
+                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, how,
                 )  # fmt: skip
-            column += 2 * vector
+                row += 8
         else:
-            for row in range(0, rows, ROWS):
-                _narrow_tile(
+            step = 1
+            while row + 16 <= rows:
+                _tall_tile(
                     a, a_at + row * a_row, a_row, a_column, b, b_at + column, b_row,
-                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, add, relu,
+                    c, c_at + row * c_row + column, c_row, depth, s, s_at + row * s_row + column, s_row, how,
                 )  # fmt: skip
-            column += vector
+                row += 16
+        while row < rows:
+            for at in range(column, column + step * vector, vector):
+                _short_tile(
+                    a, a_at + row * a_row, a_row, a_column, b, b_at + at, b_row,
+                    c, c_at + row * c_row + at, c_row, depth, s, s_at + row * s_row + at, s_row, how,
+                )  # fmt: skip
+            row += ROWS
+        column += step * vector
 
 
 @_part
-def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, add, relu):
-    """c = a b, plus the row of s from s_at on if `add`, through a ReLU if `relu`; shapes (rows, depth), (depth, columns)."""
+def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, s_row, how):
+    """c = a b; shapes (rows, depth), (depth, columns). `how` says what s, from s_at on, has to do with it.
+
+    s may be c, to add to what is there; with an s_row of 0 it is one row, added to all. GATE allows no more than a block's depth.
+    """
     zero = np.int64(0)  # typed: a literal would compile the function once more
-    s_row = zero
     for start in range(0, depth, _DEPTH):
+        ends = start + _DEPTH >= depth
         _panel(
             a, a_at + start * a_column, a_row, a_column, b, b_at + start * b_row, b_row, c, zero, c_row,
-            rows, columns, min(_DEPTH, depth - start), s, s_at, s_row, add, relu and start + _DEPTH >= depth,
+            rows, columns, min(_DEPTH, depth - start), s, s_at, s_row, how if ends else how & ADD,
         )  # fmt: skip
-        s, s_at, s_row, add = c, zero, c_row, True
+        s, s_at, s_row, how = c, zero, c_row, how | ADD
+
+
+@_part
+def _descend(a, a_at, a_row, a_column, b, b_row, depth, rows, columns, w, v, at, row, rate, momentum, decay, ahead):
+    """Step on the weights (rows, columns) at `at`, whose gradient is a b; `columns` is in whole vectors."""
+    vector = VECTOR_BYTES // w.itemsize
+    zero = np.int64(0)
+    for i in range(0, rows, ROWS):
+        j = zero
+        while j + _DESCENT_VECTORS * vector <= columns:
+            _wide_descent(
+                a, a_at + i * a_row, a_row, a_column, b, j, b_row, depth, w, v, at + i * row + j, row,
+                rate, momentum, decay, ahead,
+            )  # fmt: skip
+            j += _DESCENT_VECTORS * vector
+        while j < columns:
+            _short_descent(
+                a, a_at + i * a_row, a_row, a_column, b, j, b_row, depth, w, v, at + i * row + j, row,
+                rate, momentum, decay, ahead,
+            )  # fmt: skip
+            j += vector
 
 
 @_part
@@ -301,32 +479,50 @@ def _drop(values, slopes, layer, batch, drop, key, hashed):
 
 
 @_part
-def _affine(inputs, in_row, outputs, weights, layer, rows):
+def _affine(inputs, outputs, weights, layer, rows):
     """outputs = inputs W + b for a padded batch of so many rows, through a ReLU if that is the activation."""
     padded, bias = layer[OUT_PADDED], layer[BIAS]
     zero, one = np.int64(0), np.int64(1)
     _product(
-        inputs, zero, in_row, one, weights, layer[WEIGHT], padded, outputs, padded, rows, padded, layer[IN],
-        weights, max(bias, zero), bias >= zero, layer[ACTIVATION] == RELU,
+        inputs, zero, layer[IN_PADDED], one, weights, layer[WEIGHT], padded, outputs, padded, rows, padded, layer[IN],
+        weights, max(bias, zero), zero, (ADD if bias >= zero else 0) | (RECTIFY if layer[ACTIVATION] == RELU else 0),
     )  # fmt: skip
 
 
 @_part
-def _cross_entropy_slope(z, layer, targets, factors, batch, smoothing, constants, turned):
-    """Turn logits into the gradient of the weighted mean loss, in place; padding becomes zero.
+def _turn(lines, rows, columns, out):
+    """Write the transpose of (rows, columns) as (columns, rows), both in whole vectors."""
+    vector = VECTOR_BYTES // out.itemsize
+    for row in range(0, rows, vector):
+        for column in range(0, columns, vector):
+            _turn_block(lines, row * columns + column, columns, out, column * rows + row, rows)
 
-    Works on the transpose, (classes, batch), where every loop runs over examples and so over whole vectors.
-    """
-    classes, padded, zero = layer[OUT], layer[OUT_PADDED], constants[5] - constants[5]
-    lines = z[: batch * padded].reshape(batch, padded)
-    columns = turned[: classes * batch].reshape(classes, batch)
-    largest, total = turned[classes * batch :][:batch], turned[(classes + 1) * batch :][:batch]
-    for row in range(batch):
-        for c in range(classes):
-            columns[c, row] = lines[row, c]
+
+@_part
+def _affine_last(inputs, outputs, weights, layer, width, turned):
+    """outputs = W inputs^T + b, (outputs, width), for a batch whose size in whole vectors is `width`."""
+    padded, bias = layer[IN_PADDED], layer[BIAS]
+    zero, one = np.int64(0), np.int64(1)
+    if bias >= 0:
+        for c in range(layer[OUT]):
+            outputs[c * width :][:width] = weights[bias + c]
+        outputs[layer[OUT] * width : layer[OUT_PADDED] * width] = weights[0] - weights[0]
+    _turn(inputs, width, padded, turned)
+    _product(
+        weights, layer[WEIGHT], padded, one, turned, zero, width, outputs, width, layer[OUT_PADDED], width, layer[IN],
+        outputs, zero, width, ADD if bias >= zero else 0,
+    )  # fmt: skip
+
+
+@_part
+def _cross_entropy_slope(z, layer, targets, factors, batch, width, smoothing, constants, scratch):
+    """Turn logits (classes, width) into the gradient of the weighted mean loss, in place."""
+    classes = layer[OUT]
+    columns = z[: classes * width].reshape(classes, width)
+    largest, total = scratch[:batch], scratch[width:][:batch]
     for row in range(batch):
         largest[row] = columns[0, row]
-        total[row] = zero
+        total[row] = constants[5] - constants[5]
     for c in range(1, classes):
         for row in range(batch):
             largest[row] = columns[c, row] if columns[c, row] > largest[row] else largest[row]
@@ -342,23 +538,24 @@ def _cross_entropy_slope(z, layer, targets, factors, batch, smoothing, constants
         for row in range(batch):
             columns[c, row] = columns[c, row] * total[row] - share * factors[row]
     for row in range(batch):
-        for c in range(classes):
-            lines[row, c] = columns[c, row]
-        for c in range(classes, padded):
-            lines[row, c] = zero
-        lines[row, int(targets[row])] -= factors[row] * (constants[5] - smoothing)
+        columns[int(targets[row]), row] -= factors[row] * (constants[5] - smoothing)
 
 
 @_part
-def _squared_error_slope(z, layer, targets, factors, batch):
-    """Turn predictions into the gradient of the weighted mean squared error, in place; padding becomes zero."""
-    padded = layer[OUT_PADDED]
+def _squared_error_slope(z, targets, factors, batch):
+    """Turn predictions (1, width) into the gradient of the weighted mean squared error, in place."""
     for row in range(batch):
-        line = z[row * padded : (row + 1) * padded]
-        error = line[0] - targets[row]
-        for c in range(1, padded):
-            line[c] = error - error
-        line[0] = (error + error) * factors[row]
+        error = z[row] - targets[row]
+        z[row] = (error + error) * factors[row]
+
+
+@_part
+def _blank(z, layer, batch, width):
+    """Zero the padding of a gradient (outputs, width): examples past the batch, outputs past the last."""
+    zero = z[0] - z[0]
+    for c in range(layer[OUT]):
+        z[c * width + batch : (c + 1) * width] = zero
+    z[layer[OUT] * width : layer[OUT_PADDED] * width] = zero
 
 
 @_part
@@ -389,41 +586,26 @@ def _update(rule, weights, firsts, seconds, g, at, count, hyper, rates):
 
 
 @_part
-def _transpose(weights, layer, out):
-    """Write a layer's weights as (outputs, padded inputs), in blocks of eight rows."""
-    rows, padded = layer[IN_PADDED], layer[OUT_PADDED]
-    source = weights[layer[WEIGHT] : layer[WEIGHT] + rows * padded].reshape(rows // ROWS, ROWS, padded)
-    target = out[: layer[OUT] * rows].reshape(layer[OUT], rows // ROWS, ROWS)
-    for block in range(rows // ROWS):
-        for column in range(layer[OUT]):
-            for i in range(ROWS):
-                target[column, block, i] = source[block, i, column]
+def _backward(delta, weights, layer, transposed, behind, rows, gates, how):
+    """behind = delta W^T: the gradient with respect to a hidden layer's inputs, gated by them if `how` says so."""
+    width, padded = layer[IN_PADDED], layer[OUT_PADDED]
+    _turn(weights[layer[WEIGHT] :], width, padded, transposed)
+    zero, one = np.int64(0), np.int64(1)
+    _product(
+        delta, zero, padded, one, transposed, zero, width, behind, width, rows, width, layer[OUT],
+        gates, zero, width, how,
+    )  # fmt: skip
 
 
 @_part
-def _backward(delta, weights, layer, transposed, behind, rows):
-    """behind = delta W^T: the gradient with respect to the layer's inputs."""
-    width, padded = layer[IN_PADDED], layer[OUT_PADDED]
-    _transpose(weights, layer, transposed)
-    zero, one, none = np.int64(0), np.int64(1), np.bool_(False)
+def _backward_last(delta, weights, layer, behind, rows, width, gates, how):
+    """behind = delta^T W: the gradient with respect to the last layer's inputs, gated by them if `how` says so."""
+    padded = layer[IN_PADDED]
+    zero, one = np.int64(0), np.int64(1)
     _product(
-        delta,
-        zero,
-        padded,
-        one,
-        transposed,
-        zero,
-        width,
-        behind,
-        width,
-        rows,
-        width,
-        layer[OUT],
-        delta,
-        zero,
-        none,
-        none,
-    )
+        delta, zero, one, width, weights, layer[WEIGHT], padded, behind, padded, rows, padded, layer[OUT],
+        gates, zero, padded, how,
+    )  # fmt: skip
 
 
 @_part
@@ -454,18 +636,50 @@ def _column_sums(lines, out):
 
 
 @_part
-def _step_layer(inputs, delta, batch, layer, rule, w, first, second, g, hyper, rates):
-    """Gradient and update of one layer, a block of rows at a time, from its inputs and its outputs' gradient."""
+def _step_hidden(inputs, delta, batch, layer, rule, w, first, second, g, hyper, rates):
+    """Gradient and update of a hidden layer, a block of rows at a time, from its inputs and its outputs' gradient."""
     in_row, padded = layer[IN_PADDED], layer[OUT_PADDED]
-    zero, one, none = np.int64(0), np.int64(1), np.bool_(False)
-    most = max(ROWS, BLOCK // padded // ROWS * ROWS)
-    for row in range(0, in_row, most):
-        rows = min(most, in_row - row)
-        _product(inputs, row, one, in_row, delta, zero, padded, g, padded, rows, padded, batch, g, zero, none, none)
-        _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, rows * padded, hyper, rates)
+    zero, one = np.int64(0), np.int64(1)
+    if rule in (SGD, NESTEROV):
+        _descend(
+            inputs, zero, one, in_row, delta, padded, batch, in_row, padded, w, first, layer[WEIGHT], padded,
+            rates[0], hyper[MOMENTUM], hyper[DECAY], rule == NESTEROV,
+        )  # fmt: skip
+    else:
+        most = max(ROWS, BLOCK // padded // ROWS * ROWS)
+        for row in range(0, in_row, most):
+            rows = min(most, in_row - row)
+            _product(
+                inputs, row, one, in_row, delta, zero, padded, g, padded, rows, padded, batch, g, zero, zero, zero
+            )  # fmt: skip
+            _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, rows * padded, hyper, rates)
     if layer[BIAS] >= 0:
         _column_sums(delta[: batch * padded].reshape(batch, padded), g)
         _update(rule, w, first, second, g, layer[BIAS], padded, hyper, rates)
+
+
+@_part
+def _step_last(inputs, delta, batch, width, layer, rule, w, first, second, g, hyper, rates):
+    """Gradient and update of the last layer, a block of rows at a time; delta is (outputs, width), blank in its padding."""
+    padded, outputs = layer[IN_PADDED], layer[OUT_PADDED]
+    zero, one = np.int64(0), np.int64(1)
+    if rule in (SGD, NESTEROV):
+        _descend(
+            delta, zero, width, one, inputs, padded, batch, outputs, padded, w, first, layer[WEIGHT], padded,
+            rates[0], hyper[MOMENTUM], hyper[DECAY], rule == NESTEROV,
+        )  # fmt: skip
+    else:
+        most = max(ROWS, BLOCK // padded // ROWS * ROWS)
+        for row in range(0, outputs, most):
+            rows = min(most, outputs - row)
+            _product(
+                delta, row * width, width, one, inputs, zero, padded, g, padded, rows, padded, batch, g, zero, zero, zero
+            )  # fmt: skip
+            _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, rows * padded, hyper, rates)
+    if layer[BIAS] >= 0:
+        for c in range(layer[OUT]):
+            g[c] = _sum_line(delta, c * width, width)  # type: ignore[call-arg]
+        _update(rule, w, first, second, g, layer[BIAS], layer[OUT], hyper, rates)
 
 
 @_part
@@ -487,7 +701,7 @@ def _gather(x, targets, weights, order, batch, inputs, in_row, y, factors):
 @_entry
 def train(
     x, targets, weights, orders, batch_size, layers, drops, keys, loss, rule, hyper, rates, constants,
-    w, first, second, acts, slopes, deltas, transposed, g, y, factors, hashed,
+    w, first, second, acts, slopes, deltas, scratch, g, y, factors, hashed,
 ):  # fmt: skip
     """Take the optimizer steps of the epochs whose example orders are the rows of `orders`, on one model, in place.
 
@@ -496,54 +710,67 @@ def train(
     flat; acts and slopes (L + 1, widest batch), deltas (2, widest batch); hashed as dropout.hash_positions; the rest is scratch.
     """
     last = len(layers) - 1
+    end = layers[last]
+    vector = max(ROWS, VECTOR_BYTES // w.itemsize)
     step = 0
     for epoch in range(orders.shape[0]):
         for begin in range(0, orders.shape[1], batch_size):
             batch = min(batch_size, orders.shape[1] - begin)
-            rows = (batch + ROWS - 1) // ROWS * ROWS
+            rows, width = (batch + ROWS - 1) // ROWS * ROWS, (batch + vector - 1) // vector * vector
             _gather(x, targets, weights, orders[epoch, begin:], batch, acts[0], layers[0, IN_PADDED], y, factors)
-            for at in range(last + 1):
+            for at in range(last):
                 layer = layers[at]
-                _affine(acts[at], layer[IN_PADDED], acts[at + 1], w, layer, rows)
-                if at < last:
-                    _activate(layer[ACTIVATION], acts[at + 1], slopes[at + 1], rows * layer[OUT_PADDED], constants)
-                    drop = layer[DROPOUT]
-                    if drop >= 0:
-                        _drop(acts[at + 1], slopes[at + 1], layer, batch, drops[drop], keys[step, drop], hashed)
+                _affine(acts[at], acts[at + 1], w, layer, rows)
+                _activate(layer[ACTIVATION], acts[at + 1], slopes[at + 1], rows * layer[OUT_PADDED], constants)
+                drop = layer[DROPOUT]
+                if drop >= 0:
+                    _drop(acts[at + 1], slopes[at + 1], layer, batch, drops[drop], keys[step, drop], hashed)
             delta = acts[last + 1]
+            _affine_last(acts[last], delta, w, end, width, scratch)
             if loss == CROSS_ENTROPY:
-                _cross_entropy_slope(delta, layers[last], y, factors, batch, hyper[SMOOTHING], constants, transposed)
+                _cross_entropy_slope(delta, end, y, factors, batch, width, hyper[SMOOTHING], constants, scratch)
             else:
-                _squared_error_slope(delta, layers[last], y, factors, batch)
+                _squared_error_slope(delta, y, factors, batch)
+            _blank(delta, end, batch, width)
             for at in range(last, -1, -1):
                 layer = layers[at]
                 behind = deltas[at % 2]
                 if at > 0:
-                    _backward(delta, w, layer, transposed, behind, rows)
                     before = layers[at - 1]
-                    scale = constants[5] if before[DROPOUT] < 0 else w.dtype.type(drops[before[DROPOUT], 1])
-                    _through(before[ACTIVATION], behind, acts[at], slopes[at], rows * before[OUT_PADDED], scale)
-                _step_layer(acts[at], delta, batch, layer, rule, w, first, second, g, hyper, rates[step])
+                    gated = before[ACTIVATION] == RELU and before[DROPOUT] < 0 and layer[OUT] <= _DEPTH
+                    how = GATE if gated else 0
+                    if at == last:
+                        _backward_last(delta, w, layer, behind, rows, width, acts[at], how)
+                    else:
+                        _backward(delta, w, layer, scratch, behind, rows, acts[at], how)
+                    if not gated:
+                        scale = constants[5] if before[DROPOUT] < 0 else w.dtype.type(drops[before[DROPOUT], 1])
+                        _through(before[ACTIVATION], behind, acts[at], slopes[at], rows * before[OUT_PADDED], scale)
+                if at == last:
+                    _step_last(acts[at], delta, batch, width, layer, rule, w, first, second, g, hyper, rates[step])
+                else:
+                    _step_hidden(acts[at], delta, batch, layer, rule, w, first, second, g, hyper, rates[step])
                 delta = behind
             step += 1
 
 
 @_entry
-def predict(x, layers, constants, w, acts, slopes, out):
+def predict(x, layers, constants, w, acts, slopes, scratch, out):
     """Write the outputs of one model in evaluation mode, (rows of x, outputs), a scratch batch at a time."""
     last = len(layers) - 1
-    width, classes = layers[last, OUT_PADDED], layers[last, OUT]
+    vector = max(ROWS, VECTOR_BYTES // w.itemsize)
     for begin in range(0, len(x), BATCH):
         batch = min(BATCH, len(x) - begin)
-        rows = (batch + ROWS - 1) // ROWS * ROWS
+        rows, width = (batch + ROWS - 1) // ROWS * ROWS, (batch + vector - 1) // vector * vector
         for row in range(batch):
+            line = acts[0, row * layers[0, IN_PADDED] :][: x.shape[1]]
             for column in range(x.shape[1]):
-                acts[0, row * layers[0, IN_PADDED] + column] = x[begin + row, column]
-        for at in range(last + 1):
+                line[column] = x[begin + row, column]
+        for at in range(last):
             layer = layers[at]
-            _affine(acts[at], layer[IN_PADDED], acts[at + 1], w, layer, rows)
-            if at < last:
-                _activate(layer[ACTIVATION], acts[at + 1], slopes[at + 1], rows * layer[OUT_PADDED], constants)
+            _affine(acts[at], acts[at + 1], w, layer, rows)
+            _activate(layer[ACTIVATION], acts[at + 1], slopes[at + 1], rows * layer[OUT_PADDED], constants)
+        _affine_last(acts[last], acts[last + 1], w, layers[last], width, scratch)
         for row in range(batch):
-            for column in range(classes):
-                out[begin + row, column] = acts[last + 1, row * width + column]
+            for column in range(layers[last, OUT]):
+                out[begin + row, column] = acts[last + 1, column * width + row]

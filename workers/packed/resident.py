@@ -39,11 +39,12 @@ class Layout:
 
     def __init__(self, chain: Chain, dtype: np.dtype[Any]):
         self.chain = chain
-        vector = kernels.lanes(dtype)
-        inputs = _round_up(chain.layers[0].inputs, kernels.ROWS)
+        self.vector = max(kernels.lanes(dtype), kernels.ROWS)
+        inputs = _round_up(chain.layers[0].inputs, self.vector)
         rows, size = [], 0
         for layer in chain.layers:
-            outputs = _round_up(layer.outputs, max(vector, kernels.ROWS))
+            last = layer is chain.layers[-1]
+            outputs = _round_up(layer.outputs, kernels.ROWS if last else self.vector)
             bias = size + inputs * outputs
             code = getattr(kernels, layer.activation.upper())
             where = bias if layer.bias is not None else -1
@@ -61,8 +62,11 @@ class Layout:
         found = {}
         for layer, row in zip(self.chain.layers, self.table, strict=True):
             inputs, outputs, padded_inputs, padded_outputs, weight, bias = (int(value) for value in row[:6])
-            matrix = flat[weight : weight + padded_inputs * padded_outputs].reshape(padded_inputs, padded_outputs)
-            found[layer.weight] = matrix[:inputs, :outputs].T
+            matrix = flat[weight : weight + padded_inputs * padded_outputs]
+            if layer is self.chain.layers[-1]:  # the kernels turn the last one round
+                found[layer.weight] = matrix.reshape(padded_outputs, padded_inputs)[:outputs, :inputs]
+            else:
+                found[layer.weight] = matrix.reshape(padded_inputs, padded_outputs)[:inputs, :outputs].T
             if layer.bias is not None:
                 found[layer.bias] = flat[bias : bias + outputs]
         return found
@@ -113,14 +117,14 @@ class Resident:
 
     def _allocate(self) -> None:
         layers, size = len(self.layout.table), self.layout.size
-        batch = max(_round_up(self.recipe.batch_size, kernels.ROWS), kernels.BATCH)
+        batch = max(_round_up(self.recipe.batch_size, self.layout.vector), kernels.BATCH)
         self.first, self.second = (np.zeros(size, self.dtype) for _ in range(2))
         self.flat = np.zeros(size, self.dtype)
         self.acts = np.zeros((layers + 1, batch * self.layout.widest), self.dtype)
         self.slopes = np.zeros_like(self.acts)
         self.deltas = np.zeros((2, batch * self.layout.widest), self.dtype)
-        classes = self.layout.chain.layers[-1].outputs
-        self.transposed = np.zeros(max(self.layout.largest, (classes + 2) * batch), self.dtype)
+        turned = int(self.layout.table[-1, kernels.IN_PADDED]) * batch
+        self.scratch = np.zeros(max(self.layout.largest, turned, 2 * batch), self.dtype)
         self.g = np.zeros(max(kernels.BLOCK, kernels.ROWS * self.layout.widest), self.dtype)
         self.y = np.zeros(batch, self.targets.dtype)
         self.factors = np.zeros(batch, self.dtype)
@@ -169,7 +173,7 @@ class Resident:
         kernels.train(
             self.inputs, self.targets, self.weights, orders, self.recipe.batch_size, self.layout.table, self.drops,
             keys[steps], self.loss, self.rule, self.hyper, table[steps], self.constants, self.flat, self.first, self.second,
-            self.acts, self.slopes, self.deltas, self.transposed, self.g, self.y, self.factors, self.hashed,
+            self.acts, self.slopes, self.deltas, self.scratch, self.g, self.y, self.factors, self.hashed,
         )  # fmt: skip
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -189,7 +193,7 @@ class Resident:
     def predict(self, inputs: Array) -> torch.Tensor:
         """Return the present model's outputs in evaluation mode, (b, outputs), or (b,) if the module squeezes them."""
         out = np.empty((len(inputs), self.layout.chain.layers[-1].outputs), self.dtype)
-        kernels.predict(inputs, self.layout.table, self.constants, self.flat, self.acts, self.slopes, out)
+        kernels.predict(inputs, self.layout.table, self.constants, self.flat, self.acts, self.slopes, self.scratch, out)
         tensor = torch.from_numpy(out)
         return tensor[:, 0] if self.layout.chain.squeezed else tensor
 
