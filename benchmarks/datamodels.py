@@ -1,6 +1,7 @@
 """The many-query LASSO against scikit-learn, celer and skglm, on the same data in one process.
 
-    python benchmarks/datamodels.py [--json FILE] [--case 1000,500,100 ...] [--sample 6] [--rounds 3] [--threads N] [--large]
+    python benchmarks/datamodels.py [--json FILE] [--case 1000,500,100 ...] [--part pipeline ...] [--sample 6] [--rounds 2]
+                                    [--threads N] [--large]
 
 Every alternative is looped over queries and credited with perfect use of all cores: its one-process time is divided by
 `--threads` (the cores, by default), which is what ours runs on. It runs on `--sample` of the queries, and its time is scaled to
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -317,6 +318,15 @@ def large(m: int = 20_000, n: int = 5_000, t: int = 1_000, limit: float = 4.0) -
     )
 
 
+PARTS: dict[str, Callable[[Case, int], Iterable[Row]]] = {
+    "pipeline": compare_pipelines,
+    "truncated": lambda case, rounds: compare_solvers(case, rounds, 18, "truncated path"),
+    "full": lambda case, rounds: compare_solvers(case, 1, 40, "full path"),
+    "stopping": lambda case, rounds: [compare_stopping(case)],
+}
+"""Name -> rows of a case; the parts of the largest case can so be run one after the other."""
+
+
 def show(row: Row, rows: list[Row]) -> None:
     rows.append(row)
     verdict = "agree" if row.agree else "DIFFER"
@@ -327,6 +337,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--case", action="append", help="m,n,t; the four sizes by default")
+    parser.add_argument("--part", action="append", choices=PARTS, help="what is compared; everything by default")
     parser.add_argument("--sample", type=int, default=6, help="queries the alternatives run")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=cores(), help="threads of ours, and the alternatives' credit")
@@ -342,17 +353,14 @@ def main() -> int:
         warm = Case.of(60, 20, 3, 2, options.threads)  # compile everything first
         for _ in (*compare_pipelines(warm, 1), *compare_solvers(warm, 1, 10, "")):
             pass
-        show(compare_gram(4000, 2000, options.rounds), rows)
+        if not options.part:
+            show(compare_gram(4000, 2000, options.rounds), rows)
         sizes = [tuple(map(int, text.split(","))) for text in options.case] if options.case else CASES
         for m, n, t in sizes:
             case = Case.of(m, n, t, options.sample, options.threads)
-            for row in compare_pipelines(case, options.rounds):
-                show(row, rows)
-            for row in compare_solvers(case, options.rounds, 18, "truncated path"):
-                show(row, rows)
-            for row in compare_solvers(case, 1, 40, "full path"):
-                show(row, rows)
-            show(compare_stopping(case), rows)
+            for part in options.part or PARTS:
+                for row in PARTS[part](case, options.rounds):
+                    show(row, rows)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     return 0 if all(row.agree for row in rows) else 1

@@ -6,6 +6,7 @@ minimize over bias and weights  1/(2m) ||outputs - bias - masks @ weights||^2 + 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
@@ -19,11 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 from estimators.contract import Attribution, Estimator, Evidence, Need, Runs
 from estimators.lasso.bootstrap import bootstrap
 from estimators.lasso.collect import FEWEST, Block, Split, blocks_of, collect
-from estimators.lasso.cost import GIB, LAPTOP, Forecast, forecast, this_machine
+from estimators.lasso.cost import GIB, LAPTOP, Forecast, Machine, duration, forecast, this_machine
+from estimators.lasso.curve_cost import affordable_queries, forecast_curve
 from estimators.lasso.fit import Fit, fit
 from estimators.lasso.jit import cores
-from estimators.lasso.learning_curve import FEWEST_HELD, affordable_queries, learning_curve
-from estimators.lasso.pieces import Job, fit_in_pieces
+from estimators.lasso.learning_curve import FEWEST_HELD, learning_curve
+from estimators.lasso.pieces import Job, cut, fit_in_pieces
 from estimators.lasso.settings import Settings
 from workers.errors import ConfigError, DataError
 
@@ -44,7 +46,7 @@ def fit_blocks(blocks: Callable[[], Iterable[Block]], subsets: NDArray[np.int64]
     found = fit(collected, settings)
     if not settings.bootstrap:
         return found
-    errors, frequencies = bootstrap(blocks, split, found.penalties, collected.rest.shift, settings)
+    errors, frequencies = bootstrap(blocks, split, found, collected.rest.shift, settings)
     return replace(found, standard_errors=errors, frequencies=frequencies)
 
 
@@ -81,13 +83,12 @@ class DatamodelEstimator(Settings, Estimator):
         expected = self._forecast(len(runs.subsets), evidence)
         expected.require_fits()
         large = expected.queries_per_block < evidence.t or expected.seconds > LARGE_SECONDS
-        if large and self.learning_curve:
-            raise ConfigError(
-                "learning_curve: true needs all masks in memory, this fit is too large for that; leave it out"
-            )
+        if self.learning_curve:
+            self._announce_curve(len(runs.subsets), expected.machine, evidence)
         found = self._fit_large(runs, expected, evidence) if large else self._fit(runs, evidence.seed)
         details = _details(found, self)
-        curve = self._curve(runs, expected, evidence, large)
+        queries = self._curve_queries(runs, found, expected.machine, large)
+        curve = self._curve(runs, queries, evidence) if queries else None
         errors = found.standard_errors
         return Attribution(
             np.ascontiguousarray(found.coefficients.T, np.float32),
@@ -110,7 +111,7 @@ class DatamodelEstimator(Settings, Estimator):
         """Say what it will take, then fit piece by piece."""
         workshop = evidence.workshop
         measured = this_machine(expected.machine.memory, expected.machine.cores)
-        for line in forecast(len(runs.subsets), evidence.n, evidence.t, self, measured).lines():
+        for line in cut(forecast(len(runs.subsets), evidence.n, evidence.t, self, measured), workshop).lines():
             workshop.say(line)
         settings = Settings(**self.model_dump(include=set(Settings.model_fields)))
         if self.threads is None and workshop.threads is not None:
@@ -118,17 +119,35 @@ class DatamodelEstimator(Settings, Estimator):
         split = Split.draw(runs.subsets, settings, evidence.seed)
         return fit_in_pieces(Job(runs, split, settings, evidence.n, evidence.t), expected, workshop)
 
-    def _curve(self, runs: Runs, expected: Forecast, evidence: Evidence, large: bool) -> dict[str, Any] | None:
-        """Return the learning curve's points and what they say, or None where it was not asked for and is not cheap."""
-        asked, t = self.learning_curve, evidence.t
+    def _announce_curve(self, m: int, machine: Machine, evidence: Evidence) -> None:
+        """Refuse a learning curve whose masks do not fit into the budget, and say beforehand what a long one takes."""
+        curve = forecast_curve(m, evidence.n, evidence.t, self, machine)
+        if curve.memory > machine.memory:
+            raise ConfigError(
+                f"learning_curve: true needs all masks in memory, {curve.memory / GIB:.3g} GiB with what it computes, the "
+                f"budget is {machine.memory / GIB:.3g} GiB: raise memory_gb or leave it out"
+            )
+        if curve.seconds > LARGE_SECONDS:
+            here = replace(curve, machine=this_machine(machine.memory, machine.cores))
+            evidence.workshop.say(f"learning curve on {here.machine.name}: about {duration(here.seconds)} more")
+
+    def _curve_queries(self, runs: Runs, found: Fit, machine: Machine, large: bool) -> int:
+        """Return of how many queries there is to be a learning curve: of all when asked for, else of as many as are cheap."""
+        t, n = found.coefficients.shape
+        if self.learning_curve is not None:
+            return t if self.learning_curve else 0
         held = round(self.holdout * len(np.unique(runs.subsets)))
-        if asked is None and (large or self.penalty == "ridge" or held < FEWEST_HELD):
-            return None
-        count = t if asked else affordable_queries(expected)
-        if not asked and (asked is False or count < min(t, FEWEST_QUERIES)):
-            return None
-        chosen = np.sort(np.random.default_rng([evidence.seed, 3]).permutation(t)[:count])
-        return learning_curve(runs.masks, runs.outputs[:, chosen], runs.subsets, self, evidence.seed).plain()
+        if large or self.penalty == "ridge" or held < FEWEST_HELD:
+            return 0
+        count = affordable_queries(len(runs.subsets), n, t, int(np.median(found.nonzeros)), self, machine)
+        return count if count >= min(t, FEWEST_QUERIES) else 0
+
+    def _curve(self, runs: Runs, queries: int, evidence: Evidence) -> dict[str, Any]:
+        """Return the points of the learning curve of some queries, what they say, and how long that took."""
+        started = time.perf_counter()
+        chosen = np.sort(np.random.default_rng([evidence.seed, 3]).permutation(evidence.t)[:queries])
+        curve = learning_curve(runs.masks, runs.outputs[:, chosen], runs.subsets, self, evidence.seed)
+        return {**curve.plain(), "seconds": time.perf_counter() - started}
 
 
 def _details(found: Fit, settings: Settings) -> dict[str, Any]:

@@ -153,12 +153,12 @@ class RunArray:
         chunks = (self.chunk(pack) for pack in self._packs(start, stop))
         return next((chunk for chunk in chunks if not chunk.exists()), None)
 
-    def write(self, rows: range, values: NDArray[Any]) -> Path:
-        """Write all rows of a pack; return the chunk's file, which is not yet durable."""
-        chunk = self.chunk(rows.start // self.rows_per_chunk)
-        with refusing("write", chunk):
+    def write(self, rows: range, values: NDArray[Any]) -> list[Path]:
+        """Write all rows of one or more packs; return the chunks' files, which are not yet durable."""
+        chunks = [self.chunk(pack) for pack in self._packs(rows.start, rows.stop)]
+        with refusing("write", chunks[0]):
             self.array[rows.start : rows.stop] = values
-        return chunk
+        return chunks
 
     def resize(self, rows: int) -> None:
         """Make room for more rows."""

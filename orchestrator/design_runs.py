@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 
 from orchestrator.arrays import PLAN, REMEDY, RunArray, specs
 from orchestrator.checkpoints import read_checkpoint, write_checkpoint
-from orchestrator.hashes import plan_hash, row_hash
+from orchestrator.hashes import plan_hash, row_hashes
 from orchestrator.layout import DesignLayout, Manifest
 from orchestrator.ledger import DONE, CommitRecord, DamagedRecord, Ledger, PackRecord, PlanRecord, RowRecord
-from orchestrator.paths import SweepPaths, refusing, sync
+from orchestrator.paths import SweepPaths, refusing, sync, sync_all
 from workers.errors import StoreError
 from workers.runs import Checkpoint, Outcome
 
@@ -55,26 +54,41 @@ class DesignRuns:
         return self._durable_runs == self.layout.runs
 
     def write_plan(self, start: int, plan: Mapping[str, NDArray[Any]]) -> None:
-        """Write the plan of one pack; durable when the last pack's is written."""
-        rows = self._whole_pack(start, len(plan["masks"]))
+        """Write the plan of one or more packs; durable when the last pack's is written."""
+        rows = self._whole_packs(start, len(plan["masks"]))
         for name, values in plan.items():
             array = self.plan[name].array
             if values.shape != (len(rows), *array.shape[1:]):
                 raise ValueError(f"{name} has shape {values.shape}, expected {(len(rows), *array.shape[1:])}")
             if not np.array_equal(values, values.astype(array.dtype)):
                 raise ValueError(f"{name} holds values that are not of type {array.dtype}")
-        pack = start // self.layout.pack
+        first, last = start // self.layout.pack, (rows.stop - 1) // self.layout.pack
+        packs = {pack: self._rows_in(plan, pack, start) for pack in range(first, last + 1)}
+        for pack, part in packs.items():
+            self._refuse_other_plan(pack, part)
+        for name in PLAN:
+            self._unsynced += self.plan[name].write(rows, plan[name].astype(self.plan[name].array.dtype))
+        for pack, part in packs.items():
+            count = len(part["masks"])
+            self._complete += self.planned_packs.get(pack, (0, ""))[0] != count
+            self.planned_packs[pack] = (count, plan_hash(part, count))
+        if self._complete == self.layout.packs:
+            self._make_plan_durable()
+
+    def _rows_in(self, plan: Mapping[str, NDArray[Any]], pack: int, start: int) -> dict[str, NDArray[Any]]:
+        """Return the rows of one pack, of a plan whose first row is `start`."""
+        rows = self.layout.rows(pack)
+        return {name: values[rows.start - start : rows.stop - start] for name, values in plan.items()}
+
+    def _refuse_other_plan(self, pack: int, plan: Mapping[str, NDArray[Any]]) -> None:
+        """Raise StoreError when rows of a pack that were planned before would change."""
         known, recorded = self.planned_packs.get(pack, (0, ""))
         if known and plan_hash(plan, known) != recorded:
+            start = self.layout.rows(pack).start
             raise StoreError(
                 f"the plan of rows {start}..{start + known - 1} of design {self.layout.name!r} differs from the one in "
                 f"{self.plan['masks'].path}: the configuration has changed since"
             )
-        self._unsynced += [self.plan[name].write(rows, plan[name].astype(self.plan[name].array.dtype)) for name in PLAN]
-        self._complete += known != len(rows)
-        self.planned_packs[pack] = (len(rows), plan_hash(plan, len(rows)))
-        if self._complete == self.layout.packs:
-            self._make_plan_durable()
 
     def read_plan(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Return rows of one array of the plan. Raises StoreError when a chunk is missing or damaged."""
@@ -96,21 +110,21 @@ class DesignRuns:
 
     def _make_plan_durable(self) -> None:
         folders = [array.path for array in self.plan.values()]
-        # Side by side, because a file system brings many files to the disk in one go.
-        with refusing("write", self.paths.runs), ThreadPoolExecutor(16) as pool:
-            list(pool.map(sync, [*self._unsynced, *folders]))
+        with refusing("write", self.paths.runs):
+            sync_all([*self._unsynced, *folders])
         self._unsynced = []
         hashes = tuple(self.planned_packs[pack][1] for pack in range(self.layout.packs))
         self.ledger.write_plan(PlanRecord(runs=self.layout.runs, packs=hashes))
         self._durable_runs = self.layout.runs
 
-    def _whole_pack(self, start: int, count: int) -> range:
-        if start % self.layout.pack:
-            raise ValueError(f"packs of {self.layout.name!r} start at multiples of {self.layout.pack}, not at {start}")
-        rows = self.layout.rows(start // self.layout.pack)
-        if count != len(rows):
-            raise ValueError(f"the pack at row {start} of {self.layout.name!r} has {len(rows)} rows, not {count}")
-        return rows
+    def _whole_packs(self, start: int, count: int) -> range:
+        size, stop = self.layout.pack, start + count
+        if start % size or not count or (stop % size and stop != self.layout.runs) or stop > self.layout.runs:
+            raise ValueError(
+                f"rows {start}..{stop - 1} are no whole packs of {self.layout.name!r}, which has {self.layout.runs} rows "
+                f"in packs of {size}"
+            )
+        return range(start, stop)
 
     # Outputs
 
@@ -143,19 +157,22 @@ class DesignRuns:
         self._refuse(outcomes, rows, record)
         masks, seeds = (self.read_plan(name, rows.start, rows.stop) for name in ("masks", "seeds"))
         values = self._kept(rows, record, masks, seeds)
-        fresh: list[RowRecord] = []
-        for outcome in outcomes:
-            at = outcome.row - rows.start
-            if outcome.failure:
-                failed = RowRecord(row=outcome.row, state="failed", seconds=outcome.seconds, failure=outcome.failure)
-                fresh.append(failed)
-                continue
-            for measure, array in values.items():
-                array[at] = outcome.outputs[measure]
-            hashes = self._write_checkpoints(outcome)
-            digest = row_hash(masks[at], int(seeds[at]), [array[at] for array in values.values()], hashes)
-            done = RowRecord(row=outcome.row, state="done", seconds=outcome.seconds, hash=digest, checkpoints=hashes)
-            fresh.append(done)
+        trained = [outcome for outcome in outcomes if not outcome.failure]
+        at = np.array([outcome.row - rows.start for outcome in trained], dtype=np.int64)
+        for measure, array in values.items():
+            for place, outcome in zip(at, trained, strict=True):
+                array[place] = outcome.outputs[measure]
+        kept = [self._write_checkpoints(outcome) for outcome in trained]
+        hashes = row_hashes(masks[at], seeds[at], [array[at] for array in values.values()], kept)
+        fresh = [
+            RowRecord(row=outcome.row, state="done", seconds=outcome.seconds, hash=digest, checkpoints=files)
+            for outcome, digest, files in zip(trained, hashes, kept, strict=True)
+        ]
+        fresh += [
+            RowRecord(row=outcome.row, state="failed", seconds=outcome.seconds, failure=outcome.failure)
+            for outcome in outcomes
+            if outcome.failure
+        ]
         self._write_outputs(rows, values)
         delivered = {row.row: row for row in fresh}
         merged = {row.row: row for row in record.rows} | delivered
@@ -183,12 +200,19 @@ class DesignRuns:
             if outcome.row in done:
                 raise ValueError(f"row {outcome.row} of {self.layout.name!r} is done: forget it first")
             seen.add(outcome.row)
-            for measure, array in {} if outcome.failure else self.measured.items():
-                values = outcome.outputs.get(measure)
-                if values is None or values.shape != array.array.shape[1:] or not np.isfinite(values).all():
-                    raise ValueError(
-                        f"row {outcome.row}: {measure} is not a finite array of shape {array.array.shape[1:]}"
-                    )
+        trained = [outcome for outcome in outcomes if not outcome.failure]
+        for measure, array in self.measured.items():
+            self._refuse_incomplete(trained, measure, array.array.shape[1:])
+
+    def _refuse_incomplete(self, trained: Sequence[Outcome], measure: str, shape: tuple[int, ...]) -> None:
+        """Raise ValueError for the first of the outcomes that lacks a finite output of this shape."""
+        found = [outcome.outputs.get(measure) for outcome in trained]
+        fits = np.array([values is not None and values.shape == shape for values in found], dtype=bool)
+        if fits.all() and trained:
+            fits = np.isfinite(np.stack(found)).all(axis=1)  # type: ignore[arg-type]
+        if not fits.all():
+            row = trained[int(np.argmin(fits))].row
+            raise ValueError(f"row {row}: {measure} is not a finite array of shape {shape}")
 
     def _kept(
         self, rows: range, record: PackRecord, masks: NDArray[np.bool_], seeds: NDArray[np.uint32]
@@ -277,9 +301,7 @@ def disagreeing(
     outputs: Sequence[NDArray[np.float32]],
 ) -> tuple[int, ...]:
     """Return the done rows whose hash is not the ledger's; the arrays are a pack's, whose first row is `first`."""
-
-    def actual(row: int, entry: RowRecord) -> str:
-        at = row - first
-        return row_hash(masks[at], int(seeds[at]), [values[at] for values in outputs], entry.checkpoints)
-
-    return tuple(row for row, entry in sorted(done.items()) if actual(row, entry) != entry.hash)
+    rows = sorted(done)
+    at = np.array(rows, dtype=np.int64) - first
+    actual = row_hashes(masks[at], seeds[at], [values[at] for values in outputs], [done[row].checkpoints for row in rows])
+    return tuple(row for row, digest in zip(rows, actual, strict=True) if digest != done[row].hash)

@@ -12,21 +12,26 @@ from numpy.typing import NDArray
 _BYTES = 16
 
 
-def row_hash(
-    mask: NDArray[np.bool_], seed: int, outputs: Sequence[NDArray[np.float32]], checkpoints: Mapping[int, str]
-) -> str:
-    """Return the hash of a done row: of its mask bits, seed, outputs and checkpoint hashes, in this order.
+def row_hashes(
+    masks: NDArray[np.bool_],
+    seeds: NDArray[np.uint32],
+    outputs: Sequence[NDArray[np.float32]],
+    checkpoints: Sequence[Mapping[int, str]],
+) -> list[str]:
+    """Return the hash of each of r done rows: of its mask bits, seed, outputs and checkpoint hashes, in this order.
 
-    `mask` is (n,) and goes in as numpy.packbits(mask); the seed as 4 bytes and each measure's output (t,), in the
+    `masks` (r, n) go in as numpy.packbits of each row; `seeds` (r,) as 4 bytes and each measure's outputs (r, t), in the
     store's order, as float32, little-endian; then the hex hash of each checkpoint file as ASCII, by ascending epoch.
     """
-    digest = hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=_BYTES)
-    digest.update(np.array(seed, dtype="<u4").tobytes())
-    for values in outputs:
-        digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
-    for epoch in sorted(checkpoints):
-        digest.update(checkpoints[epoch].encode())
-    return digest.hexdigest()
+    columns = [seeds.astype("<u4")[:, None], *(values.astype("<f4") for values in outputs)]
+    parts = [np.packbits(masks, axis=1), *(np.ascontiguousarray(values).view(np.uint8) for values in columns)]
+    hashes = []
+    for content, files in zip(np.concatenate(parts, axis=1), checkpoints, strict=True):
+        digest = hashlib.blake2b(content, digest_size=_BYTES)
+        for epoch in sorted(files):
+            digest.update(files[epoch].encode())
+        hashes.append(digest.hexdigest())
+    return hashes
 
 
 def plan_hash(plan: Mapping[str, NDArray[Any]], rows: int) -> str:

@@ -6,9 +6,12 @@ The same configuration therefore gives the same runs, in any order, on any numbe
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+
+from orchestrator.seed_sequences import Prepared, generate_states
 
 SCORE_SHARE = 8
 """One mask in so many belongs to scoring designs; see `is_for_scoring`."""
@@ -25,10 +28,33 @@ def seed_of(root: int, design: str, subset: int, repeat: int) -> int:
     return int(key.generate_state(1)[0])
 
 
+def seeds_of(
+    root: int, design: str, subsets: NDArray[np.int64], repeats: NDArray[np.integer]
+) -> NDArray[np.uint32]:
+    """Return `seed_of` of many runs, (k,) uint32."""
+    keys = _keys("seed", design, subsets, repeats)
+    return generate_states(root, keys, words=1)[:, 0]
+
+
 def generator_of(root: int, design: str, subset: int, attempt: int = 0) -> np.random.Generator:
     """Return the generator from which the mask of one subset is drawn."""
     key = np.random.SeedSequence(root, spawn_key=(_word("mask"), _word(design), subset, attempt))
     return np.random.Generator(np.random.PCG64(key))
+
+
+def generators_of(
+    root: int, design: str, subsets: NDArray[np.int64], attempt: int = 0
+) -> Iterator[np.random.Generator]:
+    """Yield `generator_of` of many subsets."""
+    keys = _keys("mask", design, subsets, np.full_like(subsets, attempt))
+    for state in generate_states(root, keys, words=8):  # PCG64 asks for four words of 64 bits
+        yield np.random.Generator(np.random.PCG64(Prepared(state)))
+
+
+def _keys(use: str, design: str, *last: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the spawn keys (k, 4) of many runs or subsets."""
+    first = [np.full_like(last[0], word, dtype=np.int64) for word in (_word(use), _word(design))]
+    return np.stack([*first, *last], axis=1).astype(np.int64)
 
 
 def is_for_scoring(mask: NDArray[np.bool_]) -> bool:

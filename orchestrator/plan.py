@@ -19,6 +19,7 @@ from workers.runs import Run
 from workers.task import DifferentiableTask, Task
 
 PROVISIONAL_PACK = 32
+BLOCK_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ class DesignPlan:
         subsets, repeats = index // self.design.seeds, (index % self.design.seeds).astype(np.int32)
         distinct, place = np.unique(subsets, return_inverse=True)
         masks = self.design.many(distinct, self.context)[place]
-        seeds = [self.design.seed(int(s), int(r), self.context) for s, r in zip(subsets, repeats, strict=True)]
-        return Rows(start, masks, np.asarray(seeds, dtype=np.uint32), subsets, repeats)
+        return Rows(start, masks, self.design.seeds_of(subsets, repeats, self.context), subsets, repeats)
 
     @property
     def fenced(self) -> bool:
@@ -80,13 +80,21 @@ class DesignPlan:
 
     def packed(self) -> Iterator[bytes]:
         """Yield every subset's mask, a bit an example."""
-        for subset in range(self.design.count(self.context)):
-            yield np.packbits(self.design.mask(subset, self.context)).tobytes()
+        count = self.design.count(self.context)
+        for start in range(0, count, self._block):
+            subsets = np.arange(start, min(start + self._block, count))
+            for bits in np.packbits(self.design.many(subsets, self.context), axis=1):
+                yield bits.tobytes()
 
     def blocks(self) -> Iterator[Rows]:
-        """Yield all rows, a pack at a time."""
-        for pack in range(self.packs):
-            yield self.rows(*self.span(pack))
+        """Yield all rows, some packs at a time."""
+        for start in range(0, self.runs, self._block):
+            yield self.rows(start, min(start + self._block, self.runs))
+
+    @property
+    def _block(self) -> int:
+        """Rows computed at once: whole packs, whose masks take no more than BLOCK_BYTES unless one pack's do."""
+        return self.pack * max(1, BLOCK_BYTES // (self.pack * self.context.n))
 
 
 def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, DesignPlan]:
@@ -133,9 +141,14 @@ def _refuse_overlap(plans: dict[str, DesignPlan]) -> None:
                 )
 
 
-def to_runs(rows: Rows, wanted: NDArray[np.bool_], checkpoint_epochs: tuple[int, ...]) -> list[Run]:
-    """Return those of the rows that are `wanted` (r,) as runs for a worker."""
-    return [
-        Run(rows.start + int(j), np.flatnonzero(rows.masks[j]), int(rows.seeds[j]), checkpoint_epochs)
-        for j in np.flatnonzero(wanted)
-    ]
+def to_runs(
+    start: int,
+    masks: NDArray[np.bool_],
+    seeds: NDArray[np.uint32],
+    wanted: NDArray[np.bool_],
+    checkpoint_epochs: tuple[int, ...],
+) -> tuple[Run, ...]:
+    """Return those of the consecutive rows from `start` that are `wanted` (r,) as runs for a worker."""
+    return tuple(
+        Run(start + int(j), np.flatnonzero(masks[j]), int(seeds[j]), checkpoint_epochs) for j in np.flatnonzero(wanted)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,12 @@ SWEEPS = 4.0
 """Coordinate sweeps a lambda takes (measured: 3.5 to 5.5 on the part of the path that is walked)."""
 WORKING = 1.4
 """Size of the working set over the number of non-zeros at the chosen lambda (measured)."""
+REFIT_SWEEPS = 10.0
+"""Coordinate sweeps of a refit at the chosen lambda alone (measured: 8 to 12)."""
+SUMS = 24
+"""Bytes a coefficient that a bootstrap adds to the peak of the fit: its sums, and one resample's solution."""
+DECOMPOSITION, MATRIX_SPEED = 10.0, 10.0
+"""Ridge: multiply-adds of an eigendecomposition over n cubed, and how much faster than those matrix products run."""
 ITERATIONS = 100.0
 """FISTA iterations a lambda takes on the part of the path that is walked."""
 
@@ -74,23 +80,52 @@ def _rate(work: object, operations: float) -> float:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The cost of one fit of m runs, n examples and t queries on a machine."""
+    """The cost of one fit of m runs, n examples and t queries on a machine, its bootstrap included."""
 
     machine: Machine
-    bytes_read: int
+    bytes_a_pass: int
     """Masks as bits and outputs as float32, once."""
-    gram_operations: float
-    """Integer multiply-adds of the Gram matrix (tiles on and above the diagonal)."""
-    cross_operations: float
-    """Floating multiply-adds of the cross products."""
+    gram_a_pass: float
+    """Integer multiply-adds of the Gram matrix of all runs (tiles on and above the diagonal)."""
+    cross_a_pass: float
+    """Floating multiply-adds of the cross products of all runs and queries."""
     path_operations: float
-    """Multiply-adds of paths, held-out errors and refit."""
+    """Multiply-adds of paths, held-out errors and refits, those of the resamples included."""
     shared_memory: int
     """Bytes that every worker needs whatever its queries: Gram matrices, held-out masks, a block of runs."""
     memory_per_query: int
     """Bytes each query adds."""
     queries: int
     """Number of queries of the fit."""
+    resamples: int = 0
+    """Resamples of the bootstrap."""
+    block: int = 0
+    """Queries that are fitted at a time, each block in passes of its own; 0 when all are fitted in the same passes."""
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of queries."""
+        return -(-self.queries // self.block) if self.block else 1
+
+    @property
+    def passes(self) -> int:
+        """How often all masks are read: once for the fit and for each resample, block by block; once before for all blocks."""
+        return self.blocks * (1 + self.resamples) + bool(self.block)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of masks and outputs that are read in all passes."""
+        return self.passes * self.bytes_a_pass
+
+    @property
+    def gram_operations(self) -> float:
+        """Integer multiply-adds: the fit's Gram matrix is shared by all blocks, those of the resamples are not."""
+        return self.gram_a_pass * (1 + self.blocks * self.resamples)
+
+    @property
+    def cross_operations(self) -> float:
+        """Floating multiply-adds of the cross products."""
+        return self.cross_a_pass * (1 + self.resamples)
 
     @property
     def memory(self) -> int:
@@ -114,6 +149,10 @@ class Forecast:
         statistics = self.gram_operations / machine.gram_rate + self.cross_operations / machine.float_rate
         return max(self.bytes_read / machine.read_rate, statistics) + self.path_operations / machine.descent_rate
 
+    def cut(self, least: int) -> Forecast:
+        """Return the cost of the fit in at least so many blocks of queries, or as many as the memory asks for."""
+        return replace(self, block=min(self.queries_per_block, -(-self.queries // least)))
+
     def require_fits(self) -> None:
         """Raise ConfigError with the remedy when not even one query fits into the machine's memory."""
         if self.queries_per_block < 1:
@@ -125,19 +164,24 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """Return the forecast as lines of text."""
-        block = self.queries_per_block
-        blocks = -(-self.queries // block) if block else 0
+        block = self.block or self.queries_per_block
         return [
-            f"on {self.machine.name}: about {_duration(self.seconds)}",
-            f"reads {self.bytes_read / GIB:.3g} GiB of masks and outputs",
+            f"on {self.machine.name}: about {duration(self.seconds)}",
+            f"reads {self.bytes_read / GIB:.3g} GiB of masks and outputs"
+            + f" in {self.passes} passes" * (self.passes > 1),
             f"{self.gram_operations:.2g} integer and {self.cross_operations + self.path_operations:.2g} floating multiply-adds",
             f"memory {self.memory / GIB:.3g} GiB for all {self.queries} queries at once, budget "
-            f"{self.machine.memory / GIB:.3g} GiB: "
-            + (f"{blocks} block{'s' * (blocks > 1)} of {block} queries" if block else "does not fit"),
+            f"{self.machine.memory / GIB:.3g} GiB: " + (_blocks(self.queries, block) if block else "does not fit"),
         ]
 
 
-def _duration(seconds: float) -> str:
+def _blocks(queries: int, block: int) -> str:
+    count = -(-queries // block)
+    return f"{count} block{'s' * (count > 1)} of {block} queries"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in one unit."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -145,7 +189,7 @@ def _duration(seconds: float) -> str:
 
 
 def forecast(m: int, n: int, t: int, settings: Settings, machine: Machine, nonzeros: int | None = None) -> Forecast:
-    """Return what a fit of m runs, n examples and t queries costs.
+    """Return what a fit of m runs, n examples and t queries costs, with its bootstrap where the settings ask for one.
 
     `nonzeros` is the typical number at the chosen lambda; by default a sixth of the smaller of m and n, at most 2,000. Memory is
     counted for masks that are unpacked a block at a time.
@@ -153,32 +197,49 @@ def forecast(m: int, n: int, t: int, settings: Settings, machine: Machine, nonze
     item = np.dtype(settings.dtype).itemsize
     folds = settings.folds or 1
     held = round(m * settings.holdout) if settings.folds is None else m
-    s = float(nonzeros or min(min(m, n) / 6, 2000))
-    grams = 4 * n * n * ((2 if folds == 1 else folds + 1) + 1) + item * n * n
+    s = usual_nonzeros(m, n) if nonzeros is None else float(nonzeros)
+    ridge = settings.penalty == "ridge"
+    solver = 8 * 5 * n * n if ridge else item * n * n
+    grams = 4 * n * n * ((2 if folds == 1 else folds + 1) + 1) + solver
     block = min(BLOCK, m) * n * 4 + 1024 * n * 4 + n * held // 8
     threads = machine.cores or 1
-    scratch = threads * (item * int(min(2 * WORKING * s, n)) ** 2 + 8 * n * item)
+    scratch = 8 * n * held * 2 if ridge else threads * (item * int(min(2 * WORKING * s, n)) ** 2 + 8 * n * item)
     cross = 8 * n * (folds + 2) + (8 + 2 * item) * n
     per_query = cross + item * n + 4 * item * held + 64 * settings.lambdas
-    if not settings.by_descent:
+    if settings.bootstrap:
+        per_query += SUMS * n
+    if ridge or not settings.by_descent:
         per_query += 8 * item * n
+    walk, again = _operations_per_query(n, held / folds, s, settings)
     return Forecast(
         machine,
-        bytes_read=m * (-(-n // 8)) + 4 * m * t,
-        gram_operations=0.5 * m * float(n) * n,
-        cross_operations=float(m) * n * t,
-        path_operations=t * folds * _path_operations(n, held / folds, s, settings),
+        bytes_a_pass=m * (-(-n // 8)) + 4 * m * t,
+        gram_a_pass=0.5 * m * float(n) * n,
+        cross_a_pass=float(m) * n * t,
+        path_operations=t * (folds * walk + again * (1 + settings.bootstrap))
+        + ridge * (2 + folds + settings.bootstrap) * DECOMPOSITION * float(n) ** 3,
         shared_memory=grams + block + scratch + n * held,
         memory_per_query=per_query,
         queries=t,
+        resamples=settings.bootstrap,
     )
 
 
-def _path_operations(n: int, held: float, nonzeros: float, settings: Settings) -> float:
-    """Return the multiply-adds of one query's path in one fold; its columns have half of the last one's non-zeros on average."""
+def usual_nonzeros(m: int, n: int) -> float:
+    """Return a typical number of coefficients that are not zero at the chosen lambda."""
+    return min(min(m, n) / 6, 2000.0)
+
+
+def _operations_per_query(n: int, held: float, nonzeros: float, settings: Settings) -> tuple[float, float]:
+    """Return the multiply-adds of one query's path in one fold, and of a refit at one lambda from a solution nearby.
+
+    Columns have half of the last one's non-zeros on a path's average.
+    """
     length = settings.lambdas * (1.0 if settings.patience is None else WALKED)
+    if settings.penalty == "ridge":
+        return settings.lambdas * n * held / MATRIX_SPEED, float(n) * n / MATRIX_SPEED
     if not settings.by_descent:
-        return length * (ITERATIONS * float(n) * n + n * held)
-    gradient = 1.1 * n * nonzeros / 2
-    sweeps = SWEEPS * (nonzeros / 2) * (WORKING * nonzeros / 2)
-    return length * (gradient + sweeps + held * nonzeros / 2)
+        return length * (ITERATIONS * float(n) * n + n * held), ITERATIONS * float(n) * n
+    half = nonzeros / 2
+    each = 1.1 * n * half + SWEEPS * half * (WORKING * half) + held * half
+    return length * each, 2.2 * n * nonzeros + REFIT_SWEEPS * nonzeros * (WORKING * nonzeros)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from estimators.lasso.statistics import Floats
+from estimators.scores.spearman import resampled_spearman as of_columns
 
 BAND = 256
 """Queries ranked at a time, so that the float64 copies stay small."""
@@ -23,6 +24,24 @@ def r2(outputs: NDArray[np.floating[Any]], predictions: NDArray[np.floating[Any]
 def spearman(outputs: NDArray[np.floating[Any]], predictions: NDArray[np.floating[Any]]) -> Floats:
     """Return each query's Spearman correlation, (t,), mid-ranks for ties; NaN where either side is constant."""
     return _in_bands(_spearman, outputs, predictions)
+
+
+def resampled_spearman(
+    outputs: NDArray[np.floating[Any]], predictions: NDArray[np.floating[Any]], counts: NDArray[np.int64]
+) -> Floats:
+    """Return each query's Spearman correlation in every resample, (B, t): counts (B, h) say how often it takes each subset.
+
+    Outputs (t, h) may have NaN. 0 where either side is constant.
+    """
+    absent = np.isnan(outputs)
+    full = ~absent.any(axis=1)
+    found = np.zeros((len(counts), len(outputs)))
+    found[:, full] = of_columns(predictions[full].T, outputs[full].T, counts)
+    for q in np.flatnonzero(~full & ~absent.all(axis=1)):
+        there = ~absent[q]
+        columns = predictions[q, there][:, None], outputs[q, there][:, None]
+        found[:, q] = of_columns(*columns, counts[:, there])[:, 0]
+    return found
 
 
 def _in_bands(

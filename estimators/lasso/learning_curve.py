@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.lasso.collect import Held, Split, blocks_of, mean_of_finite
-from estimators.lasso.cost import Forecast
-from estimators.lasso.diagnostics import spearman
+from estimators.lasso.diagnostics import resampled_spearman
+from estimators.lasso.jit import spread
 from estimators.lasso.selection import walk_paths
 from estimators.lasso.settings import Settings
 from estimators.lasso.statistics import Floats, Statistics
@@ -19,9 +20,9 @@ from workers.errors import DataError
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 1.0)
 """Parts of the fitting subsets that are measured, nested in each other."""
 FEWEST_HELD = 20
-SHARE, CHEAP_OPERATIONS = 0.2, 2e9
-WALKS = 2 * len(FRACTIONS)
-"""Paths that are walked, for one of the fit: every number of runs from both sides."""
+RESAMPLES = 200
+AHEAD = 9
+"""Points of the continued curve that are kept, from the last measured one to as many runs again."""
 RATES = np.linspace(0.25, 1.5, 26)
 """Exponents g of the curve's 1/m**g that are tried; 1 is the rate of a regression whose columns are known."""
 
@@ -36,6 +37,10 @@ class LearningCurve:
     """(k,)"""
     resampled: Floats
     """(B, k) the same with held-out subsets and queries drawn again."""
+    queries: int = 0
+    """Queries it is of."""
+    total: int = 0
+    """Runs of the design, those held out included: what an attribution is fitted on in the end."""
 
     def extrapolate(self, runs: int, level: float = 0.95) -> tuple[float, float, float]:
         """Return the correlation expected from so many fitting runs, and an interval around it.
@@ -44,9 +49,31 @@ class LearningCurve:
         and g lets the rate differ. The interval holds the resampled points' curves, with every g that fits about as well as the
         best one, so that it is wide where the points do not determine the form.
         """
-        losses, values = self._fits(self.correlations[None], runs)
+        return self._interval(lambda correlations: self._fits(correlations, runs), level)
+
+    def gain(self, more: int, level: float = 0.95) -> tuple[float, float, float]:
+        """Return by which factor `more` runs of the design raise the correlation of an attribution, and an interval around it.
+
+        The noise of the outputs takes the same part off a correlation however many runs it was fitted on, so that the factor
+        holds for outputs that are averaged over more seeds, too.
+        """
+
+        def grown(correlations: Floats) -> tuple[Floats, Floats]:
+            losses, values = self._fits(correlations, self.total + more)
+            return losses, values / self._fits(correlations, self.total)[1]
+
+        return self._interval(grown, level)
+
+    def _interval(
+        self, quantity: Callable[[Floats], tuple[Floats, Floats]], level: float
+    ) -> tuple[float, float, float]:
+        """Return a quantity of the curve, and the interval of it over the resampled curves and their plausible exponents.
+
+        `quantity` takes samples (B, k) and returns the losses and the values of every exponent, (B, g) each.
+        """
+        losses, values = quantity(self.correlations[None])
         central = float(values[0, losses[0].argmin()])
-        losses, values = self._fits(self.resampled, runs)
+        losses, values = quantity(self.resampled)
         noise = self.resampled.var(0).sum()
         plausible = values[losses <= losses.min(1, keepdims=True) + noise]
         tail = (1 - level) / 2
@@ -65,15 +92,28 @@ class LearningCurve:
             f"to about {then:.2f} ({low:.2f} to {high:.2f})"
         )
 
+    @property
+    def more(self) -> int:
+        """As many runs as the largest fit had, rounded to one digit: how far a curve is worth continuing."""
+        digits = 10 ** (len(str(self.runs[-1])) - 1)
+        return int(round(self.runs[-1] / digits) * digits)
+
     def plain(self) -> dict[str, Any]:
-        """Return points, ceiling and what as many runs again would bring, as plain data."""
+        """Return points, ceiling and what about as many runs again would bring, as plain data."""
+        ahead = np.linspace(self.runs[-1], self.runs[-1] + self.more, AHEAD).round().astype(int)
+        low, high = np.quantile(self.resampled, [0.025, 0.975], axis=0)
+        continued = np.array([self.extrapolate(int(runs)) for runs in ahead]).T.tolist()
         return {
+            "queries": self.queries,
             "runs": self.runs.tolist(),
             "correlation": self.correlations.tolist(),
-            "low": np.quantile(self.resampled, 0.025, axis=0).tolist(),
-            "high": np.quantile(self.resampled, 0.975, axis=0).tolist(),
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "ahead": dict(zip(("runs", "correlation", "low", "high"), (ahead.tolist(), *continued), strict=True)),
             "ceiling": list(self.ceiling()),
-            "sentence": self.sentence(int(self.runs[-1])),
+            "more": self.more,
+            "gain": list(self.gain(self.more)),
+            "sentence": self.sentence(self.more),
         }
 
     def _fits(self, correlations: Floats, runs: int) -> tuple[Floats, Floats]:
@@ -91,13 +131,6 @@ class LearningCurve:
         return losses, 1 / np.sqrt(level + slope * (float(self.runs[-1]) / runs) ** RATES)
 
 
-def affordable_queries(expected: Forecast) -> int:
-    """Return of how many queries a curve is cheap: a fifth of the fit it goes with, or about a second."""
-    limit = max(SHARE * expected.operations, CHEAP_OPERATIONS) - expected.gram_operations
-    each = (expected.cross_operations + WALKS * expected.path_operations) / expected.queries
-    return int(min(max(limit / each, 0), expected.queries))
-
-
 def learning_curve(
     masks: NDArray[np.bool_],
     outputs: NDArray[np.floating[Any]],
@@ -105,7 +138,7 @@ def learning_curve(
     settings: Settings,
     seed: int,
     fractions: tuple[float, ...] = FRACTIONS,
-    resamples: int = 200,
+    resamples: int = RESAMPLES,
 ) -> LearningCurve:
     """Fit on nested parts of the runs, masks (m, n), outputs (m, t), subsets (m,), and score each on the same subsets.
 
@@ -131,11 +164,10 @@ def learning_curve(
             statistics.accumulate(x, y, settings.dtype, settings.device)
         sizes.append(statistics.rows)
         predictions.append([_cross_predict(statistics, halves[1 - k], halves[k], settings) for k in (0, 1)])
-    rng = np.random.default_rng([seed, 2])
-    resampled = [_score(halves, predictions, *_draw(halves, rng)) for _ in range(resamples)]
-    t = outputs.shape[1]
-    whole = _score(halves, predictions, [np.arange(half.masks.shape[1]) for half in halves], np.arange(t))
-    return LearningCurve(np.array(sizes), whole, np.array(resampled))
+    scores = _score(halves, predictions, resamples, np.random.default_rng([seed, 2]), settings)
+    # a resample repeats subsets, which lowers rank correlations a little: the mean is put back where it belongs
+    resampled = scores[1:] + scores[0] - scores[1:].mean(0)
+    return LearningCurve(np.array(sizes), scores[0], resampled, outputs.shape[1], len(subsets))
 
 
 def _held(
@@ -158,32 +190,32 @@ def _cross_predict(
     return walk_paths(statistics, penalties, scored, settings, None, paths.columns).predictions
 
 
-Draw = tuple[list[NDArray[np.int64]], NDArray[np.int64]]
-"""Which held-out subsets of each half, and which queries."""
-
-
-def _draw(halves: list[Held], rng: np.random.Generator) -> Draw:
-    columns = [_again(half.masks.shape[1], rng) for half in halves]
-    return columns, _again(len(halves[0].outputs), rng)
-
-
-def _again(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    drawn: NDArray[np.int64] = rng.integers(0, count, size=count)
-    return drawn
-
-
 def _score(
     halves: list[Held],
     predictions: list[list[NDArray[np.floating[Any]]]],
-    columns: list[NDArray[np.int64]],
-    queries: NDArray[np.int64],
+    resamples: int,
+    rng: np.random.Generator,
+    settings: Settings,
 ) -> Floats:
-    """Return the mean correlation for every number of runs, (k,); a query whose prediction is constant counts as 0."""
-    scores = []
-    for sides in predictions:
-        each = [
-            spearman(half.outputs[np.ix_(queries, chosen)], side[np.ix_(queries, chosen)])
-            for half, side, chosen in zip(halves, sides, columns, strict=True)
-        ]
-        scores.append(np.nan_to_num(np.array(each)).mean())
-    return np.array(scores)
+    """Return the mean correlation for every number of runs, (1 + B, k): of the data, then of resamples of subsets and queries.
+
+    A query whose prediction is constant counts as 0.
+    """
+    counts = [_counts(half.masks.shape[1], resamples, rng) for half in halves]
+    queries = _counts(len(halves[0].outputs), resamples, rng)
+
+    def mean(which: int) -> Floats:
+        size, side = divmod(which, len(halves))
+        values = resampled_spearman(halves[side].outputs, predictions[size][side], counts[side])
+        means: Floats = (values * queries).sum(1) / queries.shape[1]
+        return means
+
+    means = np.array(spread(mean, range(len(predictions) * len(halves)), settings.threads))
+    scores: Floats = means.reshape(len(predictions), len(halves), -1).mean(1).T
+    return scores
+
+
+def _counts(size: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return how often each of `size` things is drawn, (1 + resamples, size); the first row is once each."""
+    drawn = [np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(resamples)]
+    return np.stack([np.ones(size, np.int64), *drawn])

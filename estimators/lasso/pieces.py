@@ -56,8 +56,10 @@ class Job:
 
 def fit_in_pieces(job: Job, expected: Forecast, workshop: Workshop) -> Fit:
     """Fit all queries within the forecast's budget; the same as a fit at once, up to rounding of the cross products."""
+    expected = cut(expected, workshop)
     grams = _grams(job, expected, workshop)
-    names = {span: f"queries-{span[0]}-{span[1]}" for span in _query_spans(job.t, expected, workshop)}
+    starts = range(0, job.t, expected.block)
+    names = {(a, b): f"queries-{a}-{b}" for a in starts for b in [min(a + expected.block, job.t)]}
     missing = [span for span, name in names.items() if workshop.kept(name) is None]
     for span, piece in workshop.map(fit_queries, (job, grams), missing):
         workshop.keep(names[span], piece)
@@ -65,10 +67,9 @@ def fit_in_pieces(job: Job, expected: Forecast, workshop: Workshop) -> Fit:
     return _assemble(job, names, workshop)
 
 
-def _query_spans(t: int, expected: Forecast, workshop: Workshop) -> list[Span]:
-    least = BLOCKS_DISTRIBUTED if workshop.distributed else BLOCKS
-    size = min(expected.queries_per_block, -(-t // least))
-    return [(start, min(start + size, t)) for start in range(0, t, size)]
+def cut(expected: Forecast, workshop: Workshop) -> Forecast:
+    """Return the forecast of the fit in the blocks of queries in which it is done."""
+    return expected.cut(BLOCKS_DISTRIBUTED if workshop.distributed else BLOCKS)
 
 
 def _grams(job: Job, expected: Forecast, workshop: Workshop) -> Grams:
@@ -87,7 +88,7 @@ def _grams(job: Job, expected: Forecast, workshop: Workshop) -> Grams:
 
 def _sum_grams(job: Job, expected: Forecast, workshop: Workshop) -> Arrays:
     m = len(job.split.parts)
-    count = int(min(max(expected.gram_operations / GRAM_OPERATIONS, 1), GRAM_PIECES)) if workshop.distributed else 1
+    count = int(min(max(expected.gram_a_pass / GRAM_OPERATIONS, 1), GRAM_PIECES)) if workshop.distributed else 1
     cuts = np.linspace(0, m, count + 1).astype(int).tolist()
     total: NDArray[np.int32] | None = None
     bits: dict[Span, Arrays] = {}
@@ -124,7 +125,7 @@ def fit_queries(shared: tuple[Job, Grams], queries: Span) -> Arrays:
     found = fit(collected, job.settings)
     arrays: dict[str, NDArray[Any]] = {name: getattr(found, name) for name in _PER_QUERY}
     if job.settings.bootstrap:
-        again = bootstrap(lambda: job.blocks(queries), job.split, found.penalties, collected.rest.shift, job.settings)
+        again = bootstrap(lambda: job.blocks(queries), job.split, found, collected.rest.shift, job.settings)
         arrays |= dict(zip(_BOOTSTRAPPED, again, strict=True))
     return arrays
 

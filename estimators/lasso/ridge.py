@@ -32,12 +32,15 @@ def fit_ridge(collected: Collected, settings: Settings) -> Ridge:
         queries = np.arange(len(best))
         best = (mean <= mean[best, queries] + spread[best, queries]).argmax(0)
     penalties = grid[best]
-    coefficients, intercepts, gaps = (
-        np.zeros((everything.t, everything.n)),
-        np.empty(everything.t),
-        np.empty(everything.t),
-    )
-    for problem in everything.quadratics(np.float64, settings.standardize):
+    coefficients, intercepts, gaps = refit_ridge(everything, penalties, settings)
+    return coefficients, intercepts, penalties, best, gaps, [fold.predict(penalties) for fold in folds]
+
+
+def refit_ridge(statistics: Statistics, penalties: Floats, settings: Settings) -> tuple[Floats, Floats, Floats]:
+    """Solve at one lambda a query (t,) on these runs; return coefficients (t, n), intercepts (t,) and relative gaps (t,)."""
+    t = statistics.t
+    coefficients, intercepts, gaps = np.zeros((t, statistics.n)), np.empty(t), np.empty(t)
+    for problem in statistics.quadratics(np.float64, settings.standardize):
         chosen = problem.queries
         solution = _Spectrum(problem).solve(penalties[chosen])
         residual = problem.cross - solution @ problem.gram - penalties[chosen, None] * solution
@@ -45,7 +48,7 @@ def fit_ridge(collected: Collected, settings: Settings) -> Ridge:
         gaps[chosen] = np.square(residual).sum(1) / penalties[chosen] / power  # strong convexity
         coefficients[chosen] = solution * problem.scales
         intercepts[chosen] = problem.output_means - coefficients[chosen] @ problem.mask_means
-    return coefficients, intercepts, penalties, best, gaps, [fold.predict(penalties) for fold in folds]
+    return coefficients, intercepts, gaps
 
 
 def _largest_eigenvalue(statistics: Statistics, settings: Settings) -> float:

@@ -45,6 +45,11 @@ class Again(Design):
         other, there = self._other(context)
         return other.mask(index, there)
 
+    def many(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.bool_]:
+        """Return some of the other design's masks (k, n)."""
+        other, there = self._other(context)
+        return other.many(subsets, there)
+
     def sample(self, fraction: float) -> Again:
         """Return itself: it follows the other design's sample."""
         return self

@@ -6,7 +6,7 @@ A new design is one file in this folder with a subclass of `Design`, and one lin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.keys import generator_of, is_for_scoring, seed_of
+from orchestrator.keys import generators_of, is_for_scoring, seeds_of
 from workers.errors import ConfigError
 
 Self = TypeVar("Self", bound="Design")
@@ -75,11 +75,13 @@ class Design(BaseModel, ABC):
         """Return this design with about that fraction of its runs."""
         return self.model_copy(update={"seeds": max(1, round(self.seeds * fraction))})
 
-    def seed(self, subset: int, repeat: int, context: Context) -> int:
-        """Return the seed of one run."""
+    def seeds_of(
+        self, subsets: NDArray[np.int64], repeats: NDArray[np.integer], context: Context
+    ) -> NDArray[np.uint32]:
+        """Return the seeds (k,) of some runs, given the subset and the repeat of each."""
         if self.paired_with is not None:
-            return seed_of(context.root, self.paired_with, 0, repeat)
-        return seed_of(context.root, context.name, subset, repeat)
+            return seeds_of(context.root, self.paired_with, np.zeros_like(subsets), repeats)
+        return seeds_of(context.root, context.name, subsets, repeats)
 
     def chain(self, subset: int, context: Context) -> int | None:
         """Return which chain of nested subsets a subset belongs to; None for a design that has none."""
@@ -108,8 +110,30 @@ class RandomDesign(Design):
         return self.model_copy(update={"subsets": max(5, round(self.subsets * fraction))})  # type: ignore[attr-defined]
 
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
-        """Draw the mask of one subset, again until it stands on the right side."""
-        return fenced(lambda rng: self.draw(rng, context), self.purpose, index, context)
+        """Draw the mask (n,) of one subset."""
+        mask: NDArray[np.bool_] = self.many(np.array([index]), context)[0]
+        return mask
+
+    def many(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.bool_]:
+        """Draw the masks (k, n) of some subsets, each with new keys until it is on the side of the fence for its purpose.
+
+        Raises ConfigError when that side seems empty.
+        """
+        masks = np.empty((len(subsets), context.n), dtype=bool)
+        left = np.arange(len(subsets))
+        for attempt in range(ATTEMPTS):
+            rngs = generators_of(context.root, context.name, subsets[left], attempt)
+            for place, rng in zip(left, rngs, strict=True):
+                masks[place] = self.draw(rng, context)
+            if context.fenced:
+                wanted = self.purpose == "score"
+                left = np.array([place for place in left if is_for_scoring(masks[place]) != wanted], dtype=np.int64)
+            if not context.fenced or not len(left):
+                return masks
+        raise ConfigError(
+            f"designs.{context.name}: found no subset of {context.n} examples kept for purpose {self.purpose!r} in "
+            f"{ATTEMPTS} draws; so few examples have too few subsets to hold some out"
+        )
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, context: Context) -> NDArray[np.bool_]:
@@ -126,17 +150,3 @@ def read_array(path: Path, key: str) -> NDArray[np.generic]:
         found.close()
         raise ConfigError(f"{key}: {path} holds several arrays (.npz), expected one .npy array")
     return found
-
-
-def fenced(
-    draw: Callable[[np.random.Generator], NDArray[np.bool_]], purpose: str, index: int, context: Context
-) -> NDArray[np.bool_]:
-    """Draw with a new key until the mask is on the side of `purpose`. Raises ConfigError when the side seems empty."""
-    for attempt in range(ATTEMPTS):
-        mask = draw(generator_of(context.root, context.name, index, attempt))
-        if not context.fenced or is_for_scoring(mask) == (purpose == "score"):
-            return mask
-    raise ConfigError(
-        f"designs.{context.name}: found no subset of {context.n} examples kept for purpose {purpose!r} in {ATTEMPTS} draws; "
-        "so few examples have too few subsets to hold some out"
-    )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from orchestrator.designs.base import Context, Design
-from orchestrator.keys import generator_of, seed_of
+from orchestrator.keys import generator_of, seeds_of
 from workers.errors import ConfigError
 
 
@@ -82,9 +82,11 @@ class Permutations(Design):
             masks[rows] = rank < sizes[steps[rows], None]
         return masks
 
-    def seed(self, subset: int, repeat: int, context: Context) -> int:
-        """Return the seed that all prefixes of the permutation share."""
-        return seed_of(context.root, context.name, self.chain(subset, context), repeat)
+    def seeds_of(
+        self, subsets: NDArray[np.int64], repeats: NDArray[np.integer], context: Context
+    ) -> NDArray[np.uint32]:
+        """Return the seeds (k,) of some runs: all prefixes of a permutation share one."""
+        return seeds_of(context.root, context.name, subsets // len(self.sizes(context)), repeats)
 
     def pack(self, preferred: int, context: Context) -> int:
         """Return a pack of whole permutations, or, where one is long, one that divides it evenly."""

@@ -75,6 +75,30 @@ class StopCurve:
 
 
 @dataclass(frozen=True)
+class LearningCurve:
+    """Held-out rank correlation of one estimator against the runs it is fitted on, measured and continued."""
+
+    estimator: str
+    queries: int
+    """Queries it is the mean over."""
+    runs: NDArray[np.int64]
+    """(k,) fitting runs that were tried."""
+    measured: NDArray[np.float64]
+    """(3, k) correlation, and the ends of its 95% interval."""
+    ahead: NDArray[np.int64]
+    """(a,) runs from the last of these on."""
+    expected: NDArray[np.float64]
+    """(3, a) correlation there, and the ends of its 95% interval."""
+    ceiling: tuple[float, float, float]
+    """What ever more runs would approach, with its interval."""
+    more: int
+    gain: tuple[float, float, float]
+    """By which factor that many more runs raise a correlation, with its interval."""
+    sentence: str
+    """What they would bring, in words."""
+
+
+@dataclass(frozen=True)
 class Utilities:
     """What one estimator says that each example is worth: effects of including it on the measure's mean over the queries."""
 
@@ -162,6 +186,7 @@ class ReportData:
     """Estimator -> family; one that is not here is looked up by its registered name."""
     expectations: tuple[Expectation, ...] = ()
     stopping: tuple[StopCurve, ...] = ()
+    learning_curves: tuple[LearningCurve, ...] = ()
     utilities: tuple[Utilities, ...] = ()
     group_effects: tuple[GroupEffect, ...] = ()
     removal: tuple[RemovalLine, ...] = ()

@@ -26,7 +26,7 @@ _CLOCK = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 360000.0)
 def lds_intervals(board: Sequence[Entry]) -> Markup:
     """Draw every estimator's LDS with its 95% interval, and the noise ceiling as a line."""
     with svg.styled():
-        figure, axes = _figure(WIDTH, 54 + 28 * len(board))
+        figure, axes = blank(WIDTH, 54 + 28 * len(board))
         rows = np.arange(len(board))[::-1]
         for row, entry in zip(rows, board, strict=True):
             colour = svg.FAMILY[entry.family]
@@ -60,7 +60,7 @@ def lds_against(
 ) -> Markup:
     """Draw LDS over a cost on a logarithmic axis; entries without a positive cost are the caller's to leave out."""
     with svg.styled():
-        figure, axes = _figure(WIDTH, 280)
+        figure, axes = blank(WIDTH, 280)
         costs = np.array([cost(entry) for entry in board])
         values = np.array([entry.lds.value for entry in board])
         axes.set_xscale("log")
@@ -92,7 +92,7 @@ def predicted_actual(
 ) -> Markup:
     """Draw one query's predicted against actual outputs, (s,) each; y = x where the two share a scale."""
     with svg.styled():
-        figure, axes = _figure(320, 250)
+        figure, axes = blank(320, 250)
         axes.plot(predicted, actual, "o", color=svg.FAMILY[entry.family], ms=5, alpha=0.5, mew=0)
         if _share_a_scale(predicted, actual):
             limits = (axes.get_xlim(), axes.get_ylim())
@@ -116,7 +116,7 @@ def per_query(board: Sequence[Entry], lds: Mapping[str, NDArray[np.floating]], c
     low = min(0.0, float(everything.min(initial=0.0)))
     bins = np.linspace(low, max(1.0, float(everything.max(initial=1.0))), 49)
     with svg.styled():
-        figure, axes = _figure(WIDTH, 54 + 28 * len(rows))
+        figure, axes = blank(WIDTH, 54 + 28 * len(rows))
         for base, (_, colour, values) in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
             if not len(values):
                 continue
@@ -139,7 +139,7 @@ def per_query(board: Sequence[Entry], lds: Mapping[str, NDArray[np.floating]], c
 def removal_curves(lines: Sequence[RemovalLine], title: str, name: str) -> Markup:
     """Draw the measure against the fraction removed, one line an estimator; a band is one standard error over seeds."""
     with svg.styled():
-        figure, axes = _figure(WIDTH, 280)
+        figure, axes = blank(WIDTH, 280)
         for line, style in zip(lines, _styles(lines), strict=True):
             percent = 100 * line.removed
             axes.plot(percent, line.utility, lw=2, label=line.estimator, **style)
@@ -173,7 +173,7 @@ def _styles(lines: Sequence[RemovalLine]) -> list[dict[str, Any]]:
 def stop_curve(curve: StopCurve, name: str) -> Markup:
     """Draw the number that a stopping criterion looks at, over the finished runs, and where it is to arrive."""
     with svg.styled():
-        figure, axes = _figure(WIDTH, 220)
+        figure, axes = blank(WIDTH, 220)
         axes.plot(curve.runs, curve.values, "o-", color=svg.FAMILY["retraining"], lw=1.5, ms=4)
         axes.axhline(curve.threshold, color=svg.CEILING, lw=1.5, ls=(0, (4, 3)), zorder=1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}"))
@@ -185,7 +185,8 @@ def stop_curve(curve: StopCurve, name: str) -> Markup:
         return svg.inline(figure, name, f"Stopping of {curve.design} at {curve.comparison}: {last}")
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def blank(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure of so many pixels, and its axes; to be called within `svg.styled()`."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
     axes = figure.add_subplot(facecolor="none")
     return figure, axes

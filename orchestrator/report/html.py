@@ -14,8 +14,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from estimators.direction import HIGHER_IS_BETTER, LOWER_IS_BETTER
-from orchestrator.report import figures, gallery, leaderboard, text
-from orchestrator.report.data import ReportData
+from orchestrator.report import figures, gallery, growth, leaderboard, text
+from orchestrator.report.data import LearningCurve, ReportData
 from orchestrator.report.leaderboard import Entry
 
 MOST_QUERIES = 5
@@ -49,6 +49,7 @@ def render(data: ReportData) -> str:
         "unplaced": [entry.estimator for entry in _main_design(ranked) if not entry.models],
         "runs": _totals(data),
         "values": _values(data),
+        "growth": _growth(data, _main_design(ranked)),
         "stops": [(one, figures.stop_curve(one, f"stop-{k}")) for k, one in enumerate(data.stopping)],
         **_inspection(data, ranked),
         **_direction(data.measure),
@@ -94,6 +95,19 @@ def _charts(data: ReportData, board: tuple[Entry, ...]) -> Mapping[str, Markup]:
             timed, lambda e: e.seconds, "training and attribution time", "cost-seconds", seconds=True
         )
     return charts
+
+
+def _growth(data: ReportData, board: tuple[Entry, ...]) -> list[tuple[LearningCurve, Markup, str]]:
+    """Return each learning curve, its figure and what it says of the LDS where the estimator has one."""
+    lds = {entry.estimator: entry.lds for entry in board}
+    return [
+        (
+            curve,
+            growth.figure(curve, leaderboard.family(data, curve.estimator), f"growth-{k}"),
+            growth.sentence(curve, lds.get(curve.estimator)),
+        )
+        for k, curve in enumerate(data.learning_curves)
+    ]
 
 
 def _values(data: ReportData) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from estimators.values.intervals import interval
 from orchestrator import accounts, removal
 from orchestrator.attributions import read_attribution, read_utility
 from orchestrator.forecast import REMOVAL, Forecast
-from orchestrator.report.data import Expectation, GroupEffect, RemovalLine, StopCurve, Utilities
+from orchestrator.report.data import Expectation, GroupEffect, LearningCurve, RemovalLine, StopCurve, Utilities
 from orchestrator.stages.settle import read_forecast
 from orchestrator.stopping import WATCHED, read_curves
 from orchestrator.store import DONE, RunStore
@@ -86,6 +86,31 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
                 )
             )
     return tuple(found)
+
+
+def learning_curves(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[LearningCurve, ...]:
+    """Return the learning curve of every estimator of the report's measure that has one."""
+    measure = sweep.config.measures[0]
+    told = {
+        label: one["details"].get("learning_curve") for label, one in attributes.items() if one["measure"] == measure
+    }
+    return tuple(_learning_curve(label, curve) for label, curve in told.items() if curve)
+
+
+def _learning_curve(label: str, told: Mapping[str, Any]) -> LearningCurve:
+    ahead, columns = told["ahead"], ("correlation", "low", "high")
+    return LearningCurve(
+        label,
+        told["queries"],
+        np.array(told["runs"]),
+        np.array([told[name] for name in columns]),
+        np.array(ahead["runs"]),
+        np.array([ahead[name] for name in columns]),
+        tuple(told["ceiling"]),
+        told["more"],
+        tuple(told["gain"]),
+        told["sentence"],
+    )
 
 
 def utilities(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[Utilities, ...]:

@@ -77,6 +77,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
         expectations=findings.expectations(sweep, store, told),
         stopping=findings.stopping(sweep),
+        learning_curves=findings.learning_curves(sweep, told),
         utilities=findings.utilities(sweep, told),
         group_effects=findings.group_effects(sweep, told),
         removal=findings.removal_lines(sweep),

@@ -260,6 +260,19 @@ _short_descent = _make_descent(ROWS, 1)
 
 
 @intrinsic
+def _borrowed(_typing, array):
+    """Return the same array without its reference count, whose atomic updates cost more than a small layer's arithmetic."""
+
+    def codegen(context, builder, _signature, args):
+        view = context.make_array(array)(context, builder, args[0])
+        view.meminfo = ir.Constant(view.meminfo.type, None)
+        view.parent = ir.Constant(view.parent.type, None)
+        return view._getvalue()
+
+    return array(array), codegen
+
+
+@intrinsic
 def _turn_block(_typing, a, a_at, a_row, b, b_at, b_row):
     """Write the transpose of one block of `lanes` by `lanes` numbers of a to b, through registers."""
     signature = types.void(a, types.intp, types.intp, b, types.intp, types.intp)
@@ -709,6 +722,16 @@ def train(
     drops (dropouts, 2) with threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are
     flat; acts and slopes (L + 1, widest batch), deltas (2, widest batch); hashed as dropout.hash_positions; the rest is scratch.
     """
+    x, targets, weights, orders, layers = (
+        _borrowed(x), _borrowed(targets), _borrowed(weights), _borrowed(orders), _borrowed(layers)
+    )  # fmt: skip
+    drops, keys, hyper, rates, w, first, second = (
+        _borrowed(drops), _borrowed(keys), _borrowed(hyper), _borrowed(rates), _borrowed(w), _borrowed(first), _borrowed(second)
+    )  # fmt: skip
+    acts, slopes, deltas, scratch, g, y, factors, hashed = (
+        _borrowed(acts), _borrowed(slopes), _borrowed(deltas), _borrowed(scratch),
+        _borrowed(g), _borrowed(y), _borrowed(factors), _borrowed(hashed),
+    )  # fmt: skip
     last = len(layers) - 1
     end = layers[last]
     vector = max(ROWS, VECTOR_BYTES // w.itemsize)

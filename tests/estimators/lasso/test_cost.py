@@ -1,33 +1,83 @@
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from estimators.lasso.collect import Split, blocks_of, collect
+from estimators.datamodel import fit_blocks
+from estimators.lasso.collect import blocks_of
 from estimators.lasso.cost import GPU_80, NODE_64, Machine, forecast, this_machine
-from estimators.lasso.fit import fit
+from estimators.lasso.curve_cost import affordable_queries, forecast_curve
+from estimators.lasso.learning_curve import learning_curve
 from estimators.lasso.settings import Settings
 from workers.errors import ConfigError
 
 SMALL = Machine("a test", 1, 1e12, 1e11, 2e9, 1e9, 2**30)
 
 
-@pytest.mark.parametrize(
-    ("m", "n", "t", "folds"), [(600, 500, 20, None), (400, 700, 10, None), (900, 300, 150, None), (300, 300, 10, 3)]
-)
-def test_memory_is_forecast_to_within_a_factor_of_two_and_not_too_low(problem_of, m, n, t, folds):
-    masks, outputs = problem_of(m, n, t, noise=10.0)
-    options = Settings(threads=1, folds=folds)
-    split = Split.draw(np.arange(m), options, 0)
-    fit(collect(blocks_of(masks, outputs), split, options), options)  # compile
+def peak_of(work: Callable[[], object]) -> int:
+    """Return the most bytes that arrays took during the second call of `work`; the first one compiles."""
+    work()
     tracemalloc.start()
     try:
-        fit(collect(blocks_of(masks, outputs), split, options), options)
-        peak = tracemalloc.get_traced_memory()[1]
+        work()
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    expected = forecast(m, n, t, options, SMALL).memory
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "t", "options"),
+    [
+        (600, 500, 20, {}),
+        (400, 700, 10, {}),
+        (900, 300, 150, {}),
+        (300, 300, 10, {"folds": 3}),
+        (600, 500, 20, {"bootstrap": 2}),
+        (900, 300, 150, {"bootstrap": 2}),
+        (300, 300, 10, {"folds": 3, "bootstrap": 2}),
+        (500, 400, 20, {"penalty": "ridge"}),
+        (500, 400, 100, {"penalty": "ridge", "bootstrap": 2}),
+    ],
+)
+def test_memory_is_forecast_to_within_a_factor_of_two_and_not_too_low(problem_of, m, n, t, options):
+    masks, outputs = problem_of(m, n, t, noise=10.0)
+    settings = Settings(threads=1, **options)
+    peak = peak_of(lambda: fit_blocks(lambda: blocks_of(masks, outputs), np.arange(m), settings, 0))
+    expected = forecast(m, n, t, settings, SMALL).memory
     assert 0.5 * expected < peak < 1.1 * expected
+
+
+@pytest.mark.parametrize(("m", "n", "t"), [(600, 500, 20), (900, 300, 150), (3000, 100, 10)])
+def test_memory_of_a_learning_curve_is_forecast_likewise(problem_of, m, n, t):
+    masks, outputs = problem_of(m, n, t, noise=10.0)
+    settings = Settings(threads=1)
+    peak = m * n + peak_of(lambda: learning_curve(masks, outputs, np.arange(m), settings, 0, resamples=5))
+    expected = forecast_curve(m, n, t, settings, SMALL).memory
+    assert 0.5 * expected < peak < 1.1 * expected
+
+
+def test_a_bootstrap_costs_a_pass_and_a_refit_a_resample():
+    alone, with_it = (forecast(2000, 1000, 100, Settings(bootstrap=b), NODE_64) for b in (0, 50))
+    assert with_it.bytes_read == 51 * alone.bytes_read
+    assert with_it.gram_operations == 51 * alone.gram_operations
+    assert with_it.cross_operations == 51 * alone.cross_operations
+    assert with_it.seconds > 5 * alone.seconds
+    cut = with_it.cut(8)
+    assert (cut.block, cut.blocks, cut.passes) == (13, 8, 1 + 8 * 51)
+    assert cut.gram_operations == (1 + 8 * 50) * alone.gram_operations
+    assert cut.cross_operations == with_it.cross_operations
+    assert "in 409 passes" in cut.lines()[1]
+    assert "8 blocks of 13 queries" in cut.lines()[3]
+
+
+def test_a_curve_is_of_as_many_queries_as_are_cheap():
+    machine = Machine("a test", 2, 1e12, 1e11, 8e9, 1e9, 2**34)
+    counts = [affordable_queries(m, 1000, 200, s, Settings(), machine) for m, s in ((500, 50), (6000, 500), (100_000, 500))]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == 200 > counts[1] > counts[2] == 0
+    cost = forecast_curve(6000, 1000, counts[1], Settings(), machine, 500)
+    assert cost.seconds == pytest.approx(2.0, rel=0.05)
 
 
 def test_operations_of_the_literatures_scale():
