@@ -81,8 +81,8 @@ class Case:
 def chain(*widths: int, dropout: float = 0.0) -> nn.Module:
     layers: list[nn.Module] = []
     for a, b in pairwise(widths):
-        layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers[:-2])
+        layers += [nn.Linear(a, b), nn.ReLU()] + [nn.Dropout(dropout)] * (dropout > 0)
+    return nn.Sequential(*layers[: -2 if dropout else -1])
 
 
 def small_cnn() -> nn.Module:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from workers import training
 from workers.errors import DivergedError, TaskError, near
@@ -22,6 +23,9 @@ from workers.task import DifferentiableTask, Task
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Trained = tuple[Outputs, tuple[Checkpoint, ...]]
+
+_TOGETHER = 16
+"""Models of the resident kernels that are measured together: calls of small operations cost more than their arithmetic."""
 
 
 def train_pack(
@@ -46,7 +50,8 @@ def train_pack(
         return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
     plan = plan or plan_of(task, device, width, path)
     if plan.path == "resident" and (resident := Resident.of(task)) is not None:
-        return [_attempt(run, lambda run: _train_resident(resident, run, measures, queries)) for run in runs]
+        groups = [runs[start : start + _TOGETHER] for start in range(0, len(runs), _TOGETHER)]
+        return [outcome for group in groups for outcome in _train_resident(resident, group, measures, queries)]
     if plan.path == "stacked":
         stacked = Stacked(task, device)
         packs = [runs[start : start + plan.width] for start in range(0, len(runs), plan.width)]
@@ -74,9 +79,29 @@ def _train_alone(
     return training.measure(task, module, measures, queries, device), checkpoints
 
 
-def _train_resident(trainer: Resident, run: Run, measures: Sequence[str], queries: Queries) -> Trained:
-    checkpoints = trainer.train(run)
-    return trainer.measure(measures, queries), checkpoints
+def _train_resident(trainer: Resident, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:
+    """Train runs one after another and measure them together. When a measure raises, each is measured by itself."""
+    outputs: dict[int, Tensor] = {}
+
+    def train(run: Run) -> Trained:
+        checkpoints = trainer.train(run)
+        outputs[run.row] = trainer.outputs(queries)
+        return {}, checkpoints
+
+    trained = {run.row: _attempt(run, train) for run in runs}
+    started = time.perf_counter()
+    try:
+        measured = dict(zip(outputs, trainer.measure(list(outputs.values()), measures, queries), strict=True))
+    except Exception:
+        measured = {}
+
+    def measure(run: Run) -> Trained:
+        found = measured.get(run.row) or trainer.measure([outputs[run.row]], measures, queries)[0]
+        return found, trained[run.row].checkpoints
+
+    finished = [_attempt(run, measure) if run.row in outputs else trained[run.row] for run in runs]
+    share = (time.perf_counter() - started) / len(runs)
+    return [replace(outcome, seconds=trained[outcome.row].seconds + share) for outcome in finished]
 
 
 def _train_stacked(trainer: Stacked, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:

@@ -5,7 +5,8 @@ Nothing here depends on the worker, the pack or the attempt, so a run is the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,46 +14,52 @@ from numpy.typing import NDArray
 from torch import nn
 
 from workers.dropout import KeyedDropout, key_dropout
+from workers.shuffle import Shuffler
 
 
-@dataclass(frozen=True, slots=True)
 class Streams:
-    """The random streams of one run."""
+    """The random streams of one run; each begins when it is first asked for."""
 
-    initial: int
-    """Seed of torch's global generator while the module is built."""
-    order: np.random.Generator
-    """Batch order: one permutation of the subset an epoch."""
-    dropout: np.random.Generator
-    """Keys of the dropout masks: one a step and layer."""
-    augmentation: np.random.Generator
-    """Crop offsets and flips, one batch at a time."""
+    def __init__(self, seed: int):
+        self._initial, self._order, self._dropout, self._augmentation = np.random.SeedSequence(seed).spawn(4)
 
-    @classmethod
-    def of(cls, seed: int) -> Streams:
-        """Derive the streams of the run with this seed."""
-        initial, order, dropout, augmentation = np.random.SeedSequence(seed).spawn(4)
-        return cls(
-            int(initial.generate_state(1, np.uint64)[0] >> np.uint64(1)),
-            np.random.Generator(np.random.PCG64(order)),
-            np.random.Generator(np.random.PCG64(dropout)),
-            np.random.Generator(np.random.PCG64(augmentation)),
-        )
+    @cached_property
+    def initial(self) -> int:
+        """Seed of torch's global generator while the module is built; it fits 63 bits."""
+        return _number(self._initial) >> 1
+
+    @cached_property
+    def order(self) -> Shuffler:
+        """Batch order: one shuffle of the subset an epoch."""
+        return Shuffler(_number(self._order))
+
+    @cached_property
+    def augmentation(self) -> np.random.Generator:
+        """Crop offsets and flips, one batch at a time."""
+        return np.random.Generator(np.random.PCG64(self._augmentation))
 
     def dropout_keys(self, steps: int, layers: int) -> NDArray[np.int32]:
         """Return the keys of all dropout masks of the training, (steps, layers)."""
-        return self.dropout.integers(0, 2**31 - 1, size=(steps, layers), dtype=np.int32)
+        if layers == 0:
+            return np.empty((steps, 0), dtype=np.int32)
+        generator = np.random.Generator(np.random.PCG64(self._dropout))
+        return generator.integers(0, 2**31 - 1, size=(steps, layers), dtype=np.int32)
+
+
+def _number(source: np.random.SeedSequence) -> int:
+    return int(source.generate_state(1, np.uint64)[0])
 
 
 def build_module(factory: object, seed: int, dtype: torch.dtype) -> tuple[nn.Module, list[KeyedDropout]]:
     """Build a module under its own seed; its dropout layers are replaced by keyed ones, which are returned too."""
     state = torch.get_rng_state()
-    torch.default_generator.manual_seed(
-        seed
-    )  # not torch.manual_seed, which formats a stack trace for CUDA, at every call
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace for CUDA at every call
     try:
         module: nn.Module = factory()  # type: ignore[operator]
     finally:
         torch.set_rng_state(state)
     layers = key_dropout(module)
-    return module.to(dtype), layers
+    values = chain(module.parameters(), module.buffers())
+    if any(value.is_floating_point() and value.dtype != dtype for value in values):
+        module.to(dtype)
+    return module, layers

@@ -48,7 +48,7 @@ def train(
     """
     recipe = task.recipe
     dtype = DTYPES[recipe.precision]
-    streams = Streams.of(run.seed)
+    streams = Streams(run.seed)
     module, dropouts = build_module(task.module, streams.initial, dtype)
     module.to(device).train()
     inputs, targets = cast(task.train_inputs, dtype, device), cast(task.train_targets, dtype, device)
@@ -71,7 +71,7 @@ def train(
     keep(0, 0)
     step = 0
     for epoch in range(1, recipe.epochs + 1):
-        order = torch.from_numpy(run.subset[streams.order.permutation(len(run.subset))]).to(device)
+        order = torch.from_numpy(streams.order.orders(run.subset, 1)[0]).to(device)
         for batch in torch.split(order, recipe.batch_size):
             x, y = inputs[batch], targets[batch]
             if recipe.crop or recipe.flip:

@@ -47,6 +47,7 @@ class InlinePool:
 
     sweep: Sweep
     slots: int = 2
+    grain: int | None = 1
     submitted: list[Job] = field(default_factory=list)
     _flying: deque[Job] = field(default_factory=deque)
 

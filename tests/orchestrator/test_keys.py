@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from orchestrator.keys import SCORE_SHARE, generator_of, is_for_scoring, seed_of
+from orchestrator.keys import SCORE_SHARE, generator_of, generators_of, is_for_scoring, seed_of, seeds_of
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,25 @@ def test_the_side_of_a_mask_is_that_of_every_sweep_made_so_far() -> None:
 @given(st.integers(0, 2**70), st.text(), st.integers(0, 2**31), st.integers(0, 100))
 def test_every_library_accepts_a_seed(root: int, design: str, subset: int, repeat: int) -> None:
     assert 0 <= seed_of(root, design, subset, repeat) < 2**32
+
+
+@given(st.integers(0, 2**140), st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 100)), min_size=1))
+def test_many_seeds_at_once_are_those_one_by_one(root: int, runs: list[tuple[int, int]]) -> None:
+    subsets, repeats = np.array(runs, dtype=np.int64).T
+    assert seeds_of(root, "fit", subsets, repeats).tolist() == [seed_of(root, "fit", *run) for run in runs]
+
+
+@given(st.integers(0, 2**140), st.lists(st.integers(0, 2**32 - 1), max_size=15), st.integers(0, 3))
+def test_many_generators_at_once_are_those_one_by_one(root: int, subsets: list[int], attempt: int) -> None:
+    many = list(generators_of(root, "fit", np.array(subsets, dtype=np.int64), attempt))
+    one_by_one = [generator_of(root, "fit", subset, attempt) for subset in subsets]
+    assert [rng.bit_generator.state for rng in many] == [rng.bit_generator.state for rng in one_by_one]
+
+
+@pytest.mark.parametrize("subset", [-1, 2**32])
+def test_a_subset_that_is_no_word_of_a_key_is_refused(subset: int) -> None:
+    with pytest.raises(ValueError, match="below 2"):
+        seeds_of(0, "fit", np.array([3, subset]), np.array([0, 0]))
 
 
 def test_seeds_of_designs_subsets_repeats_and_roots_differ() -> None:

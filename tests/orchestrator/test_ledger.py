@@ -1,10 +1,11 @@
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from orchestrator.hashes import row_hash
+from orchestrator.hashes import row_hashes
 from orchestrator.layout import DesignLayout
 from orchestrator.ledger import DONE, FAILED, PENDING, CommitRecord, Ledger, PackRecord, PlanRecord, RowRecord
 from orchestrator.paths import SweepPaths
@@ -128,6 +129,10 @@ def test_a_damaged_plan_record_counts_as_no_plan(paths: SweepPaths, content: str
     assert ledger.plan() == PlanRecord(runs=0, packs=())
 
 
+def row_hash(mask: np.ndarray, seed: int, outputs: list[np.ndarray], checkpoints: dict[int, str]) -> str:
+    return row_hashes(mask[None], np.array([seed], np.uint32), [one[None] for one in outputs], [checkpoints])[0]
+
+
 def test_a_row_hash_depends_on_everything_it_covers() -> None:
     mask, outputs = np.zeros(13, dtype=bool), [np.zeros(3, np.float32), np.ones(3, np.float32)]
     flipped = mask.copy()
@@ -142,3 +147,15 @@ def test_a_row_hash_depends_on_everything_it_covers() -> None:
     ]
     assert len(set(variants)) == len(variants)
     assert row_hash(mask, 1, outputs, {1: "bb", 0: "aa"}) == variants[4]
+
+
+def test_a_row_hash_is_that_of_every_store_made_so_far() -> None:
+    masks = np.arange(39).reshape(3, 13) % 4 == 1
+    seeds = np.array([0, 7, 2**32 - 1], dtype=np.uint32)
+    outputs = [np.arange(9, dtype=np.float32).reshape(3, 3), -np.arange(6, dtype=np.float32).reshape(3, 2)[:, ::-1]]
+    kept = [{}, {10: "ab", 2: "cd"}, {0: "ef"}]
+    for row, made in enumerate(row_hashes(masks, seeds, outputs, kept)):
+        content = np.packbits(masks[row]).tobytes() + seeds[row].astype("<u4").tobytes()
+        content += b"".join(values[row].astype("<f4").tobytes() for values in outputs)
+        content += "".join(kept[row][epoch] for epoch in sorted(kept[row])).encode()
+        assert made == hashlib.blake2b(content, digest_size=16).hexdigest()

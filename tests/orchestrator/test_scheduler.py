@@ -29,6 +29,7 @@ class ScriptedPool:
     holds: int | None = None
     """Runs that the memory holds; a larger job is lost."""
     newest_first: bool = False
+    grain: int | None = 1
     invocations: Counter[int] = field(default_factory=Counter)
     sizes: list[int] = field(default_factory=list)
     most_in_flight: int = 0
@@ -149,10 +150,11 @@ def test_a_pack_is_split_until_the_run_at_fault_is_alone(why: Fate) -> None:
 
 def test_a_worker_that_dies_once_costs_no_run() -> None:
     pool = ScriptedPool({2: ("system", 1)})
-    sink, _ = scheduled(pool, packs=1, size=4)
+    sink, scheduler = scheduled(pool, packs=1, size=4)
     assert not sink.failed()
     assert sink.rows() == [0, 1, 2, 3]
-    assert sink.timing["fit", 0] == ("worker", 100.0, 4.0), "both halves count"
+    assert sink.timing["fit", 0] == ("worker", 100.0, 2.0), "from the first half's start to the last one's end"
+    assert scheduler.tally.seconds == 4.0, "both halves count"
 
 
 def test_several_runs_at_fault_are_all_found() -> None:

@@ -58,9 +58,9 @@ def train_in_numpy(task, run, w, rates):
     onehot = np.eye(3)[task.train_targets.numpy()] * (1 - recipe.label_smoothing) + recipe.label_smoothing / 3
     weights = np.ones(task.n) if task.train_weights is None else task.train_weights.double().numpy()
     rule = (Sgd if recipe.optimizer == "sgd" else Adam)(recipe)
-    order, step = Streams.of(run.seed).order, 0
+    order, step = Streams(run.seed).order, 0
     for _ in range(recipe.epochs):
-        shuffled = run.subset[order.permutation(len(run.subset))]
+        shuffled = order.orders(run.subset, 1)[0]
         for start in range(0, len(shuffled), recipe.batch_size):
             batch = shuffled[start : start + recipe.batch_size]
             error = (softmax(x[batch] @ w.T) - onehot[batch]) * weights[batch, None]

@@ -139,7 +139,7 @@ class Resident:
 
     def train(self, run: Run) -> tuple[Checkpoint, ...]:
         """Train one run; its final parameters stay in `flat`. Returns the checkpoints asked for."""
-        streams = Streams.of(run.seed)
+        streams = Streams(run.seed)
         module, dropouts = build_module(self.task.module, streams.initial, training.DTYPES[self.recipe.precision])
         self._load(module)
         plain, table = self.rates(len(run.subset))
@@ -167,9 +167,7 @@ class Resident:
         self.second[:] = 0
 
     def _advance(self, run: Run, streams: Streams, epochs: int, steps: slice, keys: Array, table: Array) -> None:
-        orders = np.empty((epochs, len(run.subset)), dtype=np.int64)
-        for row in orders:
-            row[:] = run.subset[streams.order.permutation(len(run.subset))]
+        orders = streams.order.orders(run.subset, epochs)
         kernels.train(
             self.inputs, self.targets, self.weights, orders, self.recipe.batch_size, self.layout.table, self.drops,
             keys[steps], self.loss, self.rule, self.hyper, table[steps], self.constants, self.flat, self.first, self.second,
@@ -180,20 +178,33 @@ class Resident:
         """Return a copy of the present parameters by name."""
         return {name: torch.from_numpy(view.copy()) for name, view in self.layout.views(self.flat).items()}
 
-    def measure(self, names: Sequence[str], queries: Queries) -> dict[str, NDArray[np.float32]]:
-        """Return the present model's measures of the chosen queries, (t,) float32 each."""
+    def outputs(self, queries: Queries) -> torch.Tensor:
+        """Return the present model's outputs of the chosen queries in evaluation mode, (t, outputs), or (t,) if squeezed."""
+        return self.predict(self._queried(queries)[0])
+
+    def measure(
+        self, outputs: Sequence[torch.Tensor], names: Sequence[str], queries: Queries
+    ) -> list[dict[str, NDArray[np.float32]]]:
+        """Return the measures, (t,) float32 each, of every model whose `outputs` are given; all models in one call."""
+        targets = self._queried(queries)[1]
+        models, count = len(outputs), len(targets)
+        together, wanted = torch.cat(list(outputs)), torch.cat([targets] * models)
+        found = {name: self.task.measurement(name)(together, wanted).float().numpy() for name in names}
+        return [{name: found[name][k * count : (k + 1) * count] for name in names} for k in range(models)]
+
+    def _queried(self, queries: Queries) -> tuple[Array, torch.Tensor]:
         if queries != self._queries:
             asked, targets = self.task.examples(queries)
             self._examples = self._flat(asked), training.cast(targets, training.DTYPES[self.recipe.precision])
             self._queries = queries
-        inputs, targets = self._examples
-        outputs = self.predict(inputs)
-        return {name: self.task.measurement(name)(outputs, targets).float().numpy() for name in names}
+        return self._examples
 
     def predict(self, inputs: Array) -> torch.Tensor:
         """Return the present model's outputs in evaluation mode, (b, outputs), or (b,) if the module squeezes them."""
         out = np.empty((len(inputs), self.layout.chain.layers[-1].outputs), self.dtype)
-        kernels.predict(inputs, self.layout.table, self.constants, self.flat, self.acts, self.slopes, self.scratch, out)
+        kernels.predict(
+            inputs, self.layout.table, self.constants, self.flat, self.acts, self.slopes, self.scratch, out
+        )  # fmt: skip
         tensor = torch.from_numpy(out)
         return tensor[:, 0] if self.layout.chain.squeezed else tensor
 

@@ -48,8 +48,7 @@ class _Member:
     def next_epoch(self) -> None:
         """Draw the order of the next epoch if the present one is used up."""
         if len(self.order) == 0 and not self.done:
-            subset = self.run.subset
-            self.order = torch.from_numpy(subset[self.streams.order.permutation(len(subset))])
+            self.order = torch.from_numpy(self.streams.order.orders(self.run.subset, 1)[0])
 
     def take(self, size: int) -> Tensor:
         """Return the next batch of the order, and advance."""
@@ -82,7 +81,7 @@ class Pack:
 
     def __init__(self, trainer: Stacked, runs: Sequence[Run]):
         self.trainer, self.recipe = trainer, trainer.recipe
-        streams = [Streams.of(run.seed) for run in runs]
+        streams = [Streams(run.seed) for run in runs]
         built = [build_module(trainer.task.module, stream.initial, trainer.dtype) for stream in streams]
         self.template = built[0][0].to(trainer.device)
         self.dropouts = _names_of(self.template, built[0][1])

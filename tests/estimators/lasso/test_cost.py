@@ -48,7 +48,7 @@ def test_memory_is_forecast_to_within_a_factor_of_two_and_not_too_low(problem_of
     assert 0.5 * expected < peak < 1.1 * expected
 
 
-@pytest.mark.parametrize(("m", "n", "t"), [(600, 500, 20), (900, 300, 150), (3000, 100, 10)])
+@pytest.mark.parametrize(("m", "n", "t"), [(600, 500, 20), (900, 300, 150), (1500, 300, 30)])
 def test_memory_of_a_learning_curve_is_forecast_likewise(problem_of, m, n, t):
     masks, outputs = problem_of(m, n, t, noise=10.0)
     settings = Settings(threads=1)
@@ -73,9 +73,11 @@ def test_a_bootstrap_costs_a_pass_and_a_refit_a_resample():
 
 def test_a_curve_is_of_as_many_queries_as_are_cheap():
     machine = Machine("a test", 2, 1e12, 1e11, 8e9, 1e9, 2**34)
-    counts = [affordable_queries(m, 1000, 200, s, Settings(), machine) for m, s in ((500, 50), (6000, 500), (100_000, 500))]
+    counts = [
+        affordable_queries(m, 1000, 200, s, Settings(), machine) for m, s in ((500, 50), (6000, 500), (100_000, 500))
+    ]
     assert counts == sorted(counts, reverse=True)
-    assert counts[0] == 200 > counts[1] > counts[2] == 0
+    assert counts[0] == 200 > counts[1] > counts[2]
     cost = forecast_curve(6000, 1000, counts[1], Settings(), machine, 500)
     assert cost.seconds == pytest.approx(2.0, rel=0.05)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,19 @@ def test_more_runs_are_measured_and_forecast_to_help():
     assert curve.correlations[-1] > curve.correlations[0]
     assert "another 4,000 runs" in curve.sentence(4000)
     assert curve.extrapolate(5000)[0] >= curve.extrapolate(1020)[0] > 0
+
+
+def test_the_gain_is_the_ratio_of_the_curve_and_what_is_kept_begins_where_it_was_measured():
+    curve = replace(curve_of([250, 500, 1000, 2000], 0.6, 800, 0.005), total=2350)
+    value, low, high = curve.gain(2000)
+    truth = np.sqrt((4350 / 5150) / (2350 / 3150))
+    assert 1 <= low <= value <= high
+    assert low <= truth <= high
+    plain = curve.plain()
+    assert (plain["more"], plain["ahead"]["runs"][0], plain["ahead"]["runs"][-1]) == (2000, 2000, 4000)
+    assert plain["ahead"]["correlation"][-1] == curve.extrapolate(4000)[0]
+    assert plain["gain"] == [value, low, high]
+    assert f"to about {curve.extrapolate(4000)[0]:.2f}" in plain["sentence"]
 
 
 def test_too_few_held_out_subsets_are_refused(problem_of):

@@ -56,7 +56,10 @@ def in_pieces(runs: Runs, settings: Settings, workshop: Workshop, memory: int = 
     return fit_in_pieces(job, forecast(M, N, T, settings, replace(LAPTOP, memory=memory)), workshop)
 
 
-OPTIONS = [{}, {"folds": 3}, {"bootstrap": 3}, {"penalty": "ridge"}, {"standardize": True, "ridge": 0.01}]
+OPTIONS: list[dict[str, Any]] = [
+    *({}, {"folds": 3}, {"bootstrap": 3}, {"penalty": "ridge"}, {"standardize": True, "ridge": 0.01}),
+    *({"penalty": "ridge", "bootstrap": 2}, {"standardize": True, "bootstrap": 2}),
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -97,6 +100,19 @@ def test_an_interrupted_fit_goes_on(runs: Runs, monkeypatch: pytest.MonkeyPatch)
     assert np.array_equal(found.coefficients, in_pieces(runs, settings, Spread()).coefficients)
 
 
+@pytest.mark.parametrize("resamples", [0, 3])
+def test_the_runs_are_read_as_often_as_was_forecast(
+    runs: Runs, resamples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    blocks = Runs.blocks
+    monkeypatch.setattr(Runs, "blocks", lambda self, *a, **k: passes.append(k) or blocks(self, *a, **k))
+    settings, workshop = Settings(bootstrap=resamples), Workshop()
+    in_pieces(runs, settings, workshop)
+    expected = pieces.cut(forecast(M, N, T, settings, LAPTOP), workshop)
+    assert len(passes) == expected.passes
+
+
 def room_for(queries: float) -> float:
     """Return the GiB that so many queries need at once."""
     whole = forecast(M, N, T, Settings(), replace(LAPTOP, cores=1))
@@ -124,7 +140,10 @@ def test_the_learning_curve_comes_with_a_cheap_fit_and_when_asked(runs: Runs) ->
     got = DatamodelEstimator(threads=1, holdout=0.3).attribute(evidence)
     curve = got.details["learning_curve"]
     assert len(curve["runs"]) == len(curve["correlation"]) == 5
-    assert curve["sentence"].startswith(f"another {curve['runs'][-1]} runs would bring")
+    assert curve["runs"][-1] == 112
+    assert curve["sentence"].startswith("another 100 runs would bring")
+    assert curve["ahead"]["runs"][-1] == 212
+    assert curve["gain"][1] <= curve["gain"][0] <= curve["gain"][2]
     assert "learning_curve" not in DatamodelEstimator(threads=1).attribute(evidence).details  # 12 held-out subsets
     off = DatamodelEstimator(threads=1, holdout=0.3, learning_curve=False)
     assert "learning_curve" not in off.attribute(evidence).details

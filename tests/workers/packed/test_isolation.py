@@ -73,7 +73,7 @@ def test_an_exception_is_that_runs_own(zoo, equal_runs, path):
 def initial_seed(seed):
     from workers.streams import Streams
 
-    return Streams.of(seed).initial
+    return Streams(seed).initial
 
 
 @pytest.mark.parametrize(
