@@ -52,7 +52,10 @@ class KeyedDropout(nn.Module):
 def key_dropout(module: nn.Module) -> list[KeyedDropout]:
     """Replace every nn.Dropout inside `module` by a KeyedDropout, in place; return them in forward-registration order."""
     made: list[KeyedDropout] = []
-    for parent in module.modules():
+    parts = list(module.modules())
+    if not any(isinstance(part, nn.modules.dropout._DropoutNd) for part in parts):
+        return made
+    for parent in parts:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout):
                 keyed = KeyedDropout(child.p)

@@ -135,22 +135,24 @@ def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Q
     """Train, ask the task for its measures and take the chosen queries; each must be a (t,) array."""
     model = task.train(run.subset, run.seed)
     train_queries = queries.source == "train"
+    chosen = slice(None) if queries.indices is None else list(queries.indices)
     count = task.n if train_queries else task.t
     measured = task.measure_train(model) if train_queries else task.measure(model)  # type: ignore[attr-defined]
     outputs = {}
     for name in measures:
         if name not in measured:
             raise TaskError(f"{type(task).__name__}.measure() has no {name!r}: {near(name, list(measured))}")
-        values = np.asarray(measured[name], dtype=np.float32)
+        values = np.array(measured[name], dtype=np.float32)  # a copy: a task may fill the same array every time
         if values.shape != (count,):
             raise TaskError(f"{type(task).__name__}.measure()[{name!r}] has shape {values.shape}, expected ({count},)")
-        outputs[name] = values[queries.take(count)]
+        outputs[name] = values[chosen]
     return outputs
 
 
 def _refuse_non_finite(outputs: Outputs) -> None:
     """Raise DivergedError if any output is NaN or infinite."""
     for name, values in outputs.items():
-        bad = int((~np.isfinite(values)).sum())
-        if bad:
+        finite = np.isfinite(values)
+        if not finite.all():
+            bad = int((~finite).sum())
             raise DivergedError(f"measure {name!r} is not finite for {bad} of {len(values)} queries")

@@ -21,17 +21,18 @@ class Streams:
     """The random streams of one run; each begins when it is first asked for."""
 
     def __init__(self, seed: int):
-        self._initial, self._order, self._dropout, self._augmentation = np.random.SeedSequence(seed).spawn(4)
+        words = np.random.SeedSequence(seed).generate_state(4, np.uint64)
+        self._initial, self._order, self._dropout, self._augmentation = (int(word) for word in words)
 
     @cached_property
     def initial(self) -> int:
         """Seed of torch's global generator while the module is built; it fits 63 bits."""
-        return _number(self._initial) >> 1
+        return self._initial >> 1
 
     @cached_property
     def order(self) -> Shuffler:
         """Batch order: one shuffle of the subset an epoch."""
-        return Shuffler(_number(self._order))
+        return Shuffler(self._order)
 
     @cached_property
     def augmentation(self) -> np.random.Generator:
@@ -44,10 +45,6 @@ class Streams:
             return np.empty((steps, 0), dtype=np.int32)
         generator = np.random.Generator(np.random.PCG64(self._dropout))
         return generator.integers(0, 2**31 - 1, size=(steps, layers), dtype=np.int32)
-
-
-def _number(source: np.random.SeedSequence) -> int:
-    return int(source.generate_state(1, np.uint64)[0])
 
 
 def build_module(factory: object, seed: int, dtype: torch.dtype) -> tuple[nn.Module, list[KeyedDropout]]:

@@ -297,6 +297,44 @@ def _turn_block(_typing, a, a_at, a_row, b, b_at, b_row):
 
 
 @intrinsic
+def _copy_line(_typing, a, at, b, to, vectors):
+    """Copy whole vectors of a from `at` on to b from `to` on."""
+    signature = types.void(a, types.intp, b, types.intp, types.intp)
+
+    def codegen(context, builder, _signature, args):
+        emit = _Emitter(builder, context.get_value_type(a.dtype), a.dtype.bitwidth)
+        source = emit.at(context.make_array(a)(context, builder, args[0]).data, args[1])
+        target = emit.at(context.make_array(b)(context, builder, args[2]).data, args[3])
+        with cgutils.for_range(builder, args[4], intp=ir.IntType(64)) as loop:
+            shift = builder.mul(loop.index, ir.IntType(64)(emit.lanes))
+            emit.store(emit.load(emit.at(source, shift), 0), emit.at(target, shift), 0)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _sum_rows(_typing, a, at, row, rows, b, to):
+    """Write to b the sum of one vector of each row of a, a multiple of four rows; four sums shorten the chain of additions."""
+    signature = types.void(a, types.intp, types.intp, types.intp, b, types.intp)
+
+    def codegen(context, builder, _signature, args):
+        emit, index = _Emitter(builder, context.get_value_type(a.dtype), a.dtype.bitwidth), ir.IntType(64)
+        source = emit.at(context.make_array(a)(context, builder, args[0]).data, args[1])
+        target = emit.at(context.make_array(b)(context, builder, args[4]).data, args[5])
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(emit.vector, None)) for _ in range(4)]
+        with cgutils.for_range(builder, builder.sdiv(args[3], index(4)), intp=index) as loop:
+            for i, register in enumerate(sums):
+                line = builder.mul(builder.add(builder.mul(loop.index, index(4)), index(i)), args[2])
+                builder.store(builder.fadd(builder.load(register), emit.load(emit.at(source, line), 0)), register)
+        first, second, third, fourth = (builder.load(register) for register in sums)
+        emit.store(builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth)), target, 0)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def _sum_line(_typing, a, at, count):
     """Return the sum of `count` numbers of a from `at` on, a multiple of the lanes."""
 
@@ -634,22 +672,7 @@ def _through(kind, delta, outputs, slopes, count, scale):
 
 
 @_part
-def _column_sums(lines, out):
-    """Sum the rows, four at a time to shorten the chain of additions."""
-    rows, columns = lines.shape
-    for c in range(columns):
-        out[c] = lines[0, c]
-    whole = 1 + (rows - 1) // 4 * 4
-    for row in range(1, whole, 4):
-        for c in range(columns):
-            out[c] += (lines[row, c] + lines[row + 1, c]) + (lines[row + 2, c] + lines[row + 3, c])
-    for row in range(whole, rows):
-        for c in range(columns):
-            out[c] += lines[row, c]
-
-
-@_part
-def _step_hidden(inputs, delta, batch, layer, rule, w, first, second, g, hyper, rates):
+def _step_hidden(inputs, delta, batch, rows, layer, rule, w, first, second, g, hyper, rates):
     """Gradient and update of a hidden layer, a block of rows at a time, from its inputs and its outputs' gradient."""
     in_row, padded = layer[IN_PADDED], layer[OUT_PADDED]
     zero, one = np.int64(0), np.int64(1)
@@ -661,13 +684,15 @@ def _step_hidden(inputs, delta, batch, layer, rule, w, first, second, g, hyper, 
     else:
         most = max(ROWS, BLOCK // padded // ROWS * ROWS)
         for row in range(0, in_row, most):
-            rows = min(most, in_row - row)
+            tall = min(most, in_row - row)
             _product(
-                inputs, row, one, in_row, delta, zero, padded, g, padded, rows, padded, batch, g, zero, zero, zero
+                inputs, row, one, in_row, delta, zero, padded, g, padded, tall, padded, batch, g, zero, zero, zero
             )  # fmt: skip
-            _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, rows * padded, hyper, rates)
+            _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, tall * padded, hyper, rates)
     if layer[BIAS] >= 0:
-        _column_sums(delta[: batch * padded].reshape(batch, padded), g)
+        delta[batch * padded : rows * padded] = delta[0] - delta[0]
+        for column in range(0, padded, VECTOR_BYTES // g.itemsize):
+            _sum_rows(delta, column, padded, rows, g, column)
         _update(rule, w, first, second, g, layer[BIAS], padded, hyper, rates)
 
 
@@ -696,15 +721,13 @@ def _step_last(inputs, delta, batch, width, layer, rule, w, first, second, g, hy
 
 
 @_part
-def _gather(x, targets, weights, order, batch, inputs, in_row, y, factors):
+def _gather(x, targets, weights, order, batch, inputs, y, factors):
     """Copy the rows of one batch, their targets, and their weights over the batch size."""
-    share = factors.dtype.type(1.0 / batch)
+    share, width = factors.dtype.type(1.0 / batch), x.shape[1]
+    vectors = width // (VECTOR_BYTES // x.itemsize)
     for row in range(batch):
-        example = order[row]
-        line, source = inputs[row * in_row : (row + 1) * in_row], x[example]
-        for column in range(len(source)):
-            line[column] = source[column]
-        y[row] = targets[example]
+        _copy_line(x, order[row] * width, inputs, row * width, vectors)
+        y[row] = targets[order[row]]
         factors[row] = share
     if len(weights):
         for row in range(batch):
@@ -718,7 +741,7 @@ def train(
 ):  # fmt: skip
     """Take the optimizer steps of the epochs whose example orders are the rows of `orders`, on one model, in place.
 
-    Shapes: x (n, inputs), targets (n,) as numbers of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8),
+    Shapes: x (n, padded inputs), targets (n,) as numbers of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8),
     drops (dropouts, 2) with threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are
     flat; acts and slopes (L + 1, widest batch), deltas (2, widest batch); hashed as dropout.hash_positions; the rest is scratch.
     """
@@ -740,7 +763,7 @@ def train(
         for begin in range(0, orders.shape[1], batch_size):
             batch = min(batch_size, orders.shape[1] - begin)
             rows, width = (batch + ROWS - 1) // ROWS * ROWS, (batch + vector - 1) // vector * vector
-            _gather(x, targets, weights, orders[epoch, begin:], batch, acts[0], layers[0, IN_PADDED], y, factors)
+            _gather(x, targets, weights, orders[epoch, begin:], batch, acts[0], y, factors)
             for at in range(last):
                 layer = layers[at]
                 _affine(acts[at], acts[at + 1], w, layer, rows)
@@ -772,23 +795,23 @@ def train(
                 if at == last:
                     _step_last(acts[at], delta, batch, width, layer, rule, w, first, second, g, hyper, rates[step])
                 else:
-                    _step_hidden(acts[at], delta, batch, layer, rule, w, first, second, g, hyper, rates[step])
+                    _step_hidden(acts[at], delta, batch, rows, layer, rule, w, first, second, g, hyper, rates[step])
                 delta = behind
             step += 1
 
 
 @_entry
 def predict(x, layers, constants, w, acts, slopes, scratch, out):
-    """Write the outputs of one model in evaluation mode, (rows of x, outputs), a scratch batch at a time."""
-    last = len(layers) - 1
+    """Write the outputs of one model in evaluation mode, (rows of x, outputs), a batch at a time; x is padded as in `train`."""
+    x, layers, w, acts, slopes, scratch = (
+        _borrowed(x), _borrowed(layers), _borrowed(w), _borrowed(acts), _borrowed(slopes), _borrowed(scratch)
+    )  # fmt: skip
+    last, zero = len(layers) - 1, np.int64(0)
     vector = max(ROWS, VECTOR_BYTES // w.itemsize)
     for begin in range(0, len(x), BATCH):
         batch = min(BATCH, len(x) - begin)
         rows, width = (batch + ROWS - 1) // ROWS * ROWS, (batch + vector - 1) // vector * vector
-        for row in range(batch):
-            line = acts[0, row * layers[0, IN_PADDED] :][: x.shape[1]]
-            for column in range(x.shape[1]):
-                line[column] = x[begin + row, column]
+        _copy_line(x, begin * x.shape[1], acts[0], zero, batch * x.shape[1] // (VECTOR_BYTES // w.itemsize))
         for at in range(last):
             layer = layers[at]
             _affine(acts[at], acts[at + 1], w, layer, rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -112,14 +113,21 @@ class Resident:
         return cls(task, chain, loss)
 
     def _flat(self, inputs: torch.Tensor) -> Array:
+        """Return examples (b, padded inputs) as the kernels take them."""
         flat: Array = inputs.detach().reshape(len(inputs), -1).numpy()
-        return np.ascontiguousarray(flat, dtype=self.dtype)
+        width = int(self.layout.table[0, kernels.IN_PADDED])
+        if flat.shape[1] == width:
+            return np.ascontiguousarray(flat, dtype=self.dtype)
+        padded = np.zeros((len(flat), width), self.dtype)
+        padded[:, : flat.shape[1]] = flat
+        return padded
 
     def _allocate(self) -> None:
         layers, size = len(self.layout.table), self.layout.size
         batch = max(_round_up(self.recipe.batch_size, self.layout.vector), kernels.BATCH)
         self.first, self.second = (np.zeros(size, self.dtype) for _ in range(2))
         self.flat = np.zeros(size, self.dtype)
+        self.views = self.layout.views(self.flat)
         self.acts = np.zeros((layers + 1, batch * self.layout.widest), self.dtype)
         self.slopes = np.zeros_like(self.acts)
         self.deltas = np.zeros((2, batch * self.layout.widest), self.dtype)
@@ -149,7 +157,8 @@ class Resident:
         done = 0
         for until in self._stops(run):
             for epochs in _split(done, until, max(1, _ORDERS // max(1, len(run.subset)))):
-                self._advance(run, streams, epochs, slice(done * per_epoch, None), keys, table)
+                with flushing_denormals():
+                    self._advance(run, streams, epochs, slice(done * per_epoch, None), keys, table)
                 done += epochs
             if until in run.checkpoint_epochs:
                 step = done * per_epoch
@@ -161,7 +170,7 @@ class Resident:
 
     def _load(self, module: nn.Module) -> None:
         parameters = dict(module.named_parameters())
-        for name, view in self.layout.views(self.flat).items():
+        for name, view in self.views.items():
             view[:] = parameters[name].detach().numpy()
         self.first[:] = 0
         self.second[:] = 0
@@ -176,7 +185,7 @@ class Resident:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return a copy of the present parameters by name."""
-        return {name: torch.from_numpy(view.copy()) for name, view in self.layout.views(self.flat).items()}
+        return {name: torch.from_numpy(view.copy()) for name, view in self.views.items()}
 
     def outputs(self, queries: Queries) -> torch.Tensor:
         """Return the present model's outputs of the chosen queries in evaluation mode, (t, outputs), or (t,) if squeezed."""
@@ -207,6 +216,17 @@ class Resident:
         )  # fmt: skip
         tensor = torch.from_numpy(out)
         return tensor[:, 0] if self.layout.chain.squeezed else tensor
+
+
+@contextmanager
+def flushing_denormals() -> Iterator[None]:
+    """Treat numbers too small for full precision as zero: a model that has learned its data has many, each takes an exception."""
+    before = np.float32(1e-30) * np.float32(1e-10) == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(bool(before))
 
 
 def _dropping(chain: Chain) -> list[Dense]:
