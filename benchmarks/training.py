@@ -2,10 +2,10 @@
 
     python benchmarks/training.py [--json FILE] [--figure FILE] [--case NAME ...] [--models 48] [--rounds 4] [--data DIR]
 
-Both sides keep two processes of one thread busy, on the same subsets, with the data in memory. Times are the processes' own
+Both sides keep two processes of one thread busy, on subsets of the same size, with the data in memory. Times are the processes' own
 (which is the time passed on a machine that does nothing else), and the slower process counts. After every round each process
 also times a large single-precision matrix product, so that `peak` is the fraction of the machine's speed, in that minute, that
-useful training arithmetic reached. The best round of each side counts. `agree` says that ours, in float64 and after the full
+useful arithmetic reached: forward and backward passes on the subset, and the forward pass on the queries, over all of the time. The best round of each side counts. `agree` says that ours, in float64 and after the full
 recipe, gives the outputs of training alone. `--figure` draws models a second against the number of models trained together.
 MNIST comes from `--data`, or COUNTERFACTORY_DATA, or ../shared/data beside the checkout.
 """
@@ -70,12 +70,14 @@ class Case:
     """Widths of a chain of Linear layers, whose arithmetic is counted."""
     models: float = 1.0
     """Factor on the number of models in a round."""
+    slower: float = 1.0
+    """How many times fewer the other side trains in a round: it would keep us waiting."""
 
-    @property
-    def flops(self) -> int:
-        """Multiplications and additions of one example's forward and backward pass; no gradient of the inputs is needed."""
+    def flops(self, examples: int, queries: int) -> int:
+        """Multiplications and additions of one model on a subset and its queries; no gradient of the inputs is needed."""
         sizes = [a * b for a, b in pairwise(self.linear)]
-        return 2 * (2 * sizes[0] + 3 * sum(sizes[1:])) if sizes else 0
+        step = 2 * sizes[0] + 3 * sum(sizes[1:]) if sizes else 0
+        return 2 * (step * examples * self.recipe.epochs + sum(sizes) * queries)
 
 
 def chain(*widths: int, dropout: float = 0.0) -> nn.Module:
@@ -93,8 +95,8 @@ def small_cnn() -> nn.Module:
 
 
 CASES = {
-    "logistic": Case(Recipe(lr=0.1, epochs=20), lambda: nn.Linear(64, 10), "digits", (64, 10), 4),
-    "mlp": Case(Recipe(lr=0.1, momentum=0.9, epochs=20), lambda: chain(64, 64, 10), "digits", (64, 64, 10), 4),
+    "logistic": Case(Recipe(lr=0.1, epochs=20), lambda: nn.Linear(64, 10), "digits", (64, 10), 16, 8),
+    "mlp": Case(Recipe(lr=0.1, momentum=0.9, epochs=20), lambda: chain(64, 64, 10), "digits", (64, 64, 10), 16, 8),
     "mnist-mlp": Case(
         Recipe(lr=0.01, momentum=0.9, epochs=5), lambda: chain(784, 128, 64, 10), "mnist", (784, 128, 64, 10), 0.5
     ),
@@ -213,23 +215,24 @@ def compare(name: str, other: str, folder: Path, models: int, rounds: int) -> Ro
     case = CASES[name]
     task = Benchmark(case, load(case.data, folder))
     count = max(1, round(models * case.models / PROCESSES))
+    counts = {"ours": count, other: max(1, round(count / case.slower))}
     processes = {"ours": PROCESSES, other: 1 if other == SERIAL else PROCESSES}
     best = dict.fromkeys(processes, float("inf"))
     fraction = 0.0
     with multiprocessing.get_context("spawn").Pool(PROCESSES, torch.set_num_threads, (1,)) as pool:
         for turn in range(rounds + 1):
             for side, busy in processes.items():
-                done = pool.map(work, [(side, name, folder, count if turn else 1)] * busy, chunksize=1)
+                done = pool.map(work, [(side, name, folder, counts[side] if turn else 1)] * busy, chunksize=1)
                 if turn:
                     best[side] = min(best[side], max(seconds for seconds, _ in done))
                 if turn and side == "ours":
-                    useful = [case.flops * task.n // 2 * case.recipe.epochs * count / seconds for seconds, _ in done]
+                    useful = [case.flops(task.n // 2, task.t) * count / seconds for seconds, _ in done]
                     fraction = max(fraction, sum(useful) / sum(peak for _, peak in done))
-    rates = {side: busy * count / best[side] for side, busy in processes.items()}
+    rates = {side: busy * counts[side] / best[side] for side, busy in processes.items()}
     plan = plan_of(task, "cpu")
     return Row(
         name, other, rates["ours"], rates[other], rates["ours"] / rates[other], agrees(case, folder),
-        fraction if case.flops else None, f"{plan.path}: {plan.reason}",
+        fraction if case.linear else None, f"{plan.path}: {plan.reason}",
     )  # fmt: skip
 
 
