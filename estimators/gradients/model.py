@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from workers.errors import DataError
+from workers.precision import DTYPES
 from workers.runs import Checkpoint, Queries
 from workers.streams import build_module
 from workers.task import DifferentiableTask
-from workers.training import DTYPES, cast
+from workers.training import cast
 
 Parameters = Mapping[str, Tensor]
 

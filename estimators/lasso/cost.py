@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from estimators.lasso.collect import BLOCK
+from estimators.lasso.collect import BLOCK, Split, blocks_of, collect
+from estimators.lasso.fit import fit
 from estimators.lasso.gram import add_gram
 from estimators.lasso.jit import cores
 from estimators.lasso.settings import Settings
@@ -20,12 +22,18 @@ SWEEPS = 4.0
 """Coordinate sweeps a lambda takes (measured: 3.5 to 5.5 on the part of the path that is walked)."""
 WORKING = 1.4
 """Size of the working set over the number of non-zeros at the chosen lambda (measured)."""
-REFIT_SWEEPS = 10.0
-"""Coordinate sweeps of a refit at the chosen lambda alone (measured: 8 to 12)."""
+REFIT_SWEEPS = 15.0
+"""Coordinate sweeps of a refit at the chosen lambda alone (measured: 10 on the same runs, up to 20 on a resample)."""
+AGAIN = 2.2
+"""Paths walked for one where folds, whose errors turn at different places, are walked again with more patience (measured)."""
 SUMS = 24
 """Bytes a coefficient that a bootstrap adds to the peak of the fit: its sums, and one resample's solution."""
-DECOMPOSITION, MATRIX_SPEED = 10.0, 10.0
-"""Ridge: multiply-adds of an eigendecomposition over n cubed, and how much faster than those matrix products run."""
+DECOMPOSITION, MATRIX_SPEED = 0.25, 10.0
+"""Ridge, in the path solver's multiply-adds: the time of an eigendecomposition over n cubed, and how much faster products are."""
+UNPACKED, CENTRED = 2e8, 1.5e8
+"""Elements a second, on one core: of masks unpacked, converted and transposed; of a Gram matrix centred (both measured)."""
+WHOLE, WHOLE_SINGULAR = 12.0, 90.0
+"""Time of a whole path over one that stops: the dense end is slow, and very slow with fewer runs than examples (measured)."""
 ITERATIONS = 100.0
 """FISTA iterations a lambda takes on the part of the path that is walked."""
 
@@ -49,7 +57,7 @@ class Machine:
     """Bytes."""
 
 
-LAPTOP = Machine("a laptop", 4, 1e12, 1e11, 8e9, 5e8, 16 * GIB)
+LAPTOP = Machine("a laptop", 4, 1e12, 1e11, 4e9, 5e8, 16 * GIB)
 """Assumed: four cores with VNNI; for questions whose answer does not need this machine's own rates."""
 NODE_64 = Machine("one 64-core node, 512 GiB", 64, 2e13, 1.5e12, 6e10, 1e9, 512 * GIB)
 """Assumed: AVX-512 VNNI at a third of its peak, DDR5 at 250 GB/s for coordinate descent."""
@@ -58,24 +66,44 @@ GPU_80 = Machine("one GPU of 80 GiB", 0, 1e14, 8e12, 8e12, 2e9, 80 * GIB)
 
 
 def this_machine(memory: int, threads: int | None = None) -> Machine:
-    """Measure this machine's rates in about a tenth of a second; `memory` is the budget in bytes."""
+    """Measure this machine's rates in a fraction of a second; `memory` is the budget in bytes."""
     rng = np.random.default_rng(0)
-    masks = rng.random((1024, 1024)) < 0.5
+    masks = rng.random((4096, 1024)) < 0.5
     gram = np.zeros((1024, 1024), np.int32)
-    values = masks.astype(np.float32)
-    matrix = _rate(lambda: values @ values, 1024**3)
+    values = masks[:1024].astype(np.float32)
     count = threads or cores()
     return Machine(
-        "this machine", count, _rate(lambda: add_gram(gram, masks), 1024**3 / 2), matrix, 2e9 * count, 5e8, memory
+        "this machine",
+        count,
+        0.5 * masks.size * 1024 / _least_seconds(lambda: add_gram(gram, masks)),
+        1024**3 / _least_seconds(lambda: values @ values),
+        _descent_rate(count, rng),
+        5e8,
+        memory,
     )
 
 
-def _rate(work: object, operations: float) -> float:
-    assert callable(work)
-    work()
-    started = time.perf_counter()
-    work()
-    return operations / max(time.perf_counter() - started, 1e-6)
+def _descent_rate(threads: int, rng: np.random.Generator) -> float:
+    """Return the multiply-adds a second, as they are counted here, of a small fit like many: all that is not counted is in it."""
+    m, n, t = 800, 400, 16 * threads
+    masks = rng.random((m, n)) < 0.5
+    signal = masks @ (rng.standard_t(3, (n, t)) * (rng.random((n, t)) < 0.1))
+    settings = Settings(threads=threads)
+    split = Split.draw(np.arange(m), settings, 0)
+    collected = collect(blocks_of(masks, signal + signal.std(0) * rng.normal(size=(m, t))), split, settings)
+    nonzeros = int(np.median(fit(collected, settings).nonzeros))
+    counted = forecast(m, n, t, settings, LAPTOP, nonzeros).path_operations
+    return counted / _least_seconds(lambda: fit(collected, settings))
+
+
+def _least_seconds(work: Callable[[], object], times: int = 4) -> float:
+    """Return the least time of a few calls: what else the machine does only adds to it."""
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return max(min(seconds), 1e-6)
 
 
 @dataclass(frozen=True)
@@ -97,6 +125,10 @@ class Forecast:
     """Bytes each query adds."""
     queries: int
     """Number of queries of the fit."""
+    elements_a_pass: float
+    """Elements of the masks."""
+    centred: float
+    """Elements of all Gram matrices that are centred, once for every solve: in one block of queries."""
     resamples: int = 0
     """Resamples of the bootstrap."""
     block: int = 0
@@ -147,7 +179,9 @@ class Forecast:
         """Estimated time: reading or computing, whichever is slower, then the paths."""
         machine = self.machine
         statistics = self.gram_operations / machine.gram_rate + self.cross_operations / machine.float_rate
-        return max(self.bytes_read / machine.read_rate, statistics) + self.path_operations / machine.descent_rate
+        statistics += self.passes * self.elements_a_pass / UNPACKED
+        paths = self.path_operations / machine.descent_rate + self.blocks * self.centred / CENTRED
+        return max(self.bytes_read / machine.read_rate, statistics) + paths
 
     def cut(self, least: int) -> Forecast:
         """Return the cost of the fit in at least so many blocks of queries, or as many as the memory asks for."""
@@ -194,35 +228,42 @@ def forecast(m: int, n: int, t: int, settings: Settings, machine: Machine, nonze
     `nonzeros` is the typical number at the chosen lambda; by default a sixth of the smaller of m and n, at most 2,000. Memory is
     counted for masks that are unpacked a block at a time.
     """
-    item = np.dtype(settings.dtype).itemsize
-    folds = settings.folds or 1
-    held = round(m * settings.holdout) if settings.folds is None else m
+    folds, resamples = settings.folds or 1, settings.bootstrap
     s = usual_nonzeros(m, n) if nonzeros is None else float(nonzeros)
-    ridge = settings.penalty == "ridge"
-    solver = 8 * 5 * n * n if ridge else item * n * n
-    grams = 4 * n * n * ((2 if folds == 1 else folds + 1) + 1) + solver
-    block = min(BLOCK, m) * n * 4 + 1024 * n * 4 + n * held // 8
-    threads = machine.cores or 1
-    scratch = 8 * n * held * 2 if ridge else threads * (item * int(min(2 * WORKING * s, n)) ** 2 + 8 * n * item)
-    cross = 8 * n * (folds + 2) + (8 + 2 * item) * n
-    per_query = cross + item * n + 4 * item * held + 64 * settings.lambdas
-    if settings.bootstrap:
-        per_query += SUMS * n
-    if ridge or not settings.by_descent:
-        per_query += 8 * item * n
-    walk, again = _operations_per_query(n, held / folds, s, settings)
+    path, refit = _operations_per_query(m, n, s, settings)
+    operations = t * (folds * path + (1 + resamples) * refit)
+    if settings.penalty == "ridge":
+        operations += (2 + folds + resamples) * DECOMPOSITION * float(n) ** 3
+    shared, per_query = _memory(m, n, s, settings, machine.cores or 1)
     return Forecast(
         machine,
         bytes_a_pass=m * (-(-n // 8)) + 4 * m * t,
         gram_a_pass=0.5 * m * float(n) * n,
         cross_a_pass=float(m) * n * t,
-        path_operations=t * (folds * walk + again * (1 + settings.bootstrap))
-        + ridge * (2 + folds + settings.bootstrap) * DECOMPOSITION * float(n) ** 3,
-        shared_memory=grams + block + scratch + n * held,
+        path_operations=operations,
+        shared_memory=shared,
         memory_per_query=per_query,
         queries=t,
-        resamples=settings.bootstrap,
+        elements_a_pass=float(m) * n,
+        centred=(folds + (folds > 1) + 1 + resamples) * float(n) * n,
+        resamples=resamples,
     )
+
+
+def _memory(m: int, n: int, nonzeros: float, settings: Settings, threads: int) -> tuple[int, int]:
+    """Return the peak bytes that all queries share, and those of each."""
+    item, folds, ridge = np.dtype(settings.dtype).itemsize, settings.folds or 1, settings.penalty == "ridge"
+    held = m if settings.folds else round(m * settings.holdout)
+    grams = 4 * n * n * ((2 if folds == 1 else folds + 1) + 1) + (8 * 5 if ridge else item) * n * n
+    block = min(BLOCK, m) * n * 4 + 1024 * n * 4 + n * held // 8
+    compact = item * int(min(2 * WORKING * nonzeros, n)) ** 2
+    scratch = 8 * n * held * 2 if ridge else threads * (compact + 8 * n * item)
+    per_query = 8 * n * (folds + 2) + (8 + 2 * item) * n + item * n + 4 * item * held + 64 * settings.lambdas
+    if settings.bootstrap:
+        per_query += SUMS * n
+    if ridge or not settings.by_descent:
+        per_query += 8 * item * n
+    return grams + block + scratch + n * held, per_query
 
 
 def usual_nonzeros(m: int, n: int) -> float:
@@ -230,16 +271,21 @@ def usual_nonzeros(m: int, n: int) -> float:
     return min(min(m, n) / 6, 2000.0)
 
 
-def _operations_per_query(n: int, held: float, nonzeros: float, settings: Settings) -> tuple[float, float]:
+def _operations_per_query(m: int, n: int, nonzeros: float, settings: Settings) -> tuple[float, float]:
     """Return the multiply-adds of one query's path in one fold, and of a refit at one lambda from a solution nearby.
 
-    Columns have half of the last one's non-zeros on a path's average.
+    Columns have half of the last one's non-zeros on the average of the part of a path that is walked.
     """
+    held = m / settings.folds if settings.folds else m * settings.holdout
     length = settings.lambdas * (1.0 if settings.patience is None else WALKED)
     if settings.penalty == "ridge":
         return settings.lambdas * n * held / MATRIX_SPEED, float(n) * n / MATRIX_SPEED
     if not settings.by_descent:
         return length * (ITERATIONS * float(n) * n + n * held), ITERATIONS * float(n) * n
     half = nonzeros / 2
-    each = 1.1 * n * half + SWEEPS * half * (WORKING * half) + held * half
-    return length * each, 2.2 * n * nonzeros + REFIT_SWEEPS * nonzeros * (WORKING * nonzeros)
+    path = WALKED * settings.lambdas * (1.1 * n * half + SWEEPS * half * (WORKING * half) + held * half)
+    if settings.patience is None:
+        path *= WHOLE if m > n else WHOLE_SINGULAR
+    elif settings.folds:
+        path *= AGAIN
+    return path, 2.2 * n * nonzeros + REFIT_SWEEPS * nonzeros * (WORKING * nonzeros)

@@ -7,8 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-TILE = 1024
+TILE = 512
 """Columns of one tile: only tiles on and above the diagonal are multiplied."""
+ROWS = 512
+"""Rows transposed at a time, so that what is read and what is written stay in the cache."""
 FLOAT32_EXACT = 2**24
 """Sums of 0/1 products are exact in float32 up to here."""
 
@@ -42,9 +44,12 @@ def add_gram(
     if not integer and len(masks) > FLOAT32_EXACT:
         raise ValueError(f"a block has {len(masks)} rows, float32 counts exactly up to {FLOAT32_EXACT}")
     out = torch.from_numpy(total)
-    block = torch.from_numpy(masks).to(device).to(torch.int8 if integer else torch.float32)
+    bits = torch.from_numpy(masks).to(device)
+    block = bits.view(torch.int8) if integer else bits.to(torch.float32)
     # a copy with canonical strides: `_int_mm` misreads the leading dimension of a (1, b) view whose strides are (1, 1)
-    transposed = torch.empty((block.shape[1], block.shape[0]), dtype=block.dtype, device=block.device).copy_(block.T)
+    transposed = torch.empty((block.shape[1], block.shape[0]), dtype=block.dtype, device=block.device)
+    for start in range(0, len(block), ROWS):
+        transposed[:, start : start + ROWS] = block[start : start + ROWS].T
     for start in range(0, block.shape[1], TILE):
         stop = start + TILE
         left, right = transposed[start:stop], block[:, start:]

@@ -76,19 +76,20 @@ def select(collected: Collected, settings: Settings) -> tuple[Floats, NDArray[np
     """Return the penalties (t, L), the chosen position of every query (t,), and every fold's solution there.
 
     A path stops when its held-out error has turned; with folds, whose errors turn at different places, a query whose mean error
-    could still fall is walked again to the end.
+    could still fall is walked again with twice the patience, and so on.
     """
     folds = range(len(collected.parts))
     penalties = penalty_grid(collected.everything(), settings) if len(folds) > 1 else None
     paths = [walk_paths(collected.fitting(f), penalties, collected.held[f], settings, settings.patience) for f in folds]
     penalties = paths[0].penalties
-    again = stopped_early(paths, settings.patience) if len(folds) > 1 else np.empty(0, np.int64)
-    if len(again):
+    patience, again = settings.patience, stopped_early(paths, settings.patience)
+    while len(folds) > 1 and patience is not None and len(again):
+        patience *= 2
         for f in folds:
-            whole = walk_paths(
-                collected.fitting(f).take(again), penalties[again], collected.held[f].take(again), settings, None
-            )
-            paths[f] = _replaced(paths[f], again, whole)
+            statistics, held = collected.fitting(f).take(again), collected.held[f].take(again)
+            further = walk_paths(statistics, penalties[again], held, settings, patience)
+            paths[f] = _replaced(paths[f], again, further)
+        again = stopped_early(paths, settings.patience)
     chosen = choose(paths, settings)
     return penalties, chosen, [_at(chosen, f, collected, paths[f], settings) for f in folds]
 

@@ -89,12 +89,12 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
 
 
 def learning_curves(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[LearningCurve, ...]:
-    """Return the learning curve of every estimator of the report's measure that has one."""
+    """Return the learning curve of every estimator of the report's measure that has one, with its continuation."""
     measure = sweep.config.measures[0]
     told = {
         label: one["details"].get("learning_curve") for label, one in attributes.items() if one["measure"] == measure
     }
-    return tuple(_learning_curve(label, curve) for label, curve in told.items() if curve)
+    return tuple(_learning_curve(label, curve) for label, curve in told.items() if curve and "ahead" in curve)
 
 
 def _learning_curve(label: str, told: Mapping[str, Any]) -> LearningCurve:

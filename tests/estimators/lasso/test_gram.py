@@ -8,6 +8,7 @@ from estimators.lasso import gram
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (9, 1), (1, 9), (40, 33), (50, 7), (300, 40), (20, 130)])
 def test_products_are_exact_and_add_up(monkeypatch, integer, m, n):
     monkeypatch.setattr(gram, "TILE", 32)
+    monkeypatch.setattr(gram, "ROWS", 7)
     rng = np.random.default_rng(m + n)
     total = np.zeros((n, n), np.int32)
     expected = np.zeros((n, n), np.int64)
