@@ -2,11 +2,12 @@
 
     python benchmarks/training.py [--json FILE] [--figure FILE] [--case NAME ...] [--models 48] [--rounds 4] [--data DIR]
 
-Both sides keep two processes of one thread busy, on subsets of the same size, with the data in memory. Times are the processes' own
-(which is the time passed on a machine that does nothing else), and the slower process counts. After every round each process
+Both sides keep two processes of one thread busy, on subsets of the same size, with the data in memory. Times are the processes'
+own (which is the time passed on a machine that does nothing else), and the slower process counts. After every round each process
 also times a large single-precision matrix product, so that `peak` is the fraction of the machine's speed, in that minute, that
-useful arithmetic reached: forward and backward passes on the subset, and the forward pass on the queries, over all of the time. The best round of each side counts. `agree` says that ours, in float64 and after the full
-recipe, gives the outputs of training alone. `--figure` draws models a second against the number of models trained together.
+useful arithmetic reached: forward and backward passes on the subset, and the forward pass on the queries, over all of the time.
+The best round of each side counts. `agree` says that ours, in float64 and after the full recipe, gives the outputs of training
+alone. `--figure` draws models a second against the number of models trained together.
 MNIST comes from `--data`, or COUNTERFACTORY_DATA, or ../shared/data beside the checkout.
 """
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from workers.errors import CounterfactoryError, TaskError
+from workers.precision import DTYPES
 from workers.recipe import Recipe
 from workers.task import Classification, DifferentiableTask
-from workers.training import DTYPES, cast
+from workers.training import cast
 
 
 def check_contract(task: object, where: str) -> None:

@@ -33,7 +33,9 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="classification: mass spread over all classes")
     crop: int = Field(0, ge=0, description="random crop after zero-padding by so many pixels; images (c, h, w)")
     flip: bool = Field(False, description="random horizontal flip; images (c, h, w)")
-    precision: Literal["float32", "float64"] = Field("float32", description="dtype of parameters and arithmetic")
+    precision: Literal["float32", "float64", "bf16"] = Field(
+        "float32", description="dtype of parameters and arithmetic; bf16: products in bfloat16, all else in float32"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from workers.augmentation import augment
 from workers.layouts import pool_before_relu, to_channels_last
+from workers.precision import DTYPES, forward, normalize_in_full
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.streams import Streams, build_module
-from workers.task import DifferentiableTask
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+from workers.task import Classification, DifferentiableTask
 
 
 def cast(inputs: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
@@ -51,12 +51,14 @@ def train(
     streams = Streams(run.seed)
     module, dropouts = build_module(task.module, streams.initial, dtype)
     module.to(device).train()
+    normalize_in_full(recipe, module)
     inputs, targets = cast(task.train_inputs, dtype, device), cast(task.train_targets, dtype, device)
     weights = None if task.train_weights is None else task.train_weights.to(device, dtype)
     if channels_last:
         inputs = to_channels_last(pool_before_relu(module), inputs)
     optimizer = make_optimizer(recipe, list(module.parameters()))
-    rates = recipe.learning_rates(len(run.subset))
+    (group,) = optimizer.param_groups
+    rates = recipe.learning_rates(len(run.subset)).tolist()
     keys = torch.from_numpy(streams.dropout_keys(len(rates), len(dropouts))).to(device)
     kept: list[Checkpoint] = []
 
@@ -66,7 +68,7 @@ def train(
                 name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for name, value in module.state_dict().items()
             }
-            kept.append(Checkpoint(epoch, step, float(rates[max(step - 1, 0)]), state))
+            kept.append(Checkpoint(epoch, step, rates[max(step - 1, 0)], state))
 
     keep(0, 0)
     step = 0
@@ -76,19 +78,25 @@ def train(
             x, y = inputs[batch], targets[batch]
             if recipe.crop or recipe.flip:
                 x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
-            for layer, key in zip(dropouts, keys[step], strict=True):
-                layer.key = key
-            loss = task.loss(module(x), y)
-            if weights is not None:
-                loss = loss * weights[batch]
-            optimizer.zero_grad(set_to_none=True)
-            loss.mean().backward()  # type: ignore[no-untyped-call]
-            for group in optimizer.param_groups:
+            for place, layer in enumerate(dropouts):
+                layer.key = keys[step, place]
+            loss = _mean_loss(task, forward(recipe, device, module, x), y, None if weights is None else weights[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            if group["lr"] != rates[step]:
                 group["lr"] = rates[step]
             optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             step += 1
         keep(epoch, step)
     return module.eval(), tuple(kept)
+
+
+def _mean_loss(task: DifferentiableTask, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the batch's mean loss: in one operation where it is the built-in one, since small ones cost as much as large."""
+    if type(task).loss is Classification.loss and weights is None:
+        return F.cross_entropy(outputs, targets, label_smoothing=task.recipe.label_smoothing)
+    losses = task.loss(outputs, targets)
+    return (losses if weights is None else losses * weights).mean()
 
 
 @torch.no_grad()

@@ -39,7 +39,9 @@ def plan_of(
     do not apply. "auto" is what was measured fastest. Raises ConfigError for a path that the task or the device does not allow.
     """
     if path == "resident" and not is_resident(task, device):
-        raise ConfigError("path 'resident' needs a chain of Linear layers with a built-in loss, on the CPU")
+        raise ConfigError(
+            "path 'resident' needs a chain of Linear layers with a built-in loss, in float32 or float64, on the CPU"
+        )
     if path == "auto" and width == "auto":
         return calibrated(task, device)
     if path == "auto":

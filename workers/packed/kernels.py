@@ -17,7 +17,7 @@ Everything compiled is in this one file: numba's disk cache watches only the fil
 """
 
 # Types in compiled code are numba's to infer.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, unreachable"
 
 from __future__ import annotations
 
@@ -398,7 +398,7 @@ def _exp(x, c):
     p = ((((c[18] * r + c[17]) * r + c[16]) * r + c[15]) * r + c[14]) * r + c[13]
     p = ((((p * r + c[12]) * r + c[11]) * r + c[10]) * r + c[9]) * r + c[8]
     p = ((p * r + c[7]) * r + c[6]) * r + c[5]
-    return p * _two_to_the(k)  # type: ignore[call-arg]
+    return p * _two_to_the(k)
 
 
 @_part
@@ -716,7 +716,7 @@ def _step_last(inputs, delta, batch, width, layer, rule, w, first, second, g, hy
             _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, rows * padded, hyper, rates)
     if layer[BIAS] >= 0:
         for c in range(layer[OUT]):
-            g[c] = _sum_line(delta, c * width, width)  # type: ignore[call-arg]
+            g[c] = _sum_line(delta, c * width, width)
         _update(rule, w, first, second, g, layer[BIAS], layer[OUT], hyper, rates)
 
 
@@ -741,7 +741,7 @@ def train(
 ):  # fmt: skip
     """Take the optimizer steps of the epochs whose example orders are the rows of `orders`, on one model, in place.
 
-    Shapes: x (n, padded inputs), targets (n,) as numbers of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8),
+    Shapes: x (n, padded inputs), targets (n,) of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8),
     drops (dropouts, 2) with threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are
     flat; acts and slopes (L + 1, widest batch), deltas (2, widest batch); hashed as dropout.hash_positions; the rest is scratch.
     """

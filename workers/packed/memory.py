@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from workers import training
+from workers.precision import DTYPES
 from workers.streams import build_module
 from workers.task import DifferentiableTask
 
@@ -27,9 +28,9 @@ def largest_width(task: DifferentiableTask, device: torch.device) -> int:
 def bytes_per_model(task: DifferentiableTask) -> int:
     """Return the bytes that one more model in lockstep takes: state, gradients, and what its backward pass keeps."""
     recipe = task.recipe
-    module, _ = build_module(task.module, 0, training.DTYPES[recipe.precision])
-    x = training.cast(task.train_inputs[: recipe.batch_size], training.DTYPES[recipe.precision])
-    y = training.cast(task.train_targets[: recipe.batch_size], training.DTYPES[recipe.precision])
+    module, _ = build_module(task.module, 0, DTYPES[recipe.precision])
+    x = training.cast(task.train_inputs[: recipe.batch_size], DTYPES[recipe.precision])
+    y = training.cast(task.train_targets[: recipe.batch_size], DTYPES[recipe.precision])
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from workers import training
 from workers.dropout import hash_positions
 from workers.packed import kernels
 from workers.packed.chain import Chain, Dense, find_chain
+from workers.precision import DTYPES
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.streams import Streams, build_module
@@ -102,9 +103,9 @@ class Resident:
     def of(cls, task: DifferentiableTask) -> Resident | None:
         """Return a trainer for the task, or None if its module is no chain of Linear layers or its loss is its own."""
         loss = find_loss(task)
-        if loss is None or not task.train_inputs.is_floating_point():
+        if loss is None or not task.train_inputs.is_floating_point() or task.recipe.precision == "bf16":
             return None
-        module, dropouts = build_module(task.module, 0, training.DTYPES[task.recipe.precision])
+        module, dropouts = build_module(task.module, 0, DTYPES[task.recipe.precision])
         chain = find_chain(module, dropouts)
         if chain is None or task.train_inputs[0].numel() != chain.layers[0].inputs:
             return None
@@ -148,7 +149,7 @@ class Resident:
     def train(self, run: Run) -> tuple[Checkpoint, ...]:
         """Train one run; its final parameters stay in `flat`. Returns the checkpoints asked for."""
         streams = Streams(run.seed)
-        module, dropouts = build_module(self.task.module, streams.initial, training.DTYPES[self.recipe.precision])
+        module, dropouts = build_module(self.task.module, streams.initial, DTYPES[self.recipe.precision])
         self._load(module)
         plain, table = self.rates(len(run.subset))
         keys = streams.dropout_keys(len(plain), len(dropouts)).astype(np.uint32)
@@ -204,7 +205,7 @@ class Resident:
     def _queried(self, queries: Queries) -> tuple[Array, torch.Tensor]:
         if queries != self._queries:
             asked, targets = self.task.examples(queries)
-            self._examples = self._flat(asked), training.cast(targets, training.DTYPES[self.recipe.precision])
+            self._examples = self._flat(asked), training.cast(targets, DTYPES[self.recipe.precision])
             self._queries = queries
         return self._examples
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from workers import training
 from workers.augmentation import apply, draw
 from workers.dropout import KeyedDropout
 from workers.packed.optimizers import StackedOptimizer
+from workers.precision import DTYPES, forward, normalize_in_full
 from workers.runs import Checkpoint, Queries, Run
 from workers.streams import Streams, build_module
 from workers.task import DifferentiableTask
@@ -63,7 +65,7 @@ class Stacked:
 
     def __init__(self, task: DifferentiableTask, device: torch.device | str = "cpu"):
         self.task, self.recipe, self.device = task, task.recipe, torch.device(device)
-        self.dtype = training.DTYPES[task.recipe.precision]
+        self.dtype = DTYPES[task.recipe.precision]
         self.inputs = training.cast(task.train_inputs, self.dtype, device)
         self.targets = training.cast(task.train_targets, self.dtype, device)
         weights = task.train_weights
@@ -84,6 +86,7 @@ class Pack:
         streams = [Streams(run.seed) for run in runs]
         built = [build_module(trainer.task.module, stream.initial, trainer.dtype) for stream in streams]
         self.template = built[0][0].to(trainer.device)
+        normalize_in_full(self.recipe, self.template)
         self.dropouts = _names_of(self.template, built[0][1])
         self.parameters, self.buffers = _stack([module for module, _ in built], trainer.device)
         self.optimizer = StackedOptimizer(self.recipe, self.parameters)
@@ -134,7 +137,8 @@ class Pack:
     def _loss(self, parameters: State, buffers: State, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, State]:
         """Mean loss of one model on its batch, and its buffers afterwards (a normalization updates them in place)."""
         fresh = {name: value.clone() for name, value in buffers.items()}
-        losses = self.trainer.task.loss(functional_call(self.template, (parameters, fresh), (x,)), y)
+        call = partial(functional_call, self.template, (parameters, fresh))
+        losses = self.trainer.task.loss(forward(self.recipe, self.trainer.device, call, x), y)
         return (losses if w is None else losses * w).mean(), fresh
 
     def _set_dropout(self, members: Sequence[_Member], where: Tensor | None) -> None:
@@ -165,9 +169,9 @@ class Pack:
     def outputs(self, inputs: Tensor, batch: int = 1024) -> Tensor:
         """Return every model's outputs in evaluation mode, (K, b, ...)."""
         self.template.eval()
-        forward = vmap(lambda p, b, x: functional_call(self.template, (p, b), (x,)), in_dims=(0, 0, None))
+        evaluate = vmap(lambda p, b, x: functional_call(self.template, (p, b), (x,)), in_dims=(0, 0, None))
         cast = (training.cast(x, self.trainer.dtype, self.trainer.device) for x in torch.split(inputs, batch))
-        return torch.cat([forward(self.parameters, self.buffers, x) for x in cast], dim=1)
+        return torch.cat([evaluate(self.parameters, self.buffers, x) for x in cast], dim=1)
 
     @torch.no_grad()
     def measure(self, names: Sequence[str], queries: Queries) -> list[dict[str, NDArray[np.float32]]]:

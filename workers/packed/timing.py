@@ -99,7 +99,7 @@ def is_resident(task: DifferentiableTask, device: str) -> bool:
 
 def _best_alone(probe: Probe) -> tuple[float, bool, str]:
     """Return the rate of the better memory layout, whether that is channels last, and a phrase about it."""
-    if probe.task.train_inputs.ndim != 4 or probe.task.recipe.precision != "float32":
+    if probe.task.train_inputs.ndim != 4 or probe.task.recipe.precision == "float64":
         return probe.rates([probe.alone()])[0], False, "alone"
     plain, last = probe.rates([probe.alone(), probe.alone(channels_last=True)])
     told = f"alone, channels last {last / plain:.2f} times as fast as first"

@@ -59,6 +59,9 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
         nn.Linear(5, 20), nn.Tanh(), nn.Dropout(0.2), nn.Linear(20, 7, bias=False), nn.Sigmoid(), nn.Linear(7, CLASSES)
     ),
     "wide": lambda: nn.Sequential(nn.Linear(5, 150), nn.ReLU(), nn.Linear(150, 37), nn.ReLU(), nn.Linear(37, CLASSES)),
+    "broad": lambda: nn.Sequential(
+        nn.Linear(5, 20), nn.ReLU(), nn.Linear(20, 150), nn.ReLU(), nn.Linear(150, CLASSES, bias=False)
+    ),
     "gelu": lambda: mlp(nn.GELU, 0.3),
     "layer_norm": lambda: nn.Sequential(nn.Linear(5, 9), nn.LayerNorm(9), nn.SiLU(), nn.Linear(9, CLASSES)),
     "batch_norm": lambda: nn.Sequential(

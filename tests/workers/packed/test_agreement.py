@@ -53,6 +53,15 @@ def test_resident(zoo, compare, unequal_runs, architecture, optimizer, schedule,
     compare(task, "resident", unequal_runs(EPOCHS), "margin")
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 20, 64])
+@pytest.mark.parametrize("architecture", ["linear", "broad"])
+@pytest.mark.parametrize("optimizer", ["nesterov", "adam"])
+def test_resident_batches(zoo, compare, unequal_runs, batch_size, architecture, optimizer):
+    """Tiles, vectors and blocks of every shape: batches beyond and below them, and layers deeper than a block."""
+    task = zoo(recipe(optimizer, "constant", 0.1).model_copy(update={"batch_size": batch_size}), architecture, True)
+    compare(task, "resident", unequal_runs(EPOCHS), "margin")
+
+
 @pytest.mark.parametrize("architecture", [*FLAT, *IMAGES])
 @optimizers
 def test_stacked(zoo, compare, unequal_runs, architecture, optimizer):
