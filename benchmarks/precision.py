@@ -99,7 +99,7 @@ class Digits(Classification):
 
 def train(way: Way, masks: NDArray[np.bool_], seeds: int) -> NDArray[np.float32]:
     """Return the margins (subsets, seeds, t) of models trained one way; row r, seed s of every way has the same seed."""
-    task = Digits(Recipe(lr=0.1, momentum=0.9, epochs=20, precision=way.precision))  # type: ignore[arg-type]
+    task = Digits(Recipe(lr=0.1, momentum=0.9, epochs=20, precision=way.precision))
     runs = [
         Run(row * seeds + repeat, np.flatnonzero(mask), way.shift + row * seeds + repeat)
         for row, mask in enumerate(masks)

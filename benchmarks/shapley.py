@@ -5,8 +5,12 @@
 pyDVL runs in one process and with joblib's two workers; ours on two Ray workers, with everything a sweep does: keys, scheduling,
 hashes, a durable store. Ray's start and joblib's are both left out of the rates (`start` says what Ray's took): each side is
 warm. Sides alternate, the best round of each counts. `agree` says that the values of every example lie within their joint 95%
-intervals as often as they should. The last rows are scheduling's own cost: useful training time over the time of both cores,
-for trainings of 1 ms and of 20 ms.
+intervals as often as they should. `bound` is what two processes reach that do nothing but fit and predict, on the same prefixes
+and with no one to tell the result: no scheduler can do better, and its ratio to pyDVL is the largest there is.
+
+The last rows are the cost of scheduling: useful training time over the time of both cores, for trainings of 1 ms and 20 ms; then
+how many microseconds of a core's time an evaluation costs beside its training, and how many milliseconds of both cores a sweep
+costs once (its folder, its plan, the last trainings to end), from a short sweep and a long one of 1 ms trainings.
 
 pyDVL comes with:   pip install --no-deps pydvl==0.10.0 more-itertools
 """
@@ -20,6 +24,7 @@ import sys
 import tempfile
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,6 +43,10 @@ from orchestrator.stages.settle import settle
 from orchestrator.sweep import Sweep
 
 TRAIN = 60
+SHORT, LONG = 1000, 16000
+"""Evaluations of the sweeps from which the cost of one is told."""
+COST_GOAL = 50.0
+"""Microseconds."""
 TOLERANCE = 0.02
 """TMC's distance from the utility of all data; the same number on both sides."""
 
@@ -46,7 +55,7 @@ warnings.filterwarnings("ignore")
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; utility evaluations a second (or, in the last rows, fractions of both cores' time)."""
+    """One comparison: utility evaluations a second, but in the last rows shares of both cores' time, and times."""
 
     case: str
     other: str
@@ -186,7 +195,27 @@ def within(a: np.ndarray, a_error: np.ndarray, b: np.ndarray, b_error: np.ndarra
     return bool(inside.sum() >= binom.ppf(0.001, len(a), 0.95))
 
 
-def compare(permutations: int, rounds: int, pool: object, truncated: bool) -> list[Row]:
+def bare(permutations: int) -> float:
+    """Return how many prefixes of random permutations this process fits and predicts a second."""
+    x, y, x_test, y_test = data()
+    orders = [np.random.default_rng(draw).permutation(TRAIN) for draw in range(permutations)]
+    clock = time.perf_counter()
+    with np.errstate(all="ignore"):
+        for order in orders:
+            for size in range(1, TRAIN + 1):
+                subset = np.sort(order[:size])
+                np.mean(GaussianNB().fit(x[subset], y[subset]).predict(x_test) == y_test)
+    return permutations * TRAIN / (time.perf_counter() - clock)
+
+
+def bound(permutations: int, rounds: int) -> float:
+    """Return the best rate that two processes reached with nothing but the work itself."""
+    with ProcessPoolExecutor(2) as processes:
+        list(processes.map(bare, [2, 2]))
+        return max(sum(processes.map(bare, [permutations // 2] * 2)) for _ in range(rounds))
+
+
+def compare(permutations: int, rounds: int, pool: object, truncated: bool, at_most: float) -> list[Row]:
     """Alternate ours, theirs in one process and theirs in two."""
     design = {"kind": "permutations", "permutations": permutations}
     if truncated:
@@ -202,6 +231,10 @@ def compare(permutations: int, rounds: int, pool: object, truncated: bool) -> li
             best[jobs] = max(best[jobs], evaluations / seconds)
             found[jobs] = (values, errors)
     case = "tmc" if truncated else "permutations"
+    limits = [
+        Row(case, "bound, two processes", best["ours"], at_most, best["ours"] / at_most, True),
+        Row("bound, two processes", "pyDVL, 2 workers", at_most, best[2], at_most / best[2], True),
+    ]
     return [
         Row(
             case,
@@ -212,7 +245,7 @@ def compare(permutations: int, rounds: int, pool: object, truncated: bool) -> li
             within(made.utility, made.utility_standard_error, *found[jobs]),
         )
         for jobs in (1, 2)
-    ]
+    ] + ([] if truncated else limits)
 
 
 def overhead(milliseconds: float, runs: int, pool_of: object) -> Row:
@@ -224,6 +257,28 @@ def overhead(milliseconds: float, runs: int, pool_of: object) -> Row:
         seconds, done, _ = ours(config, pool)
     useful = done * milliseconds / 1000 / pool.slots / seconds
     return Row(f"{milliseconds:g} ms trainings", "the cores' own time", useful, 1.0, useful, True)
+
+
+def costs(rounds: int, pool_of: object) -> list[Row]:
+    """Return what an evaluation costs beside its training, and what a sweep costs once."""
+    arguments = {"milliseconds": 1.0}
+    sweeps = {
+        runs: configuration("Sleeper", arguments, {"kind": "bernoulli", "subsets": runs}, "value")
+        for runs in (SHORT, LONG)
+    }
+    lost = dict.fromkeys(sweeps, np.inf)
+    with pool_of(sweeps[SHORT]) as pool:
+        ours(sweeps[SHORT], pool)
+        for _ in range(rounds):
+            for runs, config in sweeps.items():
+                seconds, done, _ = ours(config, pool)
+                lost[runs] = min(lost[runs], seconds * pool.slots - done * arguments["milliseconds"] / 1000)
+    slope = (lost[LONG] - lost[SHORT]) / (LONG - SHORT)
+    once, each = 1e3 * (lost[SHORT] - slope * SHORT) / pool.slots, 1e6 * slope
+    return [
+        Row("us an evaluation", "the goal", each, COST_GOAL, each / COST_GOAL, True),
+        Row("ms a sweep", "a second", once, 1000.0, once / 1000.0, True),
+    ]
 
 
 def warm_pool(config: Config):
@@ -239,17 +294,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     rows: list[Row] = []
+    at_most = bound(asked.permutations, asked.rounds)
     small = configuration("Iris", {}, {"kind": "permutations", "permutations": 8}, "correct")
     clock = time.perf_counter()
     with warm_pool(small) as pool:
         ours(small, pool)
         print(f"start: {time.perf_counter() - clock:.1f} s for Ray, its workers and their imports", flush=True)
         for truncated in (False, True):
-            rows += compare(asked.permutations, asked.rounds, pool, truncated)
-    rows += [overhead(1.0, 8000, warm_pool), overhead(20.0, 600, warm_pool)]
-    print(f"{'case':<18}{'other':<24}{'ours':>12}{'theirs':>12}{'ratio':>8}  agree")
+            rows += compare(asked.permutations, asked.rounds, pool, truncated, at_most)
+    rows += [overhead(1.0, 8000, warm_pool), overhead(20.0, 600, warm_pool), *costs(asked.rounds, warm_pool)]
+    print(f"{'case':<22}{'other':<24}{'ours':>12}{'theirs':>12}{'ratio':>8}  agree")
     for row in rows:
-        print(f"{row.case:<18}{row.other:<24}{row.ours:>12.3f}{row.theirs:>12.3f}{row.ratio:>8.2f}  {row.agree}")
+        print(f"{row.case:<22}{row.other:<24}{row.ours:>12.3f}{row.theirs:>12.3f}{row.ratio:>8.2f}  {row.agree}")
     if asked.json:
         asked.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     sys.exit(0 if all(row.agree for row in rows) else 1)

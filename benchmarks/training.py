@@ -8,7 +8,8 @@ also times a large single-precision matrix product, so that `peak` is the fracti
 useful arithmetic reached: forward and backward passes on the subset, and the forward pass on the queries, over all of the time.
 The best round of each side counts. `agree` says that ours, in float64 and after the full recipe, gives the outputs of training
 alone. `--figure` draws models a second against the number of models trained together.
-MNIST comes from `--data`, or COUNTERFACTORY_DATA, or ../shared/data beside the checkout.
+Besides: training alone (a pack of one) against the same loop, and two processes of one thread against one of two, by the time
+that passes. MNIST comes from `--data`, or COUNTERFACTORY_DATA, or ../shared/data beside the checkout.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import pairwise
@@ -173,6 +174,11 @@ def ours(task: Benchmark, runs: Sequence[Run], **options: object) -> list[np.nda
     return [outcome.outputs["margin"] for outcome in outcomes]
 
 
+def alone(task: Benchmark, runs: Sequence[Run]) -> list[np.ndarray]:
+    """One model after another, the plain way of ours: what a pack of one costs."""
+    return ours(task, runs, path="alone")
+
+
 def dattri(task: Benchmark, runs: Sequence[Run]) -> list[np.ndarray]:
     """dattri's own retraining as it ships: its loop over subsets, its training function, its data loader."""
     from dattri.benchmark.datasets.mnist.mnist_mlp import train_mnist_mlp
@@ -186,7 +192,9 @@ def dattri(task: Benchmark, runs: Sequence[Run]) -> list[np.ndarray]:
 
 
 LOOP, SERIAL, BY_HAND = "PyTorch loop", "dattri retrain_lds", "dattri retrain_lds x 2 by hand"
-SIDES = {"ours": ours, LOOP: plain, SERIAL: dattri, BY_HAND: dattri}
+OURS, ALONE = "ours", "ours, a pack of one"
+THREADS = "ours by one process of two threads"
+SIDES = {OURS: ours, ALONE: alone, LOOP: plain, SERIAL: dattri, BY_HAND: dattri}
 """dattri's retraining is a serial loop; started twice by hand, with a part of the subsets each, it keeps both cores busy."""
 
 
@@ -211,30 +219,76 @@ def work(job: tuple[str, str, Path, int]) -> tuple[float, float]:
     return time.process_time() - started, gemm_flops()
 
 
-def compare(name: str, other: str, folder: Path, models: int, rounds: int) -> Row:
-    """Time both sides in alternation and check ours."""
+def rows_of(name: str, folder: Path, models: int, rounds: int) -> Iterator[Row]:
+    """Yield the comparisons of a case."""
+    others = (LOOP, SERIAL, BY_HAND) if name == "mnist-mlp-dropout" else (LOOP,)
+    for other in others:
+        yield compare(name, OURS, other, folder, models, rounds)
+    yield compare(name, ALONE, LOOP, folder, models, rounds)
+    yield compare_threads(name, folder, models, rounds)
+
+
+def compare(name: str, side: str, other: str, folder: Path, models: int, rounds: int) -> Row:
+    """Time a way of ours and another in alternation, and check ours."""
     case = CASES[name]
     task = Benchmark(case, load(case.data, folder))
     count = max(1, round(models * case.models / PROCESSES))
-    counts = {"ours": count, other: max(1, round(count / case.slower))}
-    processes = {"ours": PROCESSES, other: 1 if other == SERIAL else PROCESSES}
+    slow = max(1, round(count / case.slower))
+    counts = {side: count if side == OURS else slow, other: slow}
+    processes = {side: PROCESSES, other: 1 if other == SERIAL else PROCESSES}
     best = dict.fromkeys(processes, float("inf"))
     fraction = 0.0
     with multiprocessing.get_context("spawn").Pool(PROCESSES, torch.set_num_threads, (1,)) as pool:
         for turn in range(rounds + 1):
-            for side, busy in processes.items():
-                done = pool.map(work, [(side, name, folder, counts[side] if turn else 1)] * busy, chunksize=1)
+            for way, busy in processes.items():
+                done = pool.map(work, [(way, name, folder, counts[way] if turn else 1)] * busy, chunksize=1)
                 if turn:
-                    best[side] = min(best[side], max(seconds for seconds, _ in done))
-                if turn and side == "ours":
-                    useful = [case.flops(task.n // 2, task.t) * count / seconds for seconds, _ in done]
+                    best[way] = min(best[way], max(seconds for seconds, _ in done))
+                if turn and way == side:
+                    useful = [case.flops(task.n // 2, task.t) * counts[way] / seconds for seconds, _ in done]
                     fraction = max(fraction, sum(useful) / sum(peak for _, peak in done))
-    rates = {side: busy * counts[side] / best[side] for side, busy in processes.items()}
+    rates = {way: busy * counts[way] / best[way] for way, busy in processes.items()}
     plan = plan_of(task, "cpu")
     return Row(
-        name, other, rates["ours"], rates[other], rates["ours"] / rates[other], agrees(case, folder),
-        fraction if case.linear else None, f"{plan.path}: {plan.reason}",
+        name if side == OURS else f"{name}, alone", other, rates[side], rates[other], rates[side] / rates[other],
+        agrees(case, folder), fraction if case.linear else None,
+        f"{plan.path}: {plan.reason}" if side == OURS else "alone: as asked for",
     )  # fmt: skip
+
+
+def compare_threads(name: str, folder: Path, models: int, rounds: int) -> Row:
+    """Time ours by two processes of one thread, and by one of two; here the time that passes counts."""
+    case = CASES[name]
+    count = max(1, round(models * case.models / PROCESSES))
+    rates = {1: 0.0, PROCESSES: 0.0}
+    pools = {
+        processes: multiprocessing.get_context("spawn").Pool(
+            processes, torch.set_num_threads, (PROCESSES // processes,)
+        )
+        for processes in rates
+    }
+    try:
+        for turn in range(rounds + 1):
+            for processes, pool in pools.items():
+                started = time.perf_counter()
+                pool.map(train, [(name, folder, count if turn else 1)] * processes, chunksize=1)
+                if turn:
+                    rates[processes] = max(rates[processes], processes * count / (time.perf_counter() - started))
+    finally:
+        for pool in pools.values():
+            pool.terminate()
+    ratio = rates[PROCESSES] / rates[1]
+    plan = plan_of(Benchmark(case, load(case.data, folder)), "cpu")
+    return Row(
+        name, THREADS, rates[PROCESSES], rates[1], ratio, agrees(case, folder), None, f"{plan.path}: {plan.reason}"
+    )
+
+
+def train(job: tuple[str, Path, int]) -> None:
+    """Train some runs of a case, in a worker process with threads of its own."""
+    name, folder, count = job
+    task = Benchmark(CASES[name], load(CASES[name].data, folder))
+    ours(task, half_runs(task.n, count))
 
 
 def agrees(case: Case, folder: Path) -> bool:
@@ -301,13 +355,12 @@ def main() -> int:
         if CASES[name].data == "mnist" and not (folder / "mnist_t10k.npz").exists():
             print(f"{name}: skipped, {folder} has no mnist_t10k.npz (see --data)")
             continue
-        for other in (LOOP, SERIAL, BY_HAND) if name == "mnist-mlp-dropout" else (LOOP,):
-            row = compare(name, other, folder, options.models, options.rounds)
+        for row in rows_of(name, folder, options.models, options.rounds):
             rows.append(row)
             peak = "" if row.peak is None else f"  {row.peak:.2f} of peak"
             print(
-                f"{name:18} ours {row.ours:9.1f}/s  {other} {row.theirs:8.1f}/s  {row.ratio:6.2f}x  agree {row.agree}{peak}",
-                f"({row.plan})",
+                f"{row.case:24} {row.ours:9.1f}/s  {row.other} {row.theirs:8.1f}/s  {row.ratio:6.2f}x"
+                f"  agree {row.agree}{peak}  ({row.plan})",
                 flush=True,
             )
     if options.figure:
