@@ -386,6 +386,10 @@ def exp_constants(dtype: np.dtype[Any]) -> tuple[Any, ...]:
 _part = njit(  # type: ignore[call-overload]
     nogil=True, error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True, no_cpython_wrapper=True
 )
+# Arrays are passed as seven numbers each: what is called for every layer of every step is better not called.
+_inlined = njit(  # type: ignore[call-overload]
+    nogil=True, error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True
+)
 _entry = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
@@ -443,7 +447,7 @@ def _panel(a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, colum
         column += step * vector
 
 
-@_part
+@_inlined
 def _product(a, a_at, a_row, a_column, b, b_at, b_row, c, c_row, rows, columns, depth, s, s_at, s_row, how):
     """c = a b; shapes (rows, depth), (depth, columns). `how` says what s, from s_at on, has to do with it.
 
@@ -529,7 +533,7 @@ def _drop(values, slopes, layer, batch, drop, key, hashed):
                 slope[column] *= factor
 
 
-@_part
+@_inlined
 def _affine(inputs, outputs, weights, layer, rows):
     """outputs = inputs W + b for a padded batch of so many rows, through a ReLU if that is the activation."""
     padded, bias = layer[OUT_PADDED], layer[BIAS]
@@ -549,7 +553,7 @@ def _turn(lines, rows, columns, out):
             _turn_block(lines, row * columns + column, columns, out, column * rows + row, rows)
 
 
-@_part
+@_inlined
 def _affine_last(inputs, outputs, weights, layer, width, turned):
     """outputs = W inputs^T + b, (outputs, width), for a batch whose size in whole vectors is `width`."""
     padded, bias = layer[IN_PADDED], layer[BIAS]
@@ -648,7 +652,7 @@ def _backward(delta, weights, layer, transposed, behind, rows, gates, how):
     )  # fmt: skip
 
 
-@_part
+@_inlined
 def _backward_last(delta, weights, layer, behind, rows, width, gates, how):
     """behind = delta^T W: the gradient with respect to the last layer's inputs, gated by them if `how` says so."""
     padded = layer[IN_PADDED]
@@ -671,7 +675,7 @@ def _through(kind, delta, outputs, slopes, count, scale):
             delta[i] *= slopes[i]
 
 
-@_part
+@_inlined
 def _step_hidden(inputs, delta, batch, rows, layer, rule, w, first, second, g, hyper, rates):
     """Gradient and update of a hidden layer, a block of rows at a time, from its inputs and its outputs' gradient."""
     in_row, padded = layer[IN_PADDED], layer[OUT_PADDED]
@@ -696,7 +700,7 @@ def _step_hidden(inputs, delta, batch, rows, layer, rule, w, first, second, g, h
         _update(rule, w, first, second, g, layer[BIAS], padded, hyper, rates)
 
 
-@_part
+@_inlined
 def _step_last(inputs, delta, batch, width, layer, rule, w, first, second, g, hyper, rates):
     """Gradient and update of the last layer, a block of rows at a time; delta is (outputs, width), blank in its padding."""
     padded, outputs = layer[IN_PADDED], layer[OUT_PADDED]
