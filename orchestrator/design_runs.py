@@ -206,12 +206,14 @@ class DesignRuns:
 
     def _refuse_incomplete(self, trained: Sequence[Outcome], measure: str, shape: tuple[int, ...]) -> None:
         """Raise ValueError for the first of the outcomes that lacks a finite output of this shape."""
+
+        def is_good(values: NDArray[np.float32] | None) -> bool:
+            return values is not None and values.shape == shape and bool(np.isfinite(values).all())
+
         found = [outcome.outputs.get(measure) for outcome in trained]
-        fits = np.array([values is not None and values.shape == shape for values in found], dtype=bool)
-        if fits.all() and trained:
-            fits = np.isfinite(np.stack(found)).all(axis=1)  # type: ignore[arg-type]
-        if not fits.all():
-            row = trained[int(np.argmin(fits))].row
+        fits = all(values is not None and values.shape == shape for values in found)
+        if not fits or not np.isfinite(np.array(found, dtype=np.float32)).all():  # all at once: there are thousands
+            row = next(outcome.row for outcome, values in zip(trained, found, strict=True) if not is_good(values))
             raise ValueError(f"row {row}: {measure} is not a finite array of shape {shape}")
 
     def _kept(
@@ -240,10 +242,10 @@ class DesignRuns:
 
     def _write_outputs(self, rows: range, values: Mapping[str, NDArray[np.float32]]) -> None:
         for measure, array in self.measured.items():
-            chunk = array.write(rows, values[measure])
-            with refusing("write", chunk):
-                sync(chunk)
-                sync(chunk.parent)
+            for chunk in array.write(rows, values[measure]):
+                with refusing("write", chunk):
+                    sync(chunk)
+                    sync(chunk.parent)
 
     def checkpoints(self, row: int) -> tuple[Checkpoint, ...]:
         """Return the checkpoints of a done row, by ascending epoch, their hashes checked."""
@@ -303,5 +305,7 @@ def disagreeing(
     """Return the done rows whose hash is not the ledger's; the arrays are a pack's, whose first row is `first`."""
     rows = sorted(done)
     at = np.array(rows, dtype=np.int64) - first
-    actual = row_hashes(masks[at], seeds[at], [values[at] for values in outputs], [done[row].checkpoints for row in rows])
+    actual = row_hashes(
+        masks[at], seeds[at], [values[at] for values in outputs], [done[row].checkpoints for row in rows]
+    )
     return tuple(row for row, digest in zip(rows, actual, strict=True) if digest != done[row].hash)

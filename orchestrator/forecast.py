@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,21 @@ from orchestrator.noise import Trial, expected_error
 from orchestrator.plan import DesignPlan
 from orchestrator.removal import removal_trainings
 from orchestrator.sweep import Sweep
+from workers.loading import build_task
+from workers.packed.calibration import plan_of
 from workers.packs import train_pack
 from workers.runs import Run
+from workers.task import DifferentiableTask
 
 BUDGET_SECONDS = 6.0
 """What the calibration may cost, about; half of it finds how long runs take, half how uncertain values will be."""
 PACK_SECONDS = 1.5
 """What a pack should take: long beside the cost of scheduling and committing it, short beside a person's patience."""
 SMALLEST_PACK, LARGEST_PACK = 8, 4096
-PACK_OVERHEAD = 0.01
-"""Driver's time a pack: scheduling, writing, hashing."""
+PACK_OVERHEAD, RUN_OVERHEAD = 0.01, 2.5e-5
+"""Driver's time a pack and a run: drawing, sending, hashing, writing."""
+KERNELS_START = 1.0
+"""What a worker needs at most to load compiled kernels."""
 REMOVAL = "removal curves"
 """What their runs are called among the designs of a forecast; no design can have that name."""
 
@@ -43,6 +48,8 @@ class Calibration:
     """Standard error to expect of one value, by design; NaN where none is known."""
     failed: int = 0
     """Calibration runs that failed."""
+    start: float = 0.0
+    """Time a worker needs once: to build the task, and what its first runs take longer than later ones."""
 
     def seconds_at(self, size: float) -> float:
         """Return the time of a run on `size` examples, by the straight line through what was measured."""
@@ -77,7 +84,7 @@ class Forecast:
     designs: tuple[DesignForecast, ...]
     slots: int
     seconds: float
-    """Time on the wall from the first training to the last; starting Ray comes on top."""
+    """Time on the wall from a worker's first step to the last training; starting Ray comes on top."""
     low: float
     high: float
     """Ends of its 95% interval."""
@@ -116,17 +123,21 @@ def calibrate(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUD
         for plan in fitting:
             runs = int(budget / 2 / len(fitting) / max(timed.seconds_at(mean_size(plan)), 1e-6))
             errors[plan.name] = expected_error(Trial(sweep, plans, plan, runs))
-        return Calibration(timed.sizes, timed.seconds, errors, timed.failed)
+        return replace(timed, errors=errors)
     finally:
         torch.set_num_threads(threads)
 
 
 def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> Calibration:
     """Time packs of the sizes that the designs have."""
+    if isinstance(sweep.task, DifferentiableTask):
+        plan_of(sweep.task, "cpu")  # measured once on a machine, not once a worker
     started = time.perf_counter()
     sizes = sorted({max(1, round(mean_size(plan))) for plan in plans.values()})
     sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
+    build_task(sweep.spec)
     _pack(sweep, sizes[0], 2, first=0)  # pays for compilation and first touches
+    first = time.perf_counter() - started
     timed: list[tuple[int, float]] = []
     count, turn, failed = 4, 1, 0
     while turn == 1 or (time.perf_counter() - started < budget and turn < 12):
@@ -139,7 +150,10 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> Cali
         turn += 1
     # The last turns come nearest to what a full pack costs.
     kept = timed[-len(sizes) * max(2, turn // 2) :]
-    return Calibration(tuple(s for s, _ in kept), tuple(c for _, c in kept), failed=failed)
+    found = Calibration(tuple(s for s, _ in kept), tuple(c for _, c in kept), failed=failed)
+    start = max(0.0, first - 2 * found.seconds_at(sizes[0]))
+    # Kernels that had to be compiled just now are on the disk for the workers.
+    return replace(found, start=min(start, KERNELS_START) if isinstance(sweep.task, DifferentiableTask) else start)
 
 
 def _pack(sweep: Sweep, size: int, count: int, first: int) -> int:
@@ -186,15 +200,15 @@ def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], calibration: Calibra
         runs = removal_trainings(removal)
         left = sweep.task.n * (1 - float(np.mean(removal.fractions)))
         designs.append(DesignForecast(REMOVAL, runs, runs * calibration.seconds_at(left), math.nan))
-    overhead = PACK_OVERHEAD * sum(plan.packs for plan in plans.values())
+    overhead = sum(PACK_OVERHEAD * plan.packs + RUN_OVERHEAD * plan.runs for plan in plans.values())
     work = sum(design.seconds for design in designs) / slots
     reach = calibration.uncertainty()
     return Forecast(
         tuple(designs),
         slots,
-        overhead + work,
-        overhead + work * max(0.0, 1 - reach),
-        overhead + work * (1 + reach),
+        calibration.start + overhead + work,
+        overhead + work * max(0.0, 1 - reach),  # a worker that was up before needs no start
+        2 * calibration.start + overhead + work * (1 + reach),
         bytes_on_disk,
         calibration.failed,
     )

@@ -15,6 +15,8 @@ from orchestrator.seed_sequences import Prepared, generate_states
 
 SCORE_SHARE = 8
 """One mask in so many belongs to scoring designs; see `is_for_scoring`."""
+FEW = 10
+"""Fewer generators than these are faster made one by one than at once."""
 
 
 def _word(text: str) -> int:
@@ -28,9 +30,7 @@ def seed_of(root: int, design: str, subset: int, repeat: int) -> int:
     return int(key.generate_state(1)[0])
 
 
-def seeds_of(
-    root: int, design: str, subsets: NDArray[np.int64], repeats: NDArray[np.integer]
-) -> NDArray[np.uint32]:
+def seeds_of(root: int, design: str, subsets: NDArray[np.int64], repeats: NDArray[np.integer]) -> NDArray[np.uint32]:
     """Return `seed_of` of many runs, (k,) uint32."""
     keys = _keys("seed", design, subsets, repeats)
     return generate_states(root, keys, words=1)[:, 0]
@@ -46,9 +46,12 @@ def generators_of(
     root: int, design: str, subsets: NDArray[np.int64], attempt: int = 0
 ) -> Iterator[np.random.Generator]:
     """Yield `generator_of` of many subsets."""
+    if len(subsets) < FEW:
+        yield from (generator_of(root, design, int(subset), attempt) for subset in subsets)
+        return
     keys = _keys("mask", design, subsets, np.full_like(subsets, attempt))
     for state in generate_states(root, keys, words=8):  # PCG64 asks for four words of 64 bits
-        yield np.random.Generator(np.random.PCG64(Prepared(state)))
+        yield np.random.Generator(np.random.PCG64(Prepared(state)))  # type: ignore[arg-type]  # NumPy's stub is too narrow
 
 
 def _keys(use: str, design: str, *last: NDArray[np.integer]) -> NDArray[np.int64]:

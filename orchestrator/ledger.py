@@ -54,7 +54,7 @@ class CommitRecord(_Frozen):
     started: float
     """Unix time, in seconds."""
     seconds: float
-    """How long the worker had the pack."""
+    """From the start of its first part to the end of its last."""
     rows: tuple[int, ...]
 
     @property
@@ -97,11 +97,18 @@ class FailedRun:
     traceback: str
 
 
+_Stamp = tuple[int, int, int]
+
+
+def _stamp(status: os.stat_result) -> _Stamp:
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 @dataclass(frozen=True)
 class _Summary:
     """What is kept in memory of one record file, and the stamp by which a change of the file is noticed."""
 
-    stamp: tuple[int, int, int]
+    stamp: _Stamp
     states: NDArray[np.int8]
     failures: tuple[FailedRun, ...]
 
@@ -138,8 +145,9 @@ class Ledger:
 
     def write(self, record: PackRecord) -> None:
         """Write a record; its rows count from the moment this returns."""
-        content = record.model_dump_json(exclude_none=True).encode()
-        write_atomically(self._paths.record(record.design, record.pack), content)
+        path = self._paths.record(record.design, record.pack)
+        write_atomically(path, record.model_dump_json(exclude_none=True).encode())
+        self._seen[record.pack] = self._summarized(record, _stamp(path.stat()))
 
     def erase(self, pack: int) -> None:
         """Remove the record of a pack: all its rows are pending again."""
@@ -182,15 +190,17 @@ class Ledger:
 
     def _summary(self, pack: int, status: os.stat_result) -> _Summary:
         """Return what is to be remembered of a record, read again only when the file was replaced."""
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        stamp = _stamp(status)
         seen = self._seen.get(pack)
         if seen and seen.stamp == stamp:
             return seen
-        record = self._parse(self._paths.record(self._design.name, pack).read_bytes(), pack)
+        return self._summarized(self._parse(self._paths.record(self._design.name, pack).read_bytes(), pack), stamp)
+
+    def _summarized(self, record: PackRecord, stamp: _Stamp) -> _Summary:
         states = np.zeros(self._design.pack, dtype=np.int8)
         failures = []
         for row in record.rows:
-            states[row.row - pack * self._design.pack] = DONE if row.state == "done" else FAILED
+            states[row.row - record.pack * self._design.pack] = DONE if row.state == "done" else FAILED
             if row.failure:
                 failures.append(FailedRun(row.row, row.failure.kind, row.failure.message, row.failure.traceback))
         return _Summary(stamp, states, tuple(failures))

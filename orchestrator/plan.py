@@ -149,6 +149,11 @@ def to_runs(
     checkpoint_epochs: tuple[int, ...],
 ) -> tuple[Run, ...]:
     """Return those of the consecutive rows from `start` that are `wanted` (r,) as runs for a worker."""
+    chosen = masks[wanted]
+    examples = np.nonzero(chosen)[1]
+    ends = np.cumsum(chosen.sum(axis=1)).tolist()
+    rows = (start + np.flatnonzero(wanted)).tolist()
     return tuple(
-        Run(start + int(j), np.flatnonzero(masks[j]), int(seeds[j]), checkpoint_epochs) for j in np.flatnonzero(wanted)
+        Run(row, examples[first:last], seed, checkpoint_epochs)
+        for row, first, last, seed in zip(rows, [0, *ends], ends, seeds[wanted].tolist(), strict=False)
     )

@@ -6,6 +6,7 @@ object store once, and the workers read it there.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ import ray
 import torch
 
 from orchestrator.config import RaySection, cores
+from orchestrator.parcels import OutcomeParcel, RunParcel
 from workers import datasets
 from workers.chains import Arrival, train_chains
 from workers.errors import ConfigError, CounterfactoryError
@@ -46,6 +48,16 @@ class Job:
     runs: tuple[Run, ...]
     arrival: Arrival | None = None
     """For whole permutations: when to end one, so that not all of the runs need come back."""
+    unit: int = 1
+    """Rows that stay together when the job is cut: those of one permutation, if it has an arrival."""
+
+    def cut(self, most: int, grain: int) -> tuple[Job, Job | None]:
+        """Return a first part of at least `most` runs that ends where a unit and a grain end, and the rest if there is any."""
+        together = [run.row // max(self.unit, grain) for run in self.runs]
+        place = next((k for k in range(most, len(together)) if together[k] != together[k - 1]), None)
+        if place is None:
+            return self, None
+        return replace(self, runs=self.runs[:place]), replace(self, runs=self.runs[place:])
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,8 @@ class Pool(Protocol):
 
     slots: int
     """Jobs that can run at once."""
+    grain: int | None
+    """Runs that workers train together: jobs are cut between them; None: not at all."""
 
     def submit(self, job: Job) -> None:
         """Send a job on its way."""
@@ -102,6 +116,13 @@ class Work:
     folder: str = field(default_factory=os.getcwd)
     """Where the user is: file names in the user's own code mean files from here."""
 
+    @property
+    def grain(self) -> int | None:
+        """Runs that a worker trains together; None where only the workers know (a GPU takes as many as it can)."""
+        if self.plan is not None:
+            return self.plan.width
+        return 1 if self.device == "cpu" else None
+
 
 @lru_cache(maxsize=1)
 def _build(key: str, spec: TaskSpec) -> Task | DifferentiableTask:
@@ -109,29 +130,40 @@ def _build(key: str, spec: TaskSpec) -> Task | DifferentiableTask:
     return build_task(spec)
 
 
-_given: set[str] = set()
+_given: dict[str, Work] = {}
+"""What this worker process was given, by the pool that gave it."""
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 """Ray colours the traceback that it brings from a worker."""
 
 
-def _train(work: Work, key: str, data: Mapping[str, Any], job: Job) -> tuple[list[Outcome], str, float, float]:
-    """Train one job on this worker (runs inside a Ray worker process)."""
+def _train(
+    key: str, shared: Mapping[str, Any], data: Mapping[str, Any], parcel: RunParcel, arrival: Arrival | None
+) -> tuple[OutcomeParcel, str, float, float]:
+    """Train one job's runs on this worker (runs inside a Ray worker process)."""
     import time
 
     started, clock = time.time(), time.perf_counter()
-    torch.set_num_threads(work.threads)
     if key not in _given:
-        if os.path.isdir(work.folder):  # another node of a cluster may have no such folder
-            os.chdir(work.folder)
-        datasets.provide({name: ray.get(reference) for name, reference in data.items()})
-        _given.add(key)
+        _accept(key, ray.get(shared["work"]), data)
+    work = _given[key]
+    torch.set_num_threads(work.threads)
     task = _build(key, work.spec)
-    if job.arrival is None:
-        outcomes = train_pack(task, job.runs, work.measures, work.queries, work.device, plan=work.plan)
+    runs = parcel.unwrap()
+    if arrival is None:
+        outcomes = train_pack(task, runs, work.measures, work.queries, work.device, plan=work.plan)
     else:
-        outcomes = train_chains(task, job.runs, work.measures, work.queries, work.device, job.arrival, work.plan)
+        outcomes = train_chains(task, runs, work.measures, work.queries, work.device, arrival, work.plan)
     where = f"{socket.gethostname()}/{os.getpid()}"
-    return outcomes, where, started, time.perf_counter() - clock
+    return OutcomeParcel.of(outcomes), where, started, time.perf_counter() - clock
+
+
+def _accept(key: str, work: Work, data: Mapping[str, Any]) -> None:
+    """Set this worker process up for the jobs of a pool."""
+    if os.path.isdir(work.folder):  # another node of a cluster may have no such folder
+        os.chdir(work.folder)
+    datasets.provide({name: ray.get(reference) for name, reference in data.items()})
+    gc.freeze()  # as in the driver
+    _given[key] = work
 
 
 class RayPool:
@@ -139,7 +171,7 @@ class RayPool:
 
     def __init__(self, work: Work, settings: RaySection):
         data = {name: ray.put(arrays) for name, arrays in datasets.loaded().items()}
-        self._work = ray.put(work)
+        self._shared = {"work": ray.put(work)}  # in a dict Ray leaves it alone, and a worker fetches it once
         self._data = data
         self._key = f"{os.getpid()}-{id(self)}"
         self._remote = ray.remote(max_calls=0)(_train).options(
@@ -153,6 +185,7 @@ class RayPool:
         self._flying: dict[Any, Job] = {}
         self._waiting: deque[Job] = deque()
         self._most = settings.workers
+        self.grain = work.grain
         self.slots = _slots(settings)
 
     def submit(self, job: Job) -> None:
@@ -160,7 +193,8 @@ class RayPool:
         if self._most is not None and len(self._flying) >= self._most:
             self._waiting.append(job)
         else:
-            self._flying[self._remote.remote(self._work, self._key, self._data, job)] = job
+            parcel = RunParcel.of(job.runs)
+            self._flying[self._remote.remote(self._key, self._shared, self._data, parcel, job.arrival)] = job
 
     def collect(self, timeout: float) -> list[Done | Lost]:
         """Return what came back within `timeout` seconds, possibly nothing."""
@@ -178,7 +212,7 @@ class RayPool:
     def _land(self, reference: Any) -> Done | Lost:
         job = self._flying.pop(reference)
         try:
-            outcomes, worker, started, seconds = ray.get(reference)
+            parcel, worker, started, seconds = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             why: Literal["memory", "application"] = "memory" if isinstance(cause, MemoryError) else "application"
@@ -187,7 +221,7 @@ class RayPool:
             return Lost(job, "memory", error)
         except ray.exceptions.RayError as error:
             return Lost(job, "system", error)
-        return Done(job, tuple(outcomes), worker, started, seconds)
+        return Done(job, parcel.unwrap(), worker, started, seconds)
 
     def cancel(self) -> None:
         """Give up everything in flight."""
@@ -268,9 +302,11 @@ def _started(settings: RaySection) -> Iterator[None]:
         return
     with tempfile.TemporaryDirectory(prefix="counterfactory-") as empty:
         _start(settings, empty)
+        gc.freeze()  # all that is imported stays: a full collection need not look through it while workers wait
         try:
             yield
         finally:
+            gc.unfreeze()
             ray.shutdown()
 
 

@@ -2,10 +2,14 @@
 
 In flight is bounded. A pack is committed whole when all its runs are back. A pack that comes back with nothing is divided until
 the run at fault is alone; that run is recorded as failed, its neighbours are trained.
+
+Towards the end packs go out in parts, each a share of what is left (guided self-scheduling, Polychronopoulos & Kuck 1987), so
+that no worker is idle while another trains the last pack.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +21,8 @@ from workers.runs import Failure, Outcome
 
 POLL_SECONDS = 0.1
 """Longest wait for workers. Python hears two signals that come during one wait as one, so that a second Ctrl-C would be lost."""
+SHORTEST_SECONDS = 0.05
+"""What a part of a pack should take at least: long beside the cost of sending it."""
 
 
 class Sink(Protocol):
@@ -39,8 +45,11 @@ class Pending:
     missing: int
     outcomes: list[Outcome] = field(default_factory=list)
     worker: str = ""
-    started: float = 0.0
+    started: float = math.inf
+    finished: float = 0.0
+    """Unix times of the first part's start and the last part's end."""
     seconds: float = 0.0
+    """Worker time of all parts."""
 
 
 @dataclass
@@ -79,12 +88,23 @@ class Scheduler:
         self._pending: dict[tuple[str, int], Pending] = {}
         self._flying = 0
         self._largest: int | None = None
+        self._unsent: int | None = None
+        self._seconds_a_run: float | None = None
 
-    def run(self, jobs: Iterator[Job | None]) -> Tally:
+    def run(self, jobs: Iterator[Job | None], runs: int | None = None) -> Tally:
         """Train all jobs, one a pack; None among them means that nothing can be launched until something has landed.
 
-        Returns early, everything finished committed, when `should_stop` says so.
+        `runs` is how many they have together, at most; without it no pack goes out in parts. Returns early, everything finished
+        committed, when `should_stop` says so.
         """
+        self._unsent = runs
+        self._train(jobs)
+        for (design, pack), pending in self._pending.items():
+            self._commit(design, pack, pending)
+        self._pending.clear()
+        return self.tally
+
+    def _train(self, jobs: Iterator[Job | None]) -> None:
         exhausted = False
         while True:
             exhausted = exhausted or self._draw(jobs)
@@ -92,12 +112,12 @@ class Scheduler:
                 self._queue.clear()
                 if not self.patience():
                     self.pool.cancel()
-                    return self.tally
+                    return
             while self._queue and self._flying < self.in_flight * self.pool.slots:
                 self._submit(self._queue.popleft())
             if not self._flying:
                 # Nothing in flight and nothing launched: what is left waits for something that will never land.
-                return self.tally
+                return
             for landed in self.pool.collect(POLL_SECONDS):
                 self._flying -= 1
                 self._receive(landed)
@@ -118,16 +138,29 @@ class Scheduler:
         return False
 
     def _submit(self, job: Job) -> None:
-        """Send a job, or its first part when it is larger than what memory has held so far."""
-        limit = self._largest or len(job.runs)
-        if len(job.runs) > limit:
-            self._queue.append(replace(job, runs=job.runs[limit:]))
-            job = replace(job, runs=job.runs[:limit])
-        self.pool.submit(job)
+        """Send a job, or its first part; the rest is next."""
+        part, rest = self._part(job)
+        if rest is not None:
+            self._queue.appendleft(rest)
+        if self._unsent is not None:
+            self._unsent = max(0, self._unsent - len(part.runs))
+        self.pool.submit(part)
         self._flying += 1
+
+    def _part(self, job: Job) -> tuple[Job, Job | None]:
+        """Divide a job that is larger than what memory has held so far, or than its share of what is left to send."""
+        limit = self._largest
+        if limit is not None and len(job.runs) > limit:
+            return replace(job, runs=job.runs[:limit]), replace(job, runs=job.runs[limit:])
+        if self._unsent is None or self._seconds_a_run is None or self.pool.grain is None:
+            return job, None
+        share = math.ceil(self._unsent / (self.in_flight * self.pool.slots))
+        shortest = math.ceil(SHORTEST_SECONDS / max(self._seconds_a_run, 1e-6))
+        return job.cut(max(share, shortest), self.pool.grain)
 
     def _receive(self, landed: Done | Lost) -> None:
         if isinstance(landed, Done):
+            self._seconds_a_run = landed.seconds / len(landed.job.runs)
             self._add(landed.job, landed.outcomes, landed.worker, landed.started, landed.seconds)
         elif len(landed.job.runs) > 1:
             self.tally.splits += 1
@@ -148,16 +181,23 @@ class Scheduler:
         pending.outcomes += outcomes
         pending.missing -= len(job.runs)
         pending.worker = worker or pending.worker
-        pending.started = min(pending.started, started) if pending.started and started else pending.started or started
-        pending.seconds += seconds
-        if pending.missing:
+        if worker:  # a run that was lost alone has no time to tell
+            pending.started = min(pending.started, started)
+            pending.finished = max(pending.finished, started + seconds)
+            pending.seconds += seconds
+        if not pending.missing:
+            del self._pending[job.design, job.pack]
+            self._commit(job.design, job.pack, pending)
+
+    def _commit(self, design: str, pack: int, pending: Pending) -> None:
+        """Hand over what is back of a pack, which is less than the whole only when the rest was given up."""
+        if not pending.outcomes:
             return
-        del self._pending[job.design, job.pack]
         ordered = sorted(pending.outcomes, key=lambda outcome: outcome.row)
-        self.sink.commit(
-            job.design, job.pack, ordered, worker=pending.worker, started=pending.started, seconds=pending.seconds
-        )
-        self._count(job.design, ordered, pending.seconds)
+        started = pending.started if pending.worker else 0.0
+        elapsed = max(0.0, pending.finished - started)
+        self.sink.commit(design, pack, ordered, worker=pending.worker, started=started, seconds=elapsed)
+        self._count(design, ordered, pending.seconds)
 
     def _count(self, design: str, outcomes: Sequence[Outcome], seconds: float) -> None:
         failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]

@@ -39,6 +39,8 @@ class RunStore:
     def __init__(self, paths: SweepPaths, manifest: Manifest, lease: Lease | None):
         """Use `create` or `open`."""
         self.paths = paths
+        self.is_new = False
+        """Whether it was created in this session: what is in it was written just now, by us."""
         self._manifest = manifest
         self._lease = lease
         self._designs = {
@@ -76,7 +78,9 @@ class RunStore:
             if paths.runs.exists():
                 raise StoreError(f"{paths.runs} exists already: open it, or choose another folder")
             _create_at_once(paths, manifest)
-            return cls(paths, manifest, lease)
+            store = cls(paths, manifest, lease)
+            store.is_new = True
+            return store
         except BaseException:
             lease.release()
             raise

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from estimators.contract import Attribution, Estimator, Evidence, Need, Runs
+from estimators.values.classes import class_runs, in_order, query_classes
 from estimators.values.leaving_out import Effects, effects_of
 from estimators.values.utility import utility_runs
 from workers.errors import DataError
@@ -20,8 +21,9 @@ class Groups(Estimator):
 
     With `share: example`, tau[i, q] = E[g, q] / |g| for i in g, so that a sum of values over a group is its effect; with
     `share: group` every example carries the whole effect of its group. Standard errors as for leave-one-out, scaled alike.
-    `details["groups"]` tells each group's size and its whole effect on the utility with a standard error; the effects
-    themselves are `group_effects`.
+    `details["groups"]` tells each group's size and its whole effect on the utility with a standard error, `details["by_class"]`
+    its whole effect on the mean over the queries of each class (leave-one-class-out effects, where groups are classes too); the
+    effects themselves are `group_effects`.
     """
 
     name: ClassVar[str] = "groups"
@@ -53,7 +55,11 @@ class Groups(Estimator):
             degrees_of_freedom=found.effects.degrees_of_freedom,
             fitted_on=(left_out.design, full.design),
             models=len(left_out.outputs) + len(full.outputs),
-            details={"share": self.share, "groups": _table(found, of_utility.effects)},
+            details={
+                "share": self.share,
+                "groups": _table(found, of_utility.effects),
+                "by_class": _by_class(evidence, left_out, full),
+            },
         )
 
 
@@ -84,6 +90,17 @@ def group_effects(left_out: Runs, full: Runs) -> GroupEffects:
             " more than one group, expected each in one, and no run of all examples"
         )
     return GroupEffects(sets.argmax(axis=0), sets.sum(axis=1), sets.argmax(axis=1), effects_of(key, left_out, full))
+
+
+def _by_class(evidence: Evidence, left_out: Runs, full: Runs) -> dict[str, Any] | None:
+    """Return effects and standard errors, groups x classes, on the mean over each class's queries; None without classes."""
+    names = query_classes(evidence)
+    if names is None:
+        return None
+    classes = in_order(names)
+    found = group_effects(class_runs(left_out, names, classes), class_runs(full, names, classes)).effects
+    errors = [[float(error) if np.isfinite(error) else None for error in row] for row in found.standard_error]
+    return {"classes": classes, "effects": found.values.tolist(), "standard_errors": errors}
 
 
 def _table(found: GroupEffects, utility: Effects) -> list[dict[str, Any]]:

@@ -125,6 +125,32 @@ class GroupEffect:
 
 
 @dataclass(frozen=True)
+class ClassEffects:
+    """What including each of k groups does to the measure's mean over the queries of each of c classes."""
+
+    estimator: str
+    measure: str
+    groups: tuple[str, ...]
+    """(k,) rows; where groups are classes, in the order of the columns."""
+    classes: tuple[str, ...]
+    """(c,) columns."""
+    effects: NDArray[np.float64]
+    """(k, c)"""
+    standard_errors: NDArray[np.float64]
+    """(k, c), NaN where unknown."""
+
+    @property
+    def largest(self) -> float:
+        """The largest size of an effect."""
+        return float(np.abs(self.effects).max())
+
+    @property
+    def digits(self) -> int:
+        """Decimals with which the table is shown."""
+        return 2 if self.largest >= 1 else 3
+
+
+@dataclass(frozen=True)
 class RemovalLine:
     """One curve of retraining without valued examples."""
 
@@ -189,6 +215,7 @@ class ReportData:
     learning_curves: tuple[LearningCurve, ...] = ()
     utilities: tuple[Utilities, ...] = ()
     group_effects: tuple[GroupEffect, ...] = ()
+    class_effects: tuple[ClassEffects, ...] = ()
     removal: tuple[RemovalLine, ...] = ()
 
     def __post_init__(self) -> None:

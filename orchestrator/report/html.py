@@ -124,6 +124,7 @@ def _values(data: ReportData) -> dict[str, Any]:
             and (lines := [line for line in data.removal if line.order in (order, "any")])
         ],
         "groups": data.group_effects,
+        "by_class": [(table, table.measure in LOWER_IS_BETTER) for table in data.class_effects],
     }
 
 

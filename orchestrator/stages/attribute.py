@@ -13,6 +13,7 @@ import numpy as np
 from estimators.contract import Attribution, Evidence
 from orchestrator import accounts
 from orchestrator.attributions import list_attributions, read_attribution, remove_attribution, write_attribution
+from orchestrator.class_effects import class_effects, lines
 from orchestrator.config import EstimatorSection
 from orchestrator.evidence import gather
 from orchestrator.jsonable import plain
@@ -116,13 +117,16 @@ def _compute(
         utility_standard_error=made.utility_standard_error,
         attributes=plain(attributes),
     )
-    return Attributed(label, seconds, made.models, kept=False, notes=_notes(made.details))
+    return Attributed(label, seconds, made.models, kept=False, notes=_notes(sweep, label, attributes))
 
 
-def _notes(details: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what an estimator says of itself: its summary, and what more runs would bring."""
+def _notes(sweep: Sweep, label: str, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what an estimator says of itself: its summary, what more runs would bring, its effects by class."""
+    details = attributes["details"]
     curve = details.get("learning_curve") or {}
-    return tuple(line for line in (details.get("summary"), curve.get("sentence")) if line)
+    table = class_effects(sweep, label, attributes)
+    by_class = () if table is None else lines(table)
+    return tuple(line for line in (details.get("summary"), curve.get("sentence"), *by_class) if line)
 
 
 def _trained_for(sweep: Sweep, section: EstimatorSection, made: Attribution) -> set[str]:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from estimators.stopping import parse
 from estimators.values.intervals import interval
 from orchestrator import accounts, removal
 from orchestrator.attributions import read_attribution, read_utility
+from orchestrator.class_effects import class_effects, group_name
 from orchestrator.forecast import REMOVAL, Forecast
-from orchestrator.report.data import Expectation, GroupEffect, LearningCurve, RemovalLine, StopCurve, Utilities
+from orchestrator.report.data import (
+    ClassEffects,
+    Expectation,
+    GroupEffect,
+    LearningCurve,
+    RemovalLine,
+    StopCurve,
+    Utilities,
+)
 from orchestrator.stages.settle import read_forecast
 from orchestrator.stopping import WATCHED, read_curves
 from orchestrator.store import DONE, RunStore
@@ -34,24 +43,54 @@ def _compared(
     made: Forecast, sweep: Sweep, store: RunStore, attributes: Mapping[str, Attributes]
 ) -> Iterator[Expectation]:
     nan = math.nan
-    curves = removal.read_curves(sweep)
-    yield Expectation("time on the wall", "time", made.seconds, made.low, made.high, accounts.working_seconds(store))
+    facts = _facts(made, sweep, store)
+    yield from _wall_times(made, store, facts)
     for one in made.designs:
-        if one.design == REMOVAL:
-            done = sum(curve.seeds * len(curve.curve.removed) for curve in curves)
-            seconds = sum(curve.train_seconds for curve in curves)
-        elif one.design in store.designs:
-            done = int((store.states(one.design) == DONE).sum())
-            seconds = accounts.train_seconds(store, [one.design])
-        else:
+        if one.design not in facts:
             continue
-        yield Expectation(f"{one.design}: runs", "count", one.runs, nan, nan, done)
-        yield Expectation(f"{one.design}: training, summed", "time", one.seconds, nan, nan, seconds)
+        fact = facts[one.design]
+        yield Expectation(f"{one.design}: runs", "count", one.runs, nan, nan, fact.runs)
+        yield Expectation(f"{one.design}: training, summed", "time", one.seconds, nan, nan, fact.seconds)
         if math.isfinite(one.standard_error):
-            fact = _measured_error(sweep, one.design, attributes)
-            yield Expectation(f"{one.design}: standard error of a value", "number", one.standard_error, nan, nan, fact)
+            error = _measured_error(sweep, one.design, attributes)
+            yield Expectation(f"{one.design}: standard error of a value", "number", one.standard_error, nan, nan, error)
     held = sum(path.stat().st_size for path in sweep.paths.runs.rglob("*") if path.is_file())
     yield Expectation("runs on disk, at most", "bytes", made.bytes, nan, nan, held)
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """What became of one design of a forecast."""
+
+    runs: int
+    seconds: float
+    """Worker time of its runs."""
+
+
+def _facts(made: Forecast, sweep: Sweep, store: RunStore) -> dict[str, _Fact]:
+    facts = {}
+    for one in made.designs:
+        if one.design == REMOVAL:
+            curves = removal.read_curves(sweep)
+            runs = sum(curve.seeds * len(curve.curve.removed) for curve in curves)
+            facts[REMOVAL] = _Fact(runs, sum(curve.train_seconds for curve in curves))
+        elif one.design in store.designs:
+            done = int((store.states(one.design) == DONE).sum())
+            facts[one.design] = _Fact(done, accounts.train_seconds(store, [one.design]))
+    return facts
+
+
+def _wall_times(made: Forecast, store: RunStore, facts: Mapping[str, _Fact]) -> Iterator[Expectation]:
+    """Yield the time of all runs; and where truncation or a stopping criterion left some out, the time of those trained."""
+    removing = facts[REMOVAL].seconds if REMOVAL in facts else 0.0  # these runs are in folders of their own
+    wall = accounts.working_seconds(store) + removing / made.slots
+    yield Expectation("time on the wall", "time", made.seconds, made.low, made.high, wall)
+    known = [one for one in made.designs if one.design in facts]
+    work = sum(one.seconds for one in known)
+    trained = sum(one.seconds * min(1.0, facts[one.design].runs / one.runs) for one in known)
+    if trained < work:
+        low, middle, high = (trained / work * one for one in (made.low, made.seconds, made.high))
+        yield Expectation("the same, of the runs that were trained", "time", middle, low, high, wall)
 
 
 def _measured_error(sweep: Sweep, design: str, attributes: Mapping[str, Attributes]) -> float:
@@ -134,19 +173,15 @@ def group_effects(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[G
         for one in told.get("details", {}).get("groups", ()):
             error = math.nan if one["standard_error"] is None else one["standard_error"]
             low, high = interval(one["effect"], error, told.get("degrees_of_freedom") or math.inf)
-            name = _group_name(sweep, told, one["first_example"])
+            name = group_name(sweep, told["fitted_on"], one["first_example"])
             found.append(GroupEffect(label, told["measure"], name, one["size"], one["effect"], float(low), float(high)))
     return tuple(found)
 
 
-def _group_name(sweep: Sweep, told: Attributes, first: int) -> str:
-    """Return a group's label, where groups are classes and the task names them; else its first example."""
-    by = {getattr(sweep.config.designs.get(name), "by", None) for name in told["fitted_on"]}
-    label = getattr(sweep.task, "label", None)
-    flipped: NDArray[np.bool_] | None = getattr(sweep.task, "flipped", None)
-    if "label" in by and label is not None and (flipped is None or not flipped[first]):
-        return str(label("train", first))
-    return f"of example {first}"
+def class_tables(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[ClassEffects, ...]:
+    """Return the leave-one-class-out table of every estimator that has one."""
+    tables = (class_effects(sweep, label, told) for label, told in attributes.items())
+    return tuple(table for table in tables if table is not None)
 
 
 def removal_lines(sweep: Sweep) -> tuple[RemovalLine, ...]:

@@ -63,7 +63,6 @@ def prepare(sweep: Sweep) -> RunStore:
         _refuse_no_space(sweep.paths, expected)
         store = _create(sweep)
     try:
-        write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
         _write_plans(store, sweep.plans)
     except BaseException:
         store.close()
@@ -134,6 +133,7 @@ def _continue(sweep: Sweep) -> RunStore:
                 )
         for name in [name for name, plan in sweep.plans.items() if plan.runs > store.designs[name].runs]:
             store.extend(name, sweep.plans[name].runs)
+        write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
     except BaseException:
         store.close()
         raise

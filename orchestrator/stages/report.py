@@ -80,6 +80,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         learning_curves=findings.learning_curves(sweep, told),
         utilities=findings.utilities(sweep, told),
         group_effects=findings.group_effects(sweep, told),
+        class_effects=findings.class_tables(sweep, told),
         removal=findings.removal_lines(sweep),
     )
 

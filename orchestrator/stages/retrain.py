@@ -47,6 +47,8 @@ def mend(store: RunStore, plans: dict[str, DesignPlan], watch: Watch) -> None:
 
     Damaged plan arrays are written anew, the configuration decides what is in them; outputs can only be checked after that.
     """
+    if store.is_new:
+        return
     for name, plan in plans.items():
         damages = _verify(store, name, watch)
         replanned = [damage for damage in damages if damage.what == "masks"]
@@ -90,9 +92,9 @@ def retrain(
     if not any(totals.values()) or watch.should_stop():
         return Tally()
     if pool is not None:
-        return _schedule(sweep, store, watch, pool)
+        return _schedule(sweep, store, watch, pool, sum(totals.values()))
     with ray_pool(work_of(sweep), sweep.config.ray) as workers:
-        return _schedule(sweep, store, watch, workers)
+        return _schedule(sweep, store, watch, workers, sum(totals.values()))
 
 
 def work_of(sweep: Sweep) -> Work:
@@ -105,10 +107,7 @@ def work_of(sweep: Sweep) -> Work:
 
 
 def _refuse_other_subsets(sweep: Sweep, store: RunStore) -> None:
-    """Refuse to go on with a file of masks or groups that changed since its design was planned.
-
-    What is trained comes from the plan as it is now, what it is recorded as from the store: they must be the same.
-    """
+    """Refuse to go on with a file of masks or groups that changed since its design was planned: its runs would be others."""
     for name, plan in sweep.plans.items():
         if plan.design.kind not in FROM_FILES:
             continue
@@ -120,7 +119,7 @@ def _refuse_other_subsets(sweep: Sweep, store: RunStore) -> None:
                 )
 
 
-def _schedule(sweep: Sweep, store: RunStore, watch: Watch, pool: Pool) -> Tally:
+def _schedule(sweep: Sweep, store: RunStore, watch: Watch, pool: Pool, runs: int) -> Tally:
     stopper = Stopper(sweep, store)
 
     def landed(design: str, done: int, failed: int) -> None:
@@ -128,7 +127,7 @@ def _schedule(sweep: Sweep, store: RunStore, watch: Watch, pool: Pool) -> Tally:
         stopper.landed(design)
 
     scheduler = Scheduler(pool, store, sweep.config.ray.in_flight, landed, watch.should_stop, watch.patience)
-    return scheduler.run(_jobs(sweep, store, stopper))
+    return scheduler.run(_jobs(sweep, store, stopper), runs)
 
 
 def _jobs(sweep: Sweep, store: RunStore, stopper: Stopper) -> Iterator[Job | None]:
@@ -163,8 +162,11 @@ def _job(
         wanted &= ~left_out[start:stop]
     if not wanted.any():
         return None
+    # Read, not drawn again: what is trained is what is recorded.
+    masks, seeds = store.masks(plan.name, start, stop), store.seeds(plan.name, start, stop)
+    runs = to_runs(start, masks, seeds, wanted, plan.checkpoint_epochs)
     arrival = truncation.arrival if truncation and plan.pack >= truncation.steps else None
-    return Job(plan.name, pack, tuple(to_runs(plan.rows(start, stop), wanted, plan.checkpoint_epochs)), arrival)
+    return Job(plan.name, pack, runs, arrival, unit=arrival.steps if arrival else 1)
 
 
 def _chained(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:

@@ -64,8 +64,8 @@ def rerun(sweep: Sweep, store: RunStore, count: int, seed: int = 0, pool: Pool |
     for name, pack in sorted({(name, row // sweep.plans[name].pack) for name, row in wanted}):
         plan = sweep.plans[name]
         start, stop = plan.span(pack)
-        runs = to_runs(plan.rows(start, stop), np.ones(stop - start, dtype=bool), ())
-        jobs.append(Job(name, pack, tuple(runs)))
+        rows = plan.rows(start, stop)
+        jobs.append(Job(name, pack, to_runs(start, rows.masks, rows.seeds, np.ones(stop - start, dtype=bool), ())))
     keeper = _Keeper()
     if pool is not None:
         Scheduler(pool, keeper).run(iter(jobs))

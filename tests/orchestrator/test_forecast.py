@@ -38,6 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(forecasting, "train_pack", train)
     monkeypatch.setattr(forecasting, "PACK_OVERHEAD", 0.0)
+    monkeypatch.setattr(forecasting, "RUN_OVERHEAD", 0.0)
     monkeypatch.setattr(forecasting, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
 

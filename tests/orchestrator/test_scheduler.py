@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.pool import Done, Job, Lost
-from orchestrator.scheduler import EveryRunFailedError, Scheduler
+from orchestrator.scheduler import SHORTEST_SECONDS, EveryRunFailedError, Scheduler
 from workers.runs import Failure, Outcome, Run
 
 Fate = Literal["memory", "system", "application", "failed"]
@@ -30,6 +30,8 @@ class ScriptedPool:
     """Runs that the memory holds; a larger job is lost."""
     newest_first: bool = False
     grain: int | None = 1
+    seconds: float = 2.0
+    """What every job takes."""
     invocations: Counter[int] = field(default_factory=Counter)
     sizes: list[int] = field(default_factory=list)
     most_in_flight: int = 0
@@ -47,7 +49,8 @@ class ScriptedPool:
         for why in ("memory", "system", "application"):
             if why in fates.values() or (why == "memory" and self.holds and len(job.runs) > self.holds):
                 return [Lost(job, why, ERRORS[why])]
-        return [Done(job, tuple(outcome(row, fate) for row, fate in fates.items()), "worker", 100.0 + job.pack, 2.0)]
+        outcomes = tuple(outcome(row, fate) for row, fate in fates.items())
+        return [Done(job, outcomes, "worker", 100.0 + job.pack, self.seconds)]
 
     def _invoke(self, row: int) -> Fate | None:
         self.invocations[row] += 1
@@ -247,6 +250,49 @@ def test_commits_are_told_to_the_watcher() -> None:
     assert sorted(told) == [("fit", 1, 1), ("fit", 2, 0)]
 
 
+def test_packs_near_the_end_go_out_in_parts_and_are_committed_whole() -> None:
+    pool, sink = ScriptedPool(), Sink()
+    Scheduler(pool, sink, 2).run(jobs(10, 64), 640)
+    assert pool.sizes[:5] == [64] * 5, "far from the end packs are whole"
+    assert pool.sizes[-4:] == [1] * 4, "no worker waits for more than a run at the end"
+    assert len(pool.sizes) < 40, "a share of what is left each time, not run by run"
+    assert [len(outcomes) for outcomes in sink.packs.values()] == [64] * 10
+    assert set(pool.invocations.values()) == {1}
+
+
+@pytest.mark.parametrize(("grain", "divisor"), [(16, 16), (None, 64)])
+def test_runs_that_are_trained_together_stay_together(grain: int | None, divisor: int) -> None:
+    pool, sink = ScriptedPool(grain=grain), Sink()
+    Scheduler(pool, sink, 2).run(jobs(10, 64), 640)
+    assert len(sink.rows()) == 640
+    assert not any(size % divisor for size in pool.sizes)
+
+
+def test_runs_that_take_no_time_are_not_sent_one_by_one() -> None:
+    pool, sink = ScriptedPool(seconds=SHORTEST_SECONDS / 4), Sink()
+    Scheduler(pool, sink, 2).run(jobs(10, 64), 640)
+    assert pool.sizes == [64] * 10, "a pack takes a quarter of what is worth sending"
+
+
+def test_parts_that_are_back_are_kept_when_the_rest_is_given_up() -> None:
+    pool, sink = ScriptedPool(), Sink()
+    Scheduler(pool, sink, 1, should_stop=lambda: len(pool.sizes) >= 5).run(jobs(4, 8), 32)
+    assert pool.sizes == [8, 8, 8, 4, 2]
+    assert sink.rows() == list(range(30)), "every run that was sent is committed, in a pack that is not whole"
+    assert len(sink.packs["fit", 3]) == 6
+
+
+def test_a_job_is_cut_between_whole_permutations() -> None:
+    job = Job("fit", 2, tuple(Run(row, np.arange(3), row) for row in [*range(40, 60), 62, 63, *range(70, 80)]), unit=20)
+    sizes = []
+    rest: Job | None = job
+    while rest is not None:
+        part, rest = rest.cut(3, grain=1)
+        sizes.append([run.row // 20 for run in part.runs])
+    assert sizes == [[2] * 20, [3] * 12]
+    assert job.cut(21, grain=1)[1] is None
+
+
 fates: st.SearchStrategy[tuple[Fate, int]] = st.tuples(
     st.sampled_from(["memory", "system", "application", "failed"]), st.sampled_from([1, 2, ALWAYS])
 )
@@ -258,12 +304,19 @@ fates: st.SearchStrategy[tuple[Fate, int]] = st.tuples(
     st.integers(1, 3),
     st.none() | st.integers(1, 5),
     st.booleans(),
+    st.none() | st.integers(1, 3),
 )
 def test_every_run_is_done_or_failed_and_none_without_cause(
-    script: dict[int, tuple[Fate, int]], packs: int, slots: int, holds: int | None, newest_first: bool
+    script: dict[int, tuple[Fate, int]],
+    packs: int,
+    slots: int,
+    holds: int | None,
+    newest_first: bool,
+    grain: int | None,
 ) -> None:
-    pool = ScriptedPool(script, slots, holds, newest_first)
-    sink, scheduler = scheduled(pool, packs, 4, give_up_after=1000)
+    pool, sink = ScriptedPool(script, slots, holds, newest_first, grain), Sink()
+    scheduler = Scheduler(pool, sink, give_up_after=1000)
+    scheduler.run(jobs(packs, 4), 4 * packs)
     assert sink.rows() == list(range(4 * packs))
     assert len(sink.packs) == packs
     assert pool.most_in_flight <= 2 * slots

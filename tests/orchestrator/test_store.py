@@ -623,6 +623,20 @@ class TestRefusals:
             with pytest.raises(ValueError, match="pack"):
                 sweep.store.write_plan("fit", start, **{k: v[start:stop] for k, v in plan.items()})  # type: ignore[arg-type]
 
+    def test_several_packs_are_planned_at_once_as_one_by_one(self, sweep: Sweep) -> None:
+        sweep.store.extend("fit", 19)
+        sweep.close()
+        plan = sweep.plan(19)
+        for start, stop in ((8, 19), (0, 8)):
+            part = {name: values[start:stop] for name, values in plan.items()}
+            sweep.store.write_plan("fit", start, **part)  # type: ignore[arg-type]
+        assert sweep.store.planned("fit")
+        sweep.close()
+        assert np.array_equal(sweep.store.masks("fit"), plan["masks"])
+        assert sweep.store.seeds("fit").tolist() == plan["seeds"].tolist()
+        sweep.write_plan(19)
+        assert not sweep.store.verify("fit")
+
     def test_a_plan_that_changes_or_does_not_fit(self, sweep: Sweep) -> None:
         part = {name: values[:4] for name, values in sweep.plan().items()}
         with pytest.raises(StoreError, match=r"rows 0\.\.3 of design 'fit' differs .* configuration has changed"):

@@ -66,7 +66,7 @@ class Outside:
 RANDOM = random.Random(7)
 MOMENTS = [
     Outside(lambda sweep: sweep.folder.exists(), 0.2),  # while the store is laid out
-    Inside("design_runs", "DesignRuns.write_plan", 5),  # a part of the plan is written
+    Inside("arrays", "RunArray.write", 3),  # a part of a plan is written
     Inside("ledger", "Ledger.write_plan", 2),  # one design is planned, others are not
     Outside(lambda sweep: sweep.planned(), 2.0),  # while Ray starts
     Inside("ledger", "Ledger.write", 2),  # outputs and checkpoints are written, their record is not

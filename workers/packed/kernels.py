@@ -388,7 +388,12 @@ _part = njit(  # type: ignore[call-overload]
 )
 # Arrays are passed as seven numbers each: what is called for every layer of every step is better not called.
 _inlined = njit(  # type: ignore[call-overload]
-    nogil=True, error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True
+    nogil=True,
+    error_model="numpy",
+    fastmath={"contract"},
+    no_cfunc_wrapper=True,
+    no_cpython_wrapper=True,
+    forceinline=True,
 )
 _entry = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
