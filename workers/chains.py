@@ -55,17 +55,20 @@ def train_chains(
     """
     outcomes: list[Outcome] = []
     active = {run.row // arrival.steps for run in runs}
-    for first in range(0, arrival.steps, arrival.block):
-        block = range(first, min(first + arrival.block, arrival.steps))
-        wanted = [run for run in runs if run.row // arrival.steps in active and run.row % arrival.steps in block]
+    blocks: dict[int, list[Run]] = {}
+    for run in runs:
+        blocks.setdefault(run.row % arrival.steps // arrival.block, []).append(run)
+    for block in sorted(blocks):
+        wanted = [run for run in blocks[block] if run.row // arrival.steps in active]
         if not wanted:
             continue
+        last = min((block + 1) * arrival.block, arrival.steps) - 1
         trained = train_pack(task, wanted, measures, queries, device, plan=plan)
         outcomes += trained
         active -= {
             outcome.row // arrival.steps
             for outcome in trained
-            if outcome.row % arrival.steps == block[-1]
+            if outcome.row % arrival.steps == last
             and outcome.failure is None
             and arrival.reached(outcome.outputs[measures[0]])
         }

@@ -74,6 +74,12 @@ class Layout:
         return found
 
 
+def _zeros(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return zeros from torch's allocator, which begins at a cache line: vectors across two lines cost twice."""
+    kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    return torch.zeros(shape, dtype=kind).numpy()
+
+
 def _round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
@@ -119,24 +125,24 @@ class Resident:
         width = int(self.layout.table[0, kernels.IN_PADDED])
         if flat.shape[1] == width:
             return np.ascontiguousarray(flat, dtype=self.dtype)
-        padded = np.zeros((len(flat), width), self.dtype)
+        padded = _zeros((len(flat), width), self.dtype)
         padded[:, : flat.shape[1]] = flat
         return padded
 
     def _allocate(self) -> None:
         layers, size = len(self.layout.table), self.layout.size
         batch = max(_round_up(self.recipe.batch_size, self.layout.vector), kernels.BATCH)
-        self.first, self.second = (np.zeros(size, self.dtype) for _ in range(2))
-        self.flat = np.zeros(size, self.dtype)
+        self.first, self.second = (_zeros(size, self.dtype) for _ in range(2))
+        self.flat = _zeros(size, self.dtype)
         self.views = self.layout.views(self.flat)
-        self.acts = np.zeros((layers + 1, batch * self.layout.widest), self.dtype)
-        self.slopes = np.zeros_like(self.acts)
-        self.deltas = np.zeros((2, batch * self.layout.widest), self.dtype)
+        self.acts = _zeros((layers + 1, batch * self.layout.widest), self.dtype)
+        self.slopes = _zeros(self.acts.shape, self.dtype)
+        self.deltas = _zeros((2, batch * self.layout.widest), self.dtype)
         turned = int(self.layout.table[-1, kernels.IN_PADDED]) * batch
-        self.scratch = np.zeros(max(self.layout.largest, turned, 2 * batch), self.dtype)
-        self.g = np.zeros(max(kernels.BLOCK, kernels.ROWS * self.layout.widest), self.dtype)
-        self.y = np.zeros(batch, self.targets.dtype)
-        self.factors = np.zeros(batch, self.dtype)
+        self.scratch = _zeros(max(self.layout.largest, turned, 2 * batch), self.dtype)
+        self.g = _zeros(max(kernels.BLOCK, kernels.ROWS * self.layout.widest), self.dtype)
+        self.y = _zeros(batch, self.targets.dtype)
+        self.factors = _zeros(batch, self.dtype)
         self.hashed = hash_positions(batch * self.layout.widest).numpy().view(np.uint32)
 
     def rates(self, size: int) -> tuple[NDArray[np.float64], Array]:
