@@ -16,16 +16,13 @@ from workers import training
 from workers.errors import DivergedError, TaskError, near
 from workers.packed.calibration import plan_of
 from workers.packed.plan import Path, Plan
-from workers.packed.resident import Resident
+from workers.packed.resident import Begun, Resident
 from workers.packed.stacked import Stacked
 from workers.runs import Checkpoint, Failure, Outcome, OutOfMemory, Queries, Run
 from workers.task import DifferentiableTask, Task
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Trained = tuple[Outputs, tuple[Checkpoint, ...]]
-
-_TOGETHER = 16
-"""Models of the resident kernels that are measured together: calls of small operations cost more than their arithmetic."""
 
 
 def train_pack(
@@ -50,7 +47,7 @@ def train_pack(
         return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
     plan = plan or plan_of(task, device, width, path)
     if plan.path == "resident" and (resident := Resident.of(task)) is not None:
-        groups = [runs[start : start + _TOGETHER] for start in range(0, len(runs), _TOGETHER)]
+        groups = [runs[start : start + resident.together] for start in range(0, len(runs), resident.together)]
         return [outcome for group in groups for outcome in _train_resident(resident, group, measures, queries)]
     if plan.path == "stacked":
         stacked = Stacked(task, device)
@@ -80,28 +77,47 @@ def _train_alone(
 
 
 def _train_resident(trainer: Resident, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:
-    """Train runs one after another and measure them together. When a measure raises, each is measured by itself."""
+    """Begin all runs, train one after another, measure all. When a measure raises, each is measured by itself."""
+    begun: dict[int, Begun] = {}
     outputs: dict[int, Tensor] = {}
+    outcomes = {run.row: Outcome(run.row) for run in runs}
+
+    def begin(run: Run) -> Trained:
+        begun[run.row] = trainer.begin(run)
+        return {}, ()
 
     def train(run: Run) -> Trained:
-        checkpoints = trainer.train(run)
+        checkpoints = trainer.train(run, begun[run.row])
         outputs[run.row] = trainer.outputs(queries)
         return {}, checkpoints
 
-    trained = {run.row: _attempt(run, train) for run in runs}
-    started = time.perf_counter()
-    try:
-        measured = dict(zip(outputs, trainer.measure(list(outputs.values()), measures, queries), strict=True))
-    except Exception:
-        measured = {}
-
     def measure(run: Run) -> Trained:
         found = measured.get(run.row) or trainer.measure([outputs[run.row]], measures, queries)[0]
-        return found, trained[run.row].checkpoints
+        return found, outcomes[run.row].checkpoints
 
-    finished = [_attempt(run, measure) if run.row in outputs else trained[run.row] for run in runs]
-    share = (time.perf_counter() - started) / len(runs)
-    return [replace(outcome, seconds=trained[outcome.row].seconds + share) for outcome in finished]
+    def advance(stage: Callable[[Run], Trained], share: float = 0.0) -> None:
+        for run in runs:
+            before = outcomes[run.row]
+            if before.failure is None:
+                after = _attempt(run, stage)
+                outcomes[run.row] = replace(after, seconds=before.seconds + after.seconds + share)
+
+    advance(begin)
+    advance(train)
+    started = time.perf_counter()
+    measured = _measure_together(trainer, outputs, measures, queries)
+    advance(measure, share=(time.perf_counter() - started) / len(runs))
+    return list(outcomes.values())
+
+
+def _measure_together(
+    trainer: Resident, outputs: Mapping[int, Tensor], measures: Sequence[str], queries: Queries
+) -> dict[int, Outputs]:
+    """Return the measures by row; none if any model's cannot be had."""
+    try:
+        return dict(zip(outputs, trainer.measure(list(outputs.values()), measures, queries), strict=True))
+    except Exception:
+        return {}
 
 
 def _train_stacked(trainer: Stacked, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:

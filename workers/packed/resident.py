@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from workers import training
 from workers.dropout import hash_positions
@@ -23,6 +23,10 @@ from workers.task import Classification, DifferentiableTask, Regression
 
 Array = NDArray[Any]
 
+_TOGETHER = 16
+"""Models that are begun, and measured, together: calls of small operations cost more than their arithmetic."""
+_BEGUN = 1 << 23
+"""Numbers that models begun together may hold."""
 _ORDERS = 1 << 20
 """Examples whose order is drawn before one call of the kernel: bounds the memory that orders take."""
 
@@ -82,6 +86,16 @@ def _zeros(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 def _round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run before its first step."""
+
+    streams: Streams
+    initial: Array
+    """Its parameters, as the kernels keep them."""
+    dropouts: int
 
 
 class Resident:
@@ -152,13 +166,26 @@ class Resident:
             self._rates[size] = plain, _rate_table(self.recipe, plain, self.dtype)
         return self._rates[size]
 
-    def train(self, run: Run) -> tuple[Checkpoint, ...]:
-        """Train one run; its final parameters stay in `flat`. Returns the checkpoints asked for."""
+    @property
+    def together(self) -> int:
+        """Runs to begin before the first of them is trained: building a module drives all else from the core's cache."""
+        return int(np.clip(_BEGUN // self.layout.size, 1, _TOGETHER))
+
+    def begin(self, run: Run) -> Begun:
+        """Build the run's model."""
         streams = Streams(run.seed)
         module, dropouts = build_module(self.task.module, streams.initial, DTYPES[self.recipe.precision])
-        self._load(module)
+        parameters = dict(module.named_parameters())
+        for name, view in self.views.items():
+            view[:] = parameters[name].detach().numpy()
+        return Begun(streams, self.flat.copy(), len(dropouts))
+
+    def train(self, run: Run, begun: Begun) -> tuple[Checkpoint, ...]:
+        """Train a run that was begun; its final parameters stay in `flat`. Returns the checkpoints asked for."""
+        streams = begun.streams
+        self.flat[:], self.first[:], self.second[:] = begun.initial, 0, 0
         plain, table = self.rates(len(run.subset))
-        keys = streams.dropout_keys(len(plain), len(dropouts)).astype(np.uint32)
+        keys = streams.dropout_keys(len(plain), begun.dropouts).astype(np.uint32)
         per_epoch = self.recipe.steps_per_epoch(len(run.subset))
         kept: list[Checkpoint] = []
         done = 0
@@ -174,13 +201,6 @@ class Resident:
 
     def _stops(self, run: Run) -> list[int]:
         return sorted({0, self.recipe.epochs} | {e for e in run.checkpoint_epochs if 0 <= e <= self.recipe.epochs})
-
-    def _load(self, module: nn.Module) -> None:
-        parameters = dict(module.named_parameters())
-        for name, view in self.views.items():
-            view[:] = parameters[name].detach().numpy()
-        self.first[:] = 0
-        self.second[:] = 0
 
     def _advance(self, run: Run, streams: Streams, epochs: int, steps: slice, keys: Array, table: Array) -> None:
         orders = streams.order.orders(run.subset, epochs)

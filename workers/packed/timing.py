@@ -78,7 +78,9 @@ def measure(task: DifferentiableTask, device: str) -> Plan:
     if is_resident(task, device):
         trainer = Resident.of(probe.task)
         assert trainer is not None
-        alone, rate = probe.rates([probe.alone(), lambda runs: [trainer.train(run) for run in runs]])
+        alone, rate = probe.rates(
+            [probe.alone(), lambda runs: [trainer.train(run, trainer.begin(run)) for run in runs]]
+        )
         told = f"resident kernels {rate / alone:.2f} times as fast as alone, on a short training"
         return Plan("resident", 1, False, told) if rate > alone * _GAIN else Plan("alone", 1, False, told)
     alone, channels_last, told = _best_alone(probe)
