@@ -1,0 +1,63 @@
+"""Leave-one-class-out effects as a table: a row a group that was left out, a column a class of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.report import text
+from orchestrator.report.data import ClassEffects
+from orchestrator.sweep import Sweep
+
+WIDEST = 12
+"""Classes of which a table still fits on a terminal; a report shows any number."""
+
+
+def class_effects(sweep: Sweep, label: str, told: Mapping[str, Any]) -> ClassEffects | None:
+    """Return the table of the attribution `label`, whose attributes are `told`; None when it has none."""
+    found = told.get("details", {}).get("by_class")
+    if not found:
+        return None
+    names = [group_name(sweep, told["fitted_on"], one["first_example"]) for one in told["details"]["groups"]]
+    classes = list(found["classes"])
+    order = sorted(range(len(names)), key=lambda row: classes.index(names[row]) if names[row] in classes else row)
+    return ClassEffects(
+        label,
+        told["measure"],
+        tuple(names[row] for row in order),
+        tuple(classes),
+        np.array(found["effects"], dtype=np.float64)[order],
+        np.array(found["standard_errors"], dtype=np.float64)[order],  # None becomes NaN
+    )
+
+
+def group_name(sweep: Sweep, designs: list[str], first: int) -> str:
+    """Return the label of the group left out by one of the designs, where groups are classes that the task names; else its
+    first example."""
+    by = {getattr(sweep.config.designs.get(name), "by", None) for name in designs}
+    label = getattr(sweep.task, "label", None)
+    flipped: NDArray[np.bool_] | None = getattr(sweep.task, "flipped", None)
+    if "label" in by and label is not None and (flipped is None or not flipped[first]):
+        return str(label("train", first))
+    return f"of example {first}"
+
+
+def lines(table: ClassEffects) -> Iterator[str]:
+    """Yield the table for a terminal, each effect with its standard error; nothing where it is too wide."""
+    if len(table.classes) > WIDEST:
+        return
+    cells = [
+        [
+            f"{text.decimal(effect, table.digits)} ±{text.decimal(error, table.digits)}"
+            for effect, error in zip(*row, strict=True)
+        ]
+        for row in zip(table.effects, table.standard_errors, strict=True)
+    ]
+    wide = [max(map(len, column)) for column in zip(table.classes, *cells, strict=True)]
+    first = max(map(len, ("without", *table.groups)))
+    yield f"effect of including a class on the {table.measure} of each class of queries, ± standard error:"
+    for name, row in zip(("without", *table.groups), (table.classes, *cells), strict=True):
+        yield "  ".join([name.rjust(first), *(cell.rjust(width) for cell, width in zip(row, wide, strict=True))])
