@@ -681,23 +681,31 @@ def _through(kind, delta, outputs, slopes, count, scale):
 
 
 @_inlined
-def _step_hidden(inputs, delta, batch, rows, layer, rule, w, first, second, g, hyper, rates):
-    """Gradient and update of a hidden layer, a block of rows at a time, from its inputs and its outputs' gradient."""
-    in_row, padded = layer[IN_PADDED], layer[OUT_PADDED]
-    zero, one = np.int64(0), np.int64(1)
+def _step_weights(a, a_row, a_column, b, batch, rows, columns, at, rule, w, first, second, g, hyper, rates):
+    """Step on the weights (rows, columns) at `at`, whose gradient is a b; shapes (rows, batch), (batch, columns)."""
+    zero = np.int64(0)
     if rule in (SGD, NESTEROV):
         _descend(
-            inputs, zero, one, in_row, delta, padded, batch, in_row, padded, w, first, layer[WEIGHT], padded,
+            a, zero, a_row, a_column, b, columns, batch, rows, columns, w, first, at, columns,
             rates[0], hyper[MOMENTUM], hyper[DECAY], rule == NESTEROV,
         )  # fmt: skip
     else:
-        most = max(ROWS, BLOCK // padded // ROWS * ROWS)
-        for row in range(0, in_row, most):
-            tall = min(most, in_row - row)
+        most = max(ROWS, BLOCK // columns // ROWS * ROWS)
+        for row in range(0, rows, most):
+            tall = min(most, rows - row)
             _product(
-                inputs, row, one, in_row, delta, zero, padded, g, padded, tall, padded, batch, g, zero, zero, zero
+                a, row * a_row, a_row, a_column, b, zero, columns, g, columns, tall, columns, batch, g, zero, zero, zero
             )  # fmt: skip
-            _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, tall * padded, hyper, rates)
+            _update(rule, w, first, second, g, at + row * columns, tall * columns, hyper, rates)
+
+
+@_inlined
+def _step_hidden(inputs, delta, batch, rows, layer, rule, w, first, second, g, hyper, rates):
+    """Gradient and update of a hidden layer, from its inputs and its outputs' gradient, both (batch, width)."""
+    width, padded, one = layer[IN_PADDED], layer[OUT_PADDED], np.int64(1)
+    _step_weights(
+        inputs, one, width, delta, batch, width, padded, layer[WEIGHT], rule, w, first, second, g, hyper, rates
+    )  # fmt: skip
     if layer[BIAS] >= 0:
         delta[batch * padded : rows * padded] = delta[0] - delta[0]
         for column in range(0, padded, VECTOR_BYTES // g.itemsize):
@@ -707,22 +715,11 @@ def _step_hidden(inputs, delta, batch, rows, layer, rule, w, first, second, g, h
 
 @_inlined
 def _step_last(inputs, delta, batch, width, layer, rule, w, first, second, g, hyper, rates):
-    """Gradient and update of the last layer, a block of rows at a time; delta is (outputs, width), blank in its padding."""
-    padded, outputs = layer[IN_PADDED], layer[OUT_PADDED]
-    zero, one = np.int64(0), np.int64(1)
-    if rule in (SGD, NESTEROV):
-        _descend(
-            delta, zero, width, one, inputs, padded, batch, outputs, padded, w, first, layer[WEIGHT], padded,
-            rates[0], hyper[MOMENTUM], hyper[DECAY], rule == NESTEROV,
-        )  # fmt: skip
-    else:
-        most = max(ROWS, BLOCK // padded // ROWS * ROWS)
-        for row in range(0, outputs, most):
-            rows = min(most, outputs - row)
-            _product(
-                delta, row * width, width, one, inputs, zero, padded, g, padded, rows, padded, batch, g, zero, zero, zero
-            )  # fmt: skip
-            _update(rule, w, first, second, g, layer[WEIGHT] + row * padded, rows * padded, hyper, rates)
+    """Gradient and update of the last layer; delta is (outputs, width), blank in its padding."""
+    padded, outputs, one = layer[IN_PADDED], layer[OUT_PADDED], np.int64(1)
+    _step_weights(
+        delta, width, one, inputs, batch, outputs, padded, layer[WEIGHT], rule, w, first, second, g, hyper, rates
+    )  # fmt: skip
     if layer[BIAS] >= 0:
         for c in range(layer[OUT]):
             g[c] = _sum_line(delta, c * width, width)
