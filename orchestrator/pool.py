@@ -184,9 +184,11 @@ class RayPool:
         )
         self._flying: dict[Any, Job] = {}
         self._waiting: deque[Job] = deque()
-        self._most = settings.workers
+        room = _nodes_room(settings)
+        enough = settings.workers is None or (settings.address == "local" and room == settings.workers)
+        self._most = None if enough else settings.workers
         self.grain = work.grain
-        self.slots = _slots(settings)
+        self.slots = settings.workers or room
 
     def submit(self, job: Job) -> None:
         """Send a job on its way; beyond `ray.workers` packs at once it waits here, as Ray has no such limit."""
@@ -204,13 +206,12 @@ class RayPool:
         ready, _ = ray.wait(references, num_returns=1, timeout=timeout, fetch_local=True)
         if ready:  # whatever else is there already comes along
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=True)
-        landed = [self._land(reference) for reference in ready]
-        for _ in range(min(len(landed), len(self._waiting))):
+        back = {reference: self._flying.pop(reference) for reference in ready}
+        for _ in range(min(len(back), len(self._waiting))):  # first of all, so that no worker waits for what follows
             self.submit(self._waiting.popleft())
-        return landed
+        return [self._land(reference, job) for reference, job in back.items()]
 
-    def _land(self, reference: Any) -> Done | Lost:
-        job = self._flying.pop(reference)
+    def _land(self, reference: Any, job: Job) -> Done | Lost:
         try:
             parcel, worker, started, seconds = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
@@ -259,7 +260,8 @@ def map_on_ray(
         once, threads = ray.put(shared), max(1, int(settings.num_cpus))
         waiting = deque(items)
         flying: dict[Any, Item] = {}
-        room = _slots(settings)
+        room = _nodes_room(settings)
+        room = settings.workers or room
         try:
             while waiting or flying:
                 while waiting and len(flying) < room:
@@ -368,14 +370,14 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _slots(settings: RaySection) -> int:
-    """Return how many packs can run at once on the nodes that Ray has. Raises ConfigError as `_room` does."""
+def _nodes_room(settings: RaySection) -> int:
+    """Return how many packs have room on the nodes that Ray has. Raises ConfigError as `_room` does."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     return _room(settings, nodes)
 
 
 def _room(settings: RaySection, nodes: list[dict[str, float]]) -> int:
-    """Return how many packs nodes have room for. Raises ConfigError when there is none, naming what is lacking."""
+    """Return how many packs nodes have room for. Raises ConfigError, naming what is lacking, for none or fewer than asked."""
     asked = {"CPU": settings.num_cpus, "GPU": settings.num_gpus, "memory": float(settings.memory or 0)}
 
     def fits(node: Mapping[str, float]) -> int:
@@ -389,7 +391,7 @@ def _room(settings: RaySection, nodes: list[dict[str, float]]) -> int:
         raise ConfigError(f"ray: a pack asks for {want}, but the largest node has {have}; ask for less or add a node")
     if settings.workers is not None and settings.workers > slots:
         raise ConfigError(f"ray.workers: {settings.workers} packs at once do not fit, the nodes have room for {slots}")
-    return settings.workers or slots
+    return slots
 
 
 def resolve_device(settings: RaySection) -> str:

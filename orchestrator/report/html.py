@@ -116,6 +116,7 @@ def _values(data: ReportData) -> dict[str, Any]:
     return {
         "worth": [(one, one.measure in loss, gallery.valued(data, one)) for one in data.utilities] if data.show else [],
         "detections": leaderboard.detections(data),
+        "saturates": leaderboard.saturates(data),
         "areas": leaderboard.areas(data),
         "curves": [
             (title, figures.removal_curves(lines, title, f"removal-{order}"))

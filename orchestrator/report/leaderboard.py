@@ -96,6 +96,15 @@ def detections(data: ReportData) -> tuple[Detection, ...]:
     return tuple(sorted(found, key=lambda one: (-one.auc.value, one.estimator)))
 
 
+def saturates(data: ReportData) -> bool:
+    """Say whether what examples do to their own output finds the mislabelled ones better on the margin than the probability."""
+    best: dict[str, float] = {}
+    for one in detections(data):
+        best.setdefault(one.measure, one.auc.value)
+    own = data.queries.source == "train" and {"margin", "probability"} <= set(best)
+    return own and best["margin"] > best["probability"]
+
+
 @dataclass(frozen=True)
 class Area:
     """Areas under one estimator's removal curves; None for an order that was not asked."""

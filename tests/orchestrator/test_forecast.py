@@ -77,6 +77,31 @@ def test_two_workers_take_half_as_long(designs: Raw, make_sweep: Make, clock: No
     assert seconds[1] == pytest.approx(2 * seconds[2])
 
 
+def test_a_worker_s_start_is_counted_and_is_the_uncertain_part_of_a_short_sweep(designs: Raw, make_sweep: Make) -> None:
+    sweep = make_sweep(designs)
+    quick, slow_to_start = (
+        forecast(sweep, sweep.plans, Calibration((12, 30), (0.001, 0.001), start=start), 0) for start in (0.0, 3.0)
+    )
+    assert slow_to_start.seconds - quick.seconds == pytest.approx(3.0)
+    assert slow_to_start.low == quick.low, "a worker that is up already needs no start"
+    assert slow_to_start.high - quick.high == pytest.approx(6.0)
+
+
+def test_the_first_runs_tell_what_a_start_takes(
+    designs: Raw, make_sweep: Make, clock: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, train, calls = make_sweep(designs), forecasting.train_pack, []
+
+    def slow_at_first(*given: Any) -> list[Outcome]:
+        calls.append(given)
+        if len(calls) == 1:
+            train(sweep.task, [Run(0, np.arange(980), 0)], ("x",), None)  # takes 0.1 s
+        return train(*given)
+
+    monkeypatch.setattr(forecasting, "train_pack", slow_at_first)
+    assert calibrate(sweep, sweep.plans, budget=1.0).start == pytest.approx(0.1)
+
+
 def test_a_forecast_survives_being_written(designs: Raw, make_sweep: Make, clock: None) -> None:
     sweep = make_sweep(designs)
     made = forecast(sweep, sweep.plans, calibrate(sweep, sweep.plans, budget=1.0), 7)

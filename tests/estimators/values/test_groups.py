@@ -1,13 +1,17 @@
 """Leave-group-out effects against literal means."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from estimators.contract import Evidence
 from estimators.registry import find
+from estimators.values.classes import query_classes
 from estimators.values.groups import Groups, group_effects
 from workers.errors import DataError
+from workers.runs import Queries
 
 LABELS = np.array([2, 0, 2, 1, 1, 2])
 
@@ -71,3 +75,32 @@ def test_runs_that_do_not_leave_out_one_group_are_refused(game, runs_of):
     nothing.masks[1] = True
     with pytest.raises(DataError, match="and no run of all examples"):
         group_effects(nothing, full)
+
+
+def test_effects_by_class_equal_literal_means(game, runs_of, evidence_with):
+    task, out, full = sweep(game, runs_of)
+    rng = np.random.default_rng(3)
+    names = ["10", "two", "9", "two", "9", "9", "10"]
+    wider = [
+        dataclasses.replace(one, outputs=rng.normal(size=(len(one.outputs), 7)).astype("f")) for one in (out, full)
+    ]
+    given = dataclasses.replace(evidence_with(task, *wider), t=7, task=SimpleNamespace(label=lambda _, q: names[q]))
+    told = Groups().attribute(given).details["by_class"]
+    assert told["classes"] == ["9", "10", "two"]
+    for row, left_out in enumerate((2, 0, 1)):  # in the order of first examples
+        without = wider[0].outputs[~out.masks[:, np.flatnonzero(left_out == LABELS)[0]]]
+        for column, name in enumerate(told["classes"]):
+            own = np.array(names) == name
+            differences = wider[1].outputs[:, own].mean(1, dtype=float) - without[:, own].mean(1, dtype=float)
+            assert told["effects"][row][column] == pytest.approx(differences.mean(), abs=1e-6)
+            error = differences.std(ddof=1) / np.sqrt(len(differences))
+            assert told["standard_errors"][row][column] == pytest.approx(error, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("names", "source"), [(["a"] * 4, "task"), (["a", "b", "c", "b"], "task"), (["a", "a", "b", "b"], "train")]
+)
+def test_queries_without_classes_have_no_table(game, names, source):
+    task = SimpleNamespace(label=lambda _, q: names[q])
+    assert query_classes(Evidence(3, 4, "worth", task=task, queries=Queries(source))) is None
+    assert query_classes(Evidence(3, 4, "worth", task=game("additive", 3))) is None

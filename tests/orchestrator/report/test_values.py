@@ -1,5 +1,6 @@
 """The parts on values, forecast and stopping: there when there is something to show, and only then."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from orchestrator.report import render
 from orchestrator.report.data import (
     SCORE_COLUMNS,
+    ClassEffects,
     DesignHealth,
     Expectation,
     GroupEffect,
@@ -20,6 +22,7 @@ from orchestrator.report.data import (
 )
 from orchestrator.report.text import quantity
 from workers.errors import DataError
+from workers.runs import Queries
 
 Make = Callable[..., ReportData]
 HEADINGS = (
@@ -52,6 +55,16 @@ def valued(make: Make) -> Make:
             Utilities("knn_shapley", "loss", worth, np.full(n, np.nan), np.full(n, np.nan)),
         ),
         "group_effects": (GroupEffect("groups", "margin", "seven", 6, 0.125, 0.1, 0.15),),
+        "class_effects": (
+            ClassEffects(
+                "groups",
+                "loss",
+                ("cat", "dog"),
+                ("cat", "dog"),
+                np.array([[-1.5, 0.25], [0.125, -2.5]]),
+                np.array([[0.1, np.nan], [0.02, 0.3]]),
+            ),
+        ),
         "removal": (
             RemovalLine("shapley", "best", "correct", removed, np.array([0.9, 0.7, 0.4]), np.full(3, 0.01)),
             RemovalLine("random", "any", "correct", removed, np.array([0.9, 0.88, 0.85]), np.full(3, np.nan)),
@@ -82,6 +95,31 @@ def test_everything_is_shown_with_its_interval(valued: Make) -> None:
     assert "Stopping of fit at standard_error &lt; 0.02: 0.015 after 20 runs" in page
     assert "+1.00 (+0.900 to +1.10)" in page
     assert "holds runs only" not in page
+
+
+def test_effects_of_classes_are_a_table_with_errors_and_colours(valued: Make) -> None:
+    page = render(valued())
+    table = page[page.index("What each class does to each class: loss") :]
+    table = table[: table.index("</table>")]
+    cells = re.findall(r"<td.*?</td>", table)
+    assert [re.sub("<.*?>", " ", cell).split() for cell in cells] == [
+        ["−1.50", "±", "0.10"],
+        ["0.25", "±", "–"],
+        ["0.12", "±", "0.02"],
+        ["−2.50", "±", "0.30"],
+    ]
+    assert ["var(--up)" in cell for cell in cells] == [True, False, False, True], "a loss is lowered by what helps"
+    assert ['"n own"' in cell for cell in cells] == [True, False, False, True]
+
+
+def test_why_the_margin_finds_more_is_said_where_it_does(valued: Make, make: Make) -> None:
+    memorized = Queries("train")
+    assert "saturates near 0 and 1" in render(valued(queries=memorized))
+    assert "saturates" not in render(valued())
+    worse = pd.DataFrame(
+        [row("a", "detection_auc", 0.5), row("b", "detection_auc", 0.9, "probability")], columns=list(SCORE_COLUMNS)
+    )
+    assert "saturates" not in render(valued(queries=memorized, scores=worse))
 
 
 def test_for_a_loss_the_most_valued_are_those_that_lower_it(valued: Make) -> None:
