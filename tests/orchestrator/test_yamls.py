@@ -38,7 +38,25 @@ def test_scalars_are_what_people_mean(text: str, value: object) -> None:
 
 
 tricky = st.sampled_from(
-    ["1e-3", "10:50", "1.", "yes", "null", "", "0x1", "-", "~", "1_0", "08", ".nan", "a: b", "é", "a\nb"]
+    [
+        "1e-3",
+        "10:50",
+        "1.",
+        "yes",
+        "null",
+        "",
+        "0x1",
+        "-",
+        "~",
+        "1_0",
+        "08",
+        ".nan",
+        "a: b",
+        "é",
+        "a\nb",
+        "\x85",
+        "a\u2028b",
+    ]
 )
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | tricky
 
