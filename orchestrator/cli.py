@@ -88,6 +88,8 @@ def main() -> None:
     except SystemExit as stop:
         if _interrupted(stop):
             err.print("interrupted; the same command goes on from here")
+            # What was cut off half-made (an event loop of Ray's, say) fails in its own __del__; that is nobody's concern.
+            sys.unraisablehook = lambda _: None
         raise
 
 
