@@ -17,9 +17,8 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 
 def _split(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logit of the target class, and all logits with that one at -inf."""
-    own = outputs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    is_own = torch.arange(outputs.shape[-1], device=outputs.device) == targets.unsqueeze(-1)
-    return own, outputs.masked_fill(is_own, -torch.inf)
+    at = targets.unsqueeze(-1)
+    return outputs.gather(-1, at).squeeze(-1), outputs.scatter(-1, at, -torch.inf)
 
 
 def margin(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -46,7 +47,7 @@ def train_pack(
     if not isinstance(task, DifferentiableTask):
         return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
     plan = plan or plan_of(task, device, width, path)
-    if plan.path == "resident" and (resident := Resident.of(task)) is not None:
+    if plan.path == "resident" and (resident := _latest.of(task)) is not None:
         groups = [runs[start : start + resident.together] for start in range(0, len(runs), resident.together)]
         return [outcome for group in groups for outcome in _train_resident(resident, group, measures, queries)]
     if plan.path == "stacked":
@@ -54,6 +55,25 @@ def train_pack(
         packs = [runs[start : start + plan.width] for start in range(0, len(runs), plan.width)]
         return [outcome for pack in packs for outcome in _train_stacked(stacked, pack, measures, queries)]
     return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device, plan)) for run in runs]
+
+
+class _Latest(threading.local):
+    """A thread's last resident trainer: a worker trains one task, a parcel at a time, and preparing costs as much as a model."""
+
+    parts: tuple[object, ...] = ()
+    versions: tuple[int, ...] = ()
+    resident: Resident | None = None
+
+    def of(self, task: DifferentiableTask) -> Resident | None:
+        data = (task.train_inputs, task.train_targets, task.train_weights, task.query_inputs, task.query_targets)
+        parts = (task, task.recipe, *data)
+        versions = tuple(0 if part is None or part.is_inference() else part._version for part in data)  # counts writes
+        if list(map(id, parts)) != list(map(id, self.parts)) or versions != self.versions:
+            self.parts, self.versions, self.resident = parts, versions, Resident.of(task)
+        return self.resident
+
+
+_latest = _Latest()
 
 
 def _attempt(run: Run, train: Callable[[Run], Trained]) -> Outcome:

@@ -15,6 +15,7 @@ from workers import training
 from workers.dropout import hash_positions
 from workers.packed import kernels
 from workers.packed.chain import Chain, Dense, find_chain
+from workers.packed.initial import Initial
 from workers.precision import DTYPES
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
@@ -95,7 +96,6 @@ class Begun:
     streams: Streams
     initial: Array
     """Its parameters, as the kernels keep them."""
-    dropouts: int
 
 
 class Resident:
@@ -115,6 +115,7 @@ class Resident:
         self.hyper = _hyper(self.recipe, self.dtype)
         self.rule = _rule(self.recipe)
         self.constants = kernels.exp_constants(self.dtype)
+        self.initial = Initial(task.module, DTYPES[task.recipe.precision])
         self._allocate()
         self._queries: Queries | None = None
         self._rates: dict[int, tuple[NDArray[np.float64], Array]] = {}
@@ -172,20 +173,19 @@ class Resident:
         return int(np.clip(_BEGUN // self.layout.size, 1, _TOGETHER))
 
     def begin(self, run: Run) -> Begun:
-        """Build the run's model."""
+        """Draw the run's initial parameters."""
         streams = Streams(run.seed)
-        module, dropouts = build_module(self.task.module, streams.initial, DTYPES[self.recipe.precision])
-        parameters = dict(module.named_parameters())
+        parameters = self.initial.draw(streams.initial)
         for name, view in self.views.items():
-            view[:] = parameters[name].detach().numpy()
-        return Begun(streams, self.flat.copy(), len(dropouts))
+            view[:] = parameters[name].numpy()
+        return Begun(streams, self.flat.copy())
 
     def train(self, run: Run, begun: Begun) -> tuple[Checkpoint, ...]:
         """Train a run that was begun; its final parameters stay in `flat`. Returns the checkpoints asked for."""
         streams = begun.streams
         self.flat[:], self.first[:], self.second[:] = begun.initial, 0, 0
         plain, table = self.rates(len(run.subset))
-        keys = streams.dropout_keys(len(plain), begun.dropouts).astype(np.uint32)
+        keys = streams.dropout_keys(len(plain), len(self.drops)).astype(np.uint32)
         per_epoch = self.recipe.steps_per_epoch(len(run.subset))
         kept: list[Checkpoint] = []
         done = 0
