@@ -25,7 +25,7 @@ def cast(inputs: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu")
 
 
 def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return PyTorch's optimizer for the recipe."""
+    """Return PyTorch's optimizer for the recipe, fused where that is faster: one call costs as much as SGD's on two parameters."""
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,
@@ -33,7 +33,7 @@ def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.
             recipe.momentum,
             weight_decay=recipe.weight_decay,
             nesterov=recipe.nesterov,
-            fused=True,
+            fused=len(parameters) > 2,
         )
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, recipe.lr, recipe.betas, recipe.eps, recipe.weight_decay, fused=True)
