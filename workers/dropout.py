@@ -5,19 +5,28 @@ The mask is a hash of (key, position), so a batch of models, each with its own k
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor, nn
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Mix 32-bit integers bijectively (the triple of constants is Wellons' 'lowbias32')."""
-    x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
-    x = (x ^ ((x >> 15) & 0x1FFFF)) * -0x7B935975  # 0x846CA68B as a signed 32-bit number
-    return x ^ ((x >> 16) & 0xFFFF)
+    """Mix 32-bit integers bijectively, in place (the triple of constants is Wellons' 'lowbias32')."""
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    x *= 0x7FEB352D
+    x ^= (x >> 15).bitwise_and_(0x1FFFF)
+    x *= -0x7B935975  # 0x846CA68B as a signed 32-bit number
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    return x
 
 
+@lru_cache(maxsize=64)
 def hash_positions(count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the hashes of the positions 0..count-1, int32, before any key is mixed in."""
+    """Return the hashes of the positions 0..count-1, int32, before any key is mixed in; not to be written to."""
     return _mix(torch.arange(count, dtype=torch.int32, device=device))
 
 
@@ -26,15 +35,29 @@ def keep_mask(key: Tensor, shape: torch.Size, p: float) -> Tensor:
 
     `key` is an int32 scalar: the mask has `shape`. Works under `torch.vmap` over `key`.
     """
-    count = shape.numel()
-    bits = _mix(hash_positions(count, key.device) ^ key) & 0x7FFFFFFF
+    bits = _mix(hash_positions(shape.numel(), key.device) ^ key).bitwise_and_(0x7FFFFFFF)
     return (bits >= int(p * 2**31)).reshape(shape)
 
 
+@njit(cache=True, nogil=True)
+def _draw_factors(key: Any, hashed: Any, threshold: Any, scale: Any, factors: Any) -> None:
+    """Write `scale` where keep_mask is True, else 0."""
+    for i in range(len(factors)):
+        x = np.uint32(hashed[i] ^ key)  # numba computes in 64 bits
+        x = np.uint32((x ^ (x >> 16)) * 0x7FEB352D)
+        x = np.uint32((x ^ (x >> 15)) * 0x846CA68B)
+        x = np.uint32(x ^ (x >> 16)) & np.uint32(0x7FFFFFFF)
+        factors[i] = scale if x >= threshold else scale - scale
+
+
 class KeyedDropout(nn.Module):
-    """Inverted dropout with its mask drawn from the buffer `key`, which the trainer sets before every step."""
+    """Inverted dropout with its mask drawn from a key that the trainer sets before every step.
+
+    The key is the buffer `key`. Where the trainer gives it as a `number` too, a CPU draws the same mask in one compiled loop.
+    """
 
     key: Tensor
+    number: int | None = None
 
     def __init__(self, p: float):
         super().__init__()
@@ -45,8 +68,19 @@ class KeyedDropout(nn.Module):
         """Zero each element with probability p and scale the others by 1 / (1 - p); identity in eval mode."""
         if not self.training or self.p == 0:
             return inputs
-        keep = keep_mask(self.key, inputs.shape, self.p)
-        return inputs * keep * (1 / (1 - self.p)) if self.p < 1 else inputs * 0
+        return inputs * self._factors(inputs) if self.p < 1 else inputs * 0
+
+    def _factors(self, inputs: Tensor) -> Tensor:
+        """Return 0 or 1 / (1 - p) for every element."""
+        scale = 1 / (1 - self.p)
+        if self.number is None or inputs.device.type != "cpu":
+            return keep_mask(self.key, inputs.shape, self.p).to(inputs.dtype) * scale
+        wide = torch.float64 if inputs.dtype == torch.float64 else torch.float32
+        factors = torch.empty(inputs.shape, dtype=wide)
+        flat = factors.view(-1).numpy()
+        hashed = hash_positions(inputs.numel()).numpy().view(np.uint32)
+        _draw_factors(np.uint32(self.number), hashed, np.uint32(int(self.p * 2**31)), flat.dtype.type(scale), flat)
+        return factors.to(inputs.dtype)
 
 
 def key_dropout(module: nn.Module) -> list[KeyedDropout]:

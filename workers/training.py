@@ -25,7 +25,7 @@ def cast(inputs: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu")
 
 
 def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return PyTorch's optimizer for the recipe, fused where that is faster: one call costs as much as SGD's on two parameters."""
+    """Return PyTorch's optimizer for the recipe, fused where that is faster: one call costs as much as SGD on two."""
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,
@@ -59,7 +59,8 @@ def train(
     optimizer = make_optimizer(recipe, list(module.parameters()))
     (group,) = optimizer.param_groups
     rates = recipe.learning_rates(len(run.subset)).tolist()
-    keys = torch.from_numpy(streams.dropout_keys(len(rates), len(dropouts))).to(device)
+    numbers = streams.dropout_keys(len(rates), len(dropouts))
+    keys = torch.from_numpy(numbers).to(device)
     kept: list[Checkpoint] = []
 
     def keep(epoch: int, step: int) -> None:
@@ -79,7 +80,7 @@ def train(
             if recipe.crop or recipe.flip:
                 x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
             for place, layer in enumerate(dropouts):
-                layer.key = keys[step, place]
+                layer.key, layer.number = keys[step, place], int(numbers[step, place])
             loss = _mean_loss(task, forward(recipe, device, module, x), y, None if weights is None else weights[batch])
             loss.backward()  # type: ignore[no-untyped-call]
             if group["lr"] != rates[step]:

@@ -43,6 +43,21 @@ def test_training_scales_and_evaluation_is_the_identity():
     assert torch.equal(layer.eval()(x), x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("number", [0, 9, 2**31 - 1])
+def test_a_number_draws_the_same_mask_as_the_key(dtype, number):
+    layer, x = KeyedDropout(0.3), torch.randn(40, 7, dtype=dtype, requires_grad=True)
+    layer.key = key(number)
+    by_key = layer(x)
+    layer.number = number
+    by_number = layer(x)
+    assert by_number.dtype == dtype
+    assert torch.equal(by_number, by_key)
+    assert torch.equal(by_number == 0, ~keep_mask(layer.key, x.shape, 0.3))
+    (slope,) = torch.autograd.grad(by_number.sum(), x)
+    assert torch.equal(slope == 0, by_number == 0)
+
+
 def test_every_dropout_layer_is_replaced_in_order():
     module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1), nn.Sequential(nn.Dropout(0.2), nn.ReLU()))
     layers = key_dropout(module)

@@ -59,7 +59,7 @@ _Step = tuple[Callable[..., Any], str, tuple[Any, ...], dict[str, Any]]
 
 
 def _record(factory: Callable[[], nn.Module]) -> tuple[dict[str, Tensor], list[_Step]]:
-    """Build a module; return tensors like its parameters, and what was done to these in place (nothing: it cannot be repeated)."""
+    """Build a module; return tensors like its parameters, and what was done to these in place (nothing: it cannot be redone)."""
     recorder = _Recorder()
 
     def recorded() -> nn.Module:
@@ -83,11 +83,11 @@ def _place(value: Tensor) -> tuple[object, ...]:
     return value.data_ptr(), value.dtype, tuple(value.shape), value.stride()
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes what is done to tensors in place. It keeps them, so that no two of them are ever at one place."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.done: list[tuple[Callable[..., Any], Tensor, tuple[Any, ...], dict[str, Any]]] = []
         self.repeatable = True
 
