@@ -89,6 +89,10 @@ def chain(*widths: int, dropout: float = 0.0) -> nn.Module:
     return nn.Sequential(*layers[: -2 if dropout else -1])
 
 
+def layer_norm() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.GELU(), nn.Linear(64, 10))
+
+
 def small_cnn() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
@@ -105,6 +109,9 @@ CASES = {
     "mnist-mlp-dropout": Case(
         Recipe(lr=0.01, momentum=0.9, epochs=5),
         lambda: chain(784, 128, 64, 10, dropout=0.1), "mnist", (784, 128, 64, 10), 0.5,
+    ),
+    "layer-norm": Case(
+        Recipe(lr=0.1, momentum=0.9, epochs=20, compile=True), layer_norm, "digits", models=4, slower=8
     ),
     "cnn": Case(Recipe(lr=0.05, momentum=0.9, epochs=2), small_cnn, "images-1", models=0.1),
     "resnet9": Case(Recipe(lr=0.05, momentum=0.9, epochs=1), lambda: resnet9(3, 8, 10), "images-3", models=0.1),

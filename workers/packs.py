@@ -47,30 +47,40 @@ def train_pack(
     if not isinstance(task, DifferentiableTask):
         return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
     plan = plan or plan_of(task, device, width, path)
-    if plan.path == "resident" and (resident := _latest.of(task)) is not None:
-        groups = [runs[start : start + resident.together] for start in range(0, len(runs), resident.together)]
-        return [outcome for group in groups for outcome in _train_resident(resident, group, measures, queries)]
-    if plan.path == "stacked":
-        stacked = Stacked(task, device)
+    trainer = _latest.of(task, device, plan)
+    if isinstance(trainer, Resident):
+        groups = [runs[start : start + trainer.together] for start in range(0, len(runs), trainer.together)]
+        return [outcome for group in groups for outcome in _train_resident(trainer, group, measures, queries)]
+    if trainer is not None:
         packs = [runs[start : start + plan.width] for start in range(0, len(runs), plan.width)]
-        return [outcome for pack in packs for outcome in _train_stacked(stacked, pack, measures, queries)]
+        return [outcome for pack in packs for outcome in _train_stacked(trainer, pack, measures, queries)]
     return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device, plan)) for run in runs]
 
 
 class _Latest(threading.local):
-    """A thread's last resident trainer: a worker trains one task, a parcel at a time, and preparing costs as much as a model."""
+    """A thread's last trainer: a worker trains one task, a parcel at a time, and preparing costs as much as some models."""
 
     parts: tuple[object, ...] = ()
-    versions: tuple[int, ...] = ()
-    resident: Resident | None = None
+    state: tuple[object, ...] = ()
+    trainer: Resident | Stacked | None = None
 
-    def of(self, task: DifferentiableTask) -> Resident | None:
+    def of(self, task: DifferentiableTask, device: str, plan: Plan) -> Resident | Stacked | None:
+        """Return what trains packs of the task by the plan; None for training alone."""
         data = (task.train_inputs, task.train_targets, task.train_weights, task.query_inputs, task.query_targets)
         parts = (task, task.recipe, *data)
         versions = tuple(0 if part is None or part.is_inference() else part._version for part in data)  # counts writes
-        if list(map(id, parts)) != list(map(id, self.parts)) or versions != self.versions:
-            self.parts, self.versions, self.resident = parts, versions, Resident.of(task)
-        return self.resident
+        state = (device, plan.path, plan.width, *versions)
+        if list(map(id, parts)) != list(map(id, self.parts)) or state != self.state:
+            self.parts, self.state, self.trainer = parts, state, _trainer(task, device, plan)
+        return self.trainer
+
+
+def _trainer(task: DifferentiableTask, device: str, plan: Plan) -> Resident | Stacked | None:
+    if plan.path == "resident":
+        return Resident.of(task)
+    if plan.path in ("stacked", "compiled"):
+        return Stacked(task, device, plan.width if plan.path == "compiled" else 0)
+    return None
 
 
 _latest = _Latest()

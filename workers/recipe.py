@@ -36,6 +36,10 @@ class Recipe(BaseModel):
     precision: Literal["float32", "float64", "bf16"] = Field(
         "float32", description="dtype of parameters and arithmetic; bf16: products in bfloat16, all else in float32"
     )
+    compile: bool = Field(
+        False,
+        description="let pack: auto try torch.compile, for networks that are no chain of Linear layers; takes seconds a worker",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

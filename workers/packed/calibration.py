@@ -46,7 +46,7 @@ def plan_of(
         return calibrated(task, device)
     if path == "auto":
         path = "alone" if width == 1 else "resident" if is_resident(task, device) else "stacked"
-    if path != "stacked":
+    if path not in ("stacked", "compiled"):
         return Plan(path, 1, False, "as asked for")
     known = width if isinstance(width, int) else best_lockstep(Probe(task, device))[0]
     return Plan(path, known, False, "as asked for")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Path = Literal["resident", "stacked", "alone"]
+Path = Literal["resident", "stacked", "compiled", "alone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,9 +13,10 @@ class Plan:
     """A way to train packs of one task on one machine."""
 
     path: Path
-    """"resident": compiled kernels, one model in cache after another; "stacked": in lockstep; "alone": the plain way."""
+    """"resident": our kernels, one model in cache after another; "stacked": in lockstep; "compiled": in lockstep, its
+    step compiled by torch.compile; "alone": the plain way."""
     width: int
-    """Models trained in lockstep; 1 unless stacked."""
+    """Models trained in lockstep; 1 unless stacked or compiled."""
     channels_last: bool
     """Whether training alone lays images out with channels last."""
     reason: str

@@ -2,16 +2,24 @@
 
 No batch is ever padded. Models advance independently: at each turn the largest group of models whose next batches have the
 same size takes a step together, so unequal subsets, statistics over the batch and last batches are those of training alone.
+
+The step can be compiled (torch.compile), for one number of models and a few sizes of a batch. A smaller group is then filled up
+with copies whose results are dropped, batches of other sizes are taken model by model, and so are outputs: whatever a model's
+neighbours, the same operations make it, to the last bit.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
+import torch._inductor.config
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
@@ -63,13 +71,53 @@ class _Member:
 class Stacked:
     """Trains and measures runs of one task in lockstep on one device."""
 
-    def __init__(self, task: DifferentiableTask, device: torch.device | str = "cpu"):
-        self.task, self.recipe, self.device = task, task.recipe, torch.device(device)
+    def __init__(self, task: DifferentiableTask, device: torch.device | str = "cpu", compiled: int = 0):
+        """With `compiled` the step of so many models is compiled when it is first taken: seconds, for each batch size."""
+        self.task, self.recipe, self.device, self.compiled = task, task.recipe, torch.device(device), compiled
         self.dtype = DTYPES[task.recipe.precision]
         self.inputs = training.cast(task.train_inputs, self.dtype, device)
         self.targets = training.cast(task.train_targets, self.dtype, device)
         weights = task.train_weights
         self.weights = None if weights is None else weights.to(device, self.dtype)
+        places = (0, 0, 0, 0, None if weights is None else 0)
+        self.slopes = vmap(grad(self._loss, has_aux=True), in_dims=places, randomness="error")
+
+    @cached_property
+    def template(self) -> nn.Module:
+        """The module that is called with every model's parameters."""
+        return self._built[0]
+
+    @cached_property
+    def dropouts(self) -> list[str]:
+        """Names of its dropout layers' key buffers."""
+        return _names_of(*self._built)
+
+    @cached_property
+    def _built(self) -> tuple[nn.Module, list[KeyedDropout]]:
+        module, dropouts = build_module(self.task.module, 0, self.dtype)
+        normalize_in_full(self.recipe, module.to(self.device))
+        return module, dropouts
+
+    def _loss(self, parameters: State, buffers: State, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, State]:
+        """Mean loss of one model on its batch, and its buffers afterwards (a normalization updates them in place)."""
+        fresh = {name: value.clone() for name, value in buffers.items()}
+        call = partial(functional_call, self.template, (parameters, fresh))
+        losses = self.task.loss(forward(self.recipe, self.device, call, x), y)
+        return (losses if w is None else losses * w).mean(), fresh
+
+    def compiles(self, size: int) -> bool:
+        """Whether the step on batches of this size is compiled: whole batches, and the last of the subsets that designs have."""
+        n, batch = self.task.n, self.recipe.batch_size
+        return bool(self.compiled) and size in {batch, *(m % batch for m in (n // 2, n - 1, n))}
+
+    @cached_property
+    def compiled_slopes(self) -> Any:
+        """`slopes`, compiled for the shapes it is called with."""
+        # The limit counts all trainers of a process, and beyond it a step would be taken uncompiled, with other bits.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        torch._inductor.config.compile_threads = 1  # a worker has its cores, and starts no processes beside itself
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no GPU
+        return torch.compile(self.slopes, dynamic=False)
 
     def train(self, runs: Sequence[Run]) -> Pack:
         """Train the runs together; return their models."""
@@ -84,11 +132,9 @@ class Pack:
     def __init__(self, trainer: Stacked, runs: Sequence[Run]):
         self.trainer, self.recipe = trainer, trainer.recipe
         streams = [Streams(run.seed) for run in runs]
-        built = [build_module(trainer.task.module, stream.initial, trainer.dtype) for stream in streams]
-        self.template = built[0][0].to(trainer.device)
-        normalize_in_full(self.recipe, self.template)
-        self.dropouts = _names_of(self.template, built[0][1])
-        self.parameters, self.buffers = _stack([module for module, _ in built], trainer.device)
+        built = [build_module(trainer.task.module, stream.initial, trainer.dtype)[0] for stream in streams]
+        self.template, self.dropouts = trainer.template, trainer.dropouts
+        self.parameters, self.buffers = _stack(built, trainer.device)
         self.optimizer = StackedOptimizer(self.recipe, self.parameters)
         self.members = [self._member(run, stream) for run, stream in zip(runs, streams, strict=True)]
 
@@ -115,6 +161,12 @@ class Pack:
 
     def _step(self, group: list[int]) -> None:
         members = [self.members[place] for place in group]
+        size = min(self.recipe.batch_size, len(members[0].order))
+        compiled = self.trainer.compiles(size)
+        if self.trainer.compiled and not compiled and len(group) > 1:
+            for place in group:
+                self._step([place])
+            return
         steps = [member.step for member in members]
         rates = torch.tensor([member.rates[step] for member, step in zip(members, steps, strict=True)])
         where = None if len(group) == len(self.members) else torch.tensor(group, device=self.trainer.device)
@@ -125,21 +177,27 @@ class Pack:
         if self.recipe.crop or self.recipe.flip:
             x = self._augment(x, members)
         w = None if self.trainer.weights is None else self.trainer.weights[batches]
-        gradients, changed = vmap(
-            grad(self._loss, has_aux=True), in_dims=(0, 0, 0, 0, None if w is None else 0), randomness="error"
-        )(parameters, buffers, x, y, w)
+        take = self._slopes_compiled if compiled else self.trainer.slopes
+        gradients, changed = take(parameters, buffers, x, y, w)
         self.optimizer.step(gradients, where, rates.to(self.trainer.device, self.trainer.dtype), steps)
         _put(self.buffers, where, changed)
         for place, member in zip(group, members, strict=True):
             if len(member.order) == 0:
                 self._keep(place, member)
 
-    def _loss(self, parameters: State, buffers: State, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, State]:
-        """Mean loss of one model on its batch, and its buffers afterwards (a normalization updates them in place)."""
-        fresh = {name: value.clone() for name, value in buffers.items()}
-        call = partial(functional_call, self.template, (parameters, fresh))
-        losses = self.trainer.task.loss(forward(self.recipe, self.trainer.device, call, x), y)
-        return (losses if w is None else losses * w).mean(), fresh
+    def _slopes_compiled(
+        self, parameters: State, buffers: State, x: Tensor, y: Tensor, w: Tensor | None
+    ) -> tuple[State, State]:
+        """Return what `slopes` does, from a group filled up to the compiled number of models."""
+        models, missing = len(x), self.trainer.compiled - len(x)
+
+        def fill(value: Tensor) -> Tensor:
+            return torch.cat([value, value[-1:].expand(missing, *value.shape[1:])]) if missing else value
+
+        states = [{name: fill(value) for name, value in state.items()} for state in (parameters, buffers)]
+        found = self.trainer.compiled_slopes(*states, fill(x), fill(y), None if w is None else fill(w))
+        gradients, changed = ({name: value[:models] for name, value in state.items()} for state in found)
+        return gradients, changed
 
     def _set_dropout(self, members: Sequence[_Member], where: Tensor | None) -> None:
         """Write the keys of the members' next step where the dropout layers look for them."""
@@ -169,9 +227,17 @@ class Pack:
     def outputs(self, inputs: Tensor, batch: int = 1024) -> Tensor:
         """Return every model's outputs in evaluation mode, (K, b, ...)."""
         self.template.eval()
-        evaluate = vmap(lambda p, b, x: functional_call(self.template, (p, b), (x,)), in_dims=(0, 0, None))
         cast = (training.cast(x, self.trainer.dtype, self.trainer.device) for x in torch.split(inputs, batch))
-        return torch.cat([evaluate(self.parameters, self.buffers, x) for x in cast], dim=1)
+        return torch.cat([self._evaluate(x) for x in cast], dim=1)
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        call = partial(functional_call, self.template)
+        if not self.trainer.compiled:
+            return vmap(lambda p, b: call((p, b), (x,)))(self.parameters, self.buffers)
+        states = (
+            [_at(state, place) for state in (self.parameters, self.buffers)] for place in range(len(self.members))
+        )
+        return torch.stack([call(tuple(state), (x,)) for state in states])
 
     @torch.no_grad()
     def measure(self, names: Sequence[str], queries: Queries) -> list[dict[str, NDArray[np.float32]]]:
@@ -207,6 +273,10 @@ def _names_of(module: nn.Module, layers: Sequence[KeyedDropout]) -> list[str]:
 
 def _pick(state: State, where: Tensor | None) -> State:
     return state if where is None else {name: value[where] for name, value in state.items()}
+
+
+def _at(state: State, place: int) -> State:
+    return {name: value[place] for name, value in state.items()}
 
 
 def _put(state: State, where: Tensor | None, changed: State) -> None:

@@ -88,9 +88,14 @@ def measure(task: DifferentiableTask, device: str) -> Plan:
     told += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible"
     if rate <= alone * _GAIN:
         return Plan("alone", 1, channels_last, told)
+    if task.recipe.compile:
+        narrow, compiled, tried = compiled_lockstep(probe, width)
+        told += f", compiled by {narrow} {compiled / alone:.2f} times" if compiled else f", compiling failed: {tried}"
+        if compiled > rate * _GAIN:
+            return Plan("compiled", narrow, False, told)
     if torch.device(device).type == "cpu" and not is_reproducible(probe, width):
         told += ", but a run's last bits would depend on its neighbours: ask for a width to have it so"
-        return Plan("alone", 1, channels_last, told)
+        return Plan("alone", 1, channels_last, told + ("" if task.recipe.compile else ", or for recipe.compile"))
     return Plan("stacked", width, False, told)
 
 
@@ -126,6 +131,18 @@ def best_lockstep(probe: Probe, least: float = 0.0) -> tuple[int, float]:
         if rate < least:
             break
     return best
+
+
+def compiled_lockstep(probe: Probe, width: int) -> tuple[int, float, str]:
+    """Return the width, at most this one, at which the compiled step is fastest, and its rate; or 0, 0 and why there is none."""
+    rates = {}
+    try:
+        for each in (width, width // 2):  # one that is compiled launches less, and so needs fewer models
+            rates[each] = probe.rates([Stacked(probe.task, probe.device, each).train], each)[0]
+    except Exception as error:  # whatever the compiler cannot do, or no compiler
+        return 0, 0.0, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+    best = max(rates, key=rates.__getitem__)
+    return best, rates[best], ""
 
 
 def _widths(most: int) -> Iterator[int]:

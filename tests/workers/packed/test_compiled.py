@@ -1,0 +1,81 @@
+"""Lockstep with a compiled step: the same models as alone, and the same bits in any pack."""
+
+import numpy as np
+import pytest
+
+from workers import Queries, Recipe, Run
+from workers.packed import timing
+from workers.packed.calibration import plan_of
+from workers.packs import train_pack
+
+pytestmark = pytest.mark.slow  # every test compiles its own module
+
+RECIPE = Recipe(lr=0.05, momentum=0.9, weight_decay=0.01, batch_size=8, epochs=3, precision="float64")
+ADAM = RECIPE.model_copy(update={"optimizer": "adamw", "momentum": 0.0, "schedule": "cosine", "label_smoothing": 0.1})
+CASES = [("layer_norm", RECIPE, False), ("batch_norm", ADAM, False), ("tokens", ADAM, True), ("gelu", RECIPE, True)]
+
+
+@pytest.mark.parametrize(("architecture", "recipe", "weighted"), CASES)
+def test_agrees_with_training_alone(zoo, compare, unequal_runs, architecture, recipe, weighted):
+    task = zoo(recipe, architecture, weighted)
+    compare(task, "compiled", unequal_runs((0, 1, 3)), "margin")
+
+
+def margins(task, runs):
+    outcomes = train_pack(task, runs, ["margin"], Queries(), path="compiled", width=6)
+    assert [outcome.failure for outcome in outcomes] == [None] * len(runs)
+    return {outcome.row: outcome.outputs["margin"] for outcome in outcomes}
+
+
+@pytest.mark.parametrize("architecture", ["layer_norm", "gelu", "deep"])
+def test_place_and_neighbours_do_not_change_a_bit(zoo, equal_runs, unequal_runs, architecture):
+    task = zoo(RECIPE.model_copy(update={"precision": "float32"}), architecture)
+    runs = equal_runs(6)
+    whole = margins(task, runs)
+    neighbours = [Run(90 + run.row, run.subset, run.seed) for run in unequal_runs(())]
+    for pack in (margins(task, runs[::-1]), margins(task, runs[:1]), margins(task, [*neighbours, runs[4]])):
+        for row in pack.keys() & whole.keys():
+            np.testing.assert_array_equal(pack[row], whole[row])
+
+
+def test_only_whole_batches_and_common_last_ones_are_compiled(zoo, unequal_runs, monkeypatch):
+    from workers.packed.stacked import Pack
+
+    task = zoo(RECIPE, "layer_norm")
+    seen = []
+    compiled = Pack._slopes_compiled
+
+    def watched(self, parameters, buffers, x, *rest):
+        seen.append(x.shape[1])
+        return compiled(self, parameters, buffers, x, *rest)
+
+    monkeypatch.setattr(Pack, "_slopes_compiled", watched)
+    train_pack(task, unequal_runs(()), ["margin"], Queries(), path="compiled", width=4)
+    n, batch = task.n, RECIPE.batch_size
+    assert batch in seen
+    assert set(seen) <= {batch, n // 2 % batch, (n - 1) % batch, n % batch}
+    assert 10 % batch not in seen  # the last batch of a prefix of 10
+
+
+def test_calibration_tries_it_when_asked_to(zoo, monkeypatch):
+    monkeypatch.setattr(timing, "_SECONDS", 0.05)
+    recipe = RECIPE.model_copy(update={"precision": "float32", "compile": True})
+    plan = plan_of(zoo(recipe, "layer_norm"), "cpu")
+    assert "compiled" in plan.reason
+    assert plan.path in ("compiled", "stacked", "alone")
+    if plan.path == "compiled":
+        assert plan.width > 1
+
+
+def test_a_compiler_that_fails_is_told(zoo, monkeypatch):
+    monkeypatch.setattr(timing, "Stacked", refusing(timing.Stacked))
+    probe = timing.Probe(zoo(RECIPE, "layer_norm"), "cpu")
+    assert timing.compiled_lockstep(probe, 4) == (0, 0.0, "RuntimeError: no compiler here")
+
+
+def refusing(stacked):
+    class Refusing(stacked):
+        def train(self, runs):
+            raise RuntimeError("no compiler here\nand a long trace")
+
+    return Refusing
