@@ -231,13 +231,15 @@ class Pack:
         return torch.cat([self._evaluate(x) for x in cast], dim=1)
 
     def _evaluate(self, x: Tensor) -> Tensor:
-        call = partial(functional_call, self.template)
-        if not self.trainer.compiled:
-            return vmap(lambda p, b: call((p, b), (x,)))(self.parameters, self.buffers)
-        states = (
-            [_at(state, place) for state in (self.parameters, self.buffers)] for place in range(len(self.members))
-        )
-        return torch.stack([call(tuple(state), (x,)) for state in states])
+        def call(parameters: State, buffers: State) -> Tensor:
+            outputs: Tensor = functional_call(self.template, (parameters, buffers), (x,))
+            return outputs
+
+        if self.trainer.compiled:
+            places = range(len(self.members))
+            return torch.stack([call(_at(self.parameters, place), _at(self.buffers, place)) for place in places])
+        together: Tensor = vmap(call)(self.parameters, self.buffers)
+        return together
 
     @torch.no_grad()
     def measure(self, names: Sequence[str], queries: Queries) -> list[dict[str, NDArray[np.float32]]]:
