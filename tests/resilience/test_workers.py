@@ -37,7 +37,7 @@ def test_one_worker_and_two_agree(counterfactory, small, undisturbed, assert_equ
 
 @pytest.mark.slow
 def test_seen_and_guarded_while_it_runs(counterfactory, small, wait_until, ask, ask_json):
-    process = counterfactory.start("run", small.config, "--out", small.folder, PAUSE="1.5")
+    process = counterfactory.start("run", small.config, "--out", small.folder, PAUSE="0.8")
     wait_until(lambda: small.commits() >= 2, process)
 
     _, status = ask_json("status", small.folder)
