@@ -23,7 +23,7 @@ from workers.packed.timing import Probe, best_lockstep, is_resident, measure
 from workers.streams import build_module
 from workers.task import DifferentiableTask
 
-_FORMAT = 2
+_FORMAT = 3
 """Raised whenever a way changes what it costs, so that old choices are measured anew."""
 
 

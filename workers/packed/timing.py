@@ -86,13 +86,13 @@ def measure(task: DifferentiableTask, device: str) -> Plan:
     alone, channels_last, told = _best_alone(probe)
     width, rate = best_lockstep(probe, least=alone * _HOPELESS)
     told += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible"
-    if rate <= alone * _GAIN:
-        return Plan("alone", 1, channels_last, told)
-    if task.recipe.compile:
+    if task.recipe.compile and width > 1:
         narrow, compiled, tried = compiled_lockstep(probe, width)
         told += f", compiled by {narrow} {compiled / alone:.2f} times" if compiled else f", compiling failed: {tried}"
-        if compiled > rate * _GAIN:
+        if compiled > max(alone, rate) * _GAIN:
             return Plan("compiled", narrow, False, told)
+    if rate <= alone * _GAIN:
+        return Plan("alone", 1, channels_last, told)
     if torch.device(device).type == "cpu" and not is_reproducible(probe, width):
         told += ", but a run's last bits would depend on its neighbours: ask for a width to have it so"
         return Plan("alone", 1, channels_last, told + ("" if task.recipe.compile else ", or for recipe.compile"))
@@ -134,10 +134,11 @@ def best_lockstep(probe: Probe, least: float = 0.0) -> tuple[int, float]:
 
 
 def compiled_lockstep(probe: Probe, width: int) -> tuple[int, float, str]:
-    """Return the width, at most this one, at which the compiled step is fastest, and its rate; or 0, 0 and why there is none."""
+    """Return the width at which the compiled step is fastest, and its rate; or 0, 0 and why there is none."""
+    most = largest_width(probe.task, torch.device(probe.device))
     rates = {}
     try:
-        for each in (width, width // 2):  # one that is compiled launches less, and so needs fewer models
+        for each in sorted({min(most, max(width, 16)), min(most, max(width // 2, 8))}):
             rates[each] = probe.rates([Stacked(probe.task, probe.device, each).train], each)[0]
     except Exception as error:  # whatever the compiler cannot do, or no compiler
         return 0, 0.0, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
