@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from workers.streams import build_module
 
+_Step = tuple[Callable[..., Any], str, tuple[Any, ...], dict[str, Any]]
+
 _CHECKED = (1, 2**61 - 1)
 """Seeds at which what is drawn must be what the built module has."""
 
@@ -26,8 +28,13 @@ class Initial:
     def __init__(self, factory: Callable[[], nn.Module], dtype: torch.dtype):
         self._factory, self._dtype = factory, dtype
         self._generator = torch.Generator()
-        self._kept, self._steps = _record(factory)
-        self.replays = all(self._agrees(seed) for seed in _CHECKED)
+        self._kept: dict[str, Tensor] = {}
+        self._steps: list[_Step] = []
+        try:
+            self._kept, self._steps = _record(factory)
+            self.replays = all(self._agrees(seed) for seed in _CHECKED)
+        except Exception:  # what building raises at some seed is for the run of that seed to raise
+            self.replays = False
 
     def draw(self, seed: int) -> Mapping[str, Tensor]:
         """Return the parameters by name; they hold until the next call."""
@@ -53,9 +60,6 @@ class Initial:
             value.fill_(torch.nan)
         drawn, built = self._again(seed), self._build(seed)
         return drawn.keys() == built.keys() and all(torch.equal(drawn[k].to(self._dtype), built[k]) for k in built)
-
-
-_Step = tuple[Callable[..., Any], str, tuple[Any, ...], dict[str, Any]]
 
 
 def _record(factory: Callable[[], nn.Module]) -> tuple[dict[str, Tensor], list[_Step]]:

@@ -73,6 +73,16 @@ class Elsewhere(nn.Module):
         self.layer.weight.data.mul_(random.random())
 
 
+class Unlucky(nn.Module):
+    """Raises at some seeds."""
+
+    def __init__(self):
+        super().__init__()
+        if torch.rand(()).item() < 0.9:
+            raise ArithmeticError("unlucky seed")
+        self.layer = nn.Linear(3, 2)
+
+
 def chain():
     return nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Dropout(0.1), nn.Linear(30, 10))
 
@@ -102,6 +112,13 @@ def test_operations_in_place_are_repeated(factory):
 @pytest.mark.parametrize("factory", [*BUILT, Elsewhere])
 def test_any_other_module_is_built(factory):
     assert not Initial(factory, torch.float32).replays
+
+
+def test_what_building_raises_is_raised_for_the_run():
+    initial = Initial(Unlucky, torch.float32)
+    assert not initial.replays
+    with pytest.raises(ArithmeticError, match="unlucky"):
+        initial.draw(1)
 
 
 def test_the_global_generator_is_left_alone():
