@@ -164,8 +164,10 @@ class DesignRuns:
                 array[place] = outcome.outputs[measure]
         kept = [self._write_checkpoints(outcome) for outcome in trained]
         hashes = row_hashes(masks[at], seeds[at], [array[at] for array in values.values()], kept)
-        fresh = [
-            RowRecord(row=outcome.row, state="done", seconds=outcome.seconds, hash=digest, checkpoints=files)
+        fresh = [  # of our own making, and thousands: not validated again
+            RowRecord.model_construct(
+                row=outcome.row, state="done", seconds=outcome.seconds, hash=digest, checkpoints=files
+            )
             for outcome, digest, files in zip(trained, hashes, kept, strict=True)
         ]
         fresh += [
