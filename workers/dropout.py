@@ -6,12 +6,12 @@ The mask is a hash of (key, position), so a batch of models, each with its own k
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
+
+from workers.packed import kernels
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -37,17 +37,6 @@ def keep_mask(key: Tensor, shape: torch.Size, p: float) -> Tensor:
     """
     bits = _mix(hash_positions(shape.numel(), key.device) ^ key).bitwise_and_(0x7FFFFFFF)
     return (bits >= int(p * 2**31)).reshape(shape)
-
-
-@njit(cache=True, nogil=True)
-def _draw_factors(key: Any, hashed: Any, threshold: Any, scale: Any, factors: Any) -> None:
-    """Write `scale` where keep_mask is True, else 0."""
-    for i in range(len(factors)):
-        x = np.uint32(hashed[i] ^ key)  # numba computes in 64 bits
-        x = np.uint32((x ^ (x >> 16)) * 0x7FEB352D)
-        x = np.uint32((x ^ (x >> 15)) * 0x846CA68B)
-        x = np.uint32(x ^ (x >> 16)) & np.uint32(0x7FFFFFFF)
-        factors[i] = scale if x >= threshold else scale - scale
 
 
 class KeyedDropout(nn.Module):
@@ -79,7 +68,9 @@ class KeyedDropout(nn.Module):
         factors = torch.empty(inputs.shape, dtype=wide)
         flat = factors.view(-1).numpy()
         hashed = hash_positions(inputs.numel()).numpy().view(np.uint32)
-        _draw_factors(np.uint32(self.number), hashed, np.uint32(int(self.p * 2**31)), flat.dtype.type(scale), flat)
+        kernels.dropout_factors(
+            np.uint32(self.number), hashed, np.uint32(int(self.p * 2**31)), flat.dtype.type(scale), flat
+        )
         return factors.to(inputs.dtype)
 
 

@@ -157,6 +157,7 @@ def _train_stacked(trainer: Stacked, runs: Sequence[Run], measures: Sequence[str
         trained = _train_lockstep(trainer, runs, measures, queries)
     except Exception as error:
         if _is_out_of_memory(error):
+            trainer.narrow()
             raise OutOfMemory(f"{len(runs)} runs from {runs[0].row}: {error}") from error
         return [_attempt(run, lambda run: _train_lockstep(trainer, [run], measures, queries)[0]) for run in runs]
     share = (time.perf_counter() - started) / len(runs)

@@ -6,7 +6,7 @@ A new design is one file in this folder with a subclass of `Design`, and one lin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -123,7 +123,8 @@ class RandomDesign(Design):
         left = np.arange(len(subsets))
         for attempt in range(ATTEMPTS):
             rngs = generators_of(context.root, context.name, subsets[left], attempt)
-            self.draw_into(masks, left, rngs, context)
+            for place, rng in zip(left, rngs, strict=True):
+                masks[place] = self.draw(rng, context)
             if context.fenced:
                 wanted = self.purpose == "score"
                 left = np.array([place for place in left if is_for_scoring(masks[place]) != wanted], dtype=np.int64)
@@ -133,17 +134,6 @@ class RandomDesign(Design):
             f"designs.{context.name}: found no subset of {context.n} examples kept for purpose {self.purpose!r} in "
             f"{ATTEMPTS} draws; so few examples have too few subsets to hold some out"
         )
-
-    def draw_into(
-        self,
-        masks: NDArray[np.bool_],
-        places: NDArray[np.int64],
-        rngs: Iterable[np.random.Generator],
-        context: Context,
-    ) -> None:
-        """Draw one mask from each generator into its place in `masks` (k, n)."""
-        for place, rng in zip(places, rngs, strict=True):
-            masks[place] = self.draw(rng, context)
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, context: Context) -> NDArray[np.bool_]:

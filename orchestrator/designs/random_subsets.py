@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -58,17 +57,3 @@ class Bernoulli(RandomDesign):
             mask = rng.random(context.n) < self.probability
             if mask.any():
                 return mask
-
-    def draw_into(
-        self,
-        masks: NDArray[np.bool_],
-        places: NDArray[np.int64],
-        rngs: Iterable[np.random.Generator],
-        context: Context,
-    ) -> None:
-        """Do what `draw` does, without making an array a mask: a plan has thousands, and workers wait for it."""
-        kept, numbers = list(rngs), np.empty(context.n)
-        for place, rng in zip(places, kept, strict=True):
-            np.less(rng.random(out=numbers), self.probability, out=masks[place])
-        for empty in np.flatnonzero(~masks[places].any(axis=1)):
-            masks[places[empty]] = self.draw(kept[empty], context)  # its generator goes on where it was

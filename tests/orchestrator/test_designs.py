@@ -9,8 +9,6 @@ from pydantic import TypeAdapter
 
 from orchestrator.config import Config
 from orchestrator.designs import AnyDesign, Context, Design
-from orchestrator.designs.random_subsets import Bernoulli
-from orchestrator.keys import generator_of
 from orchestrator.plan import DesignPlan, make_plan
 from workers.errors import ConfigError
 
@@ -74,14 +72,6 @@ def test_a_bernoulli_subset_is_never_empty(n: int, probability: float, root: int
     assume(n * probability >= 0.02)
     (made,) = plan(n, root, fit={"kind": "bernoulli", "probability": probability, "subsets": 5}).values()
     assert all(subsets(made))
-
-
-def test_bernoulli_subsets_drawn_together_are_those_drawn_alone() -> None:
-    (made,) = plan(6, fit={"kind": "bernoulli", "probability": 0.1, "subsets": 300}).values()
-    assert isinstance(made.design, Bernoulli)
-    together = made.design.many(np.arange(300), made.context)
-    alone = [made.design.draw(generator_of(made.context.root, "fit", index), made.context) for index in range(300)]
-    assert np.array_equal(together, alone)
 
 
 def test_a_bernoulli_subset_has_the_size_expected_on_average() -> None:

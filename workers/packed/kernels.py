@@ -826,3 +826,11 @@ def predict(x, layers, constants, w, acts, slopes, scratch, out):
         for row in range(batch):
             for column in range(layers[last, OUT]):
                 out[begin + row, column] = acts[last + 1, column * width + row]
+
+
+@_entry
+def dropout_factors(key, hashed, threshold, scale, factors):
+    """Write `scale` where workers.dropout.keep_mask is True, else 0, for training alone."""
+    for i in range(len(factors)):
+        bits = np.uint32(_mix(np.uint32(hashed[i] ^ key)) & np.uint32(0x7FFFFFFF))
+        factors[i] = scale if bits >= threshold else scale - scale

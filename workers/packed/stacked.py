@@ -110,6 +110,10 @@ class Stacked:
         n, batch = self.task.n, self.recipe.batch_size
         return bool(self.compiled) and size in {batch, *(m % batch for m in (n // 2, n - 1, n))}
 
+    def narrow(self) -> None:
+        """From now on compile for half as many models: groups are filled up to that, however small their packs."""
+        self.compiled = max(self.compiled // 2, min(self.compiled, 1))
+
     @cached_property
     def compiled_slopes(self) -> Any:
         """`slopes`, compiled for the shapes it is called with."""

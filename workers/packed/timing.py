@@ -11,7 +11,7 @@ import torch
 
 from workers import training
 from workers.packed.memory import largest_width
-from workers.packed.plan import Plan
+from workers.packed.plan import Path, Plan
 from workers.packed.resident import Resident
 from workers.packed.stacked import Stacked
 from workers.runs import Run
@@ -86,17 +86,19 @@ def measure(task: DifferentiableTask, device: str) -> Plan:
     alone, channels_last, told = _best_alone(probe)
     width, rate = best_lockstep(probe, least=alone * _HOPELESS)
     told += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible"
+    ways: list[tuple[float, Path, int]] = [(rate, "stacked", width)]
     if task.recipe.compile and width > 1:
         narrow, compiled, tried = compiled_lockstep(probe, width)
         told += f", compiled by {narrow} {compiled / alone:.2f} times" if compiled else f", compiling failed: {tried}"
-        if compiled > max(alone, rate) * _GAIN:
-            return Plan("compiled", narrow, False, told)
-    if rate <= alone * _GAIN:
-        return Plan("alone", 1, channels_last, told)
-    if torch.device(device).type == "cpu" and not is_reproducible(probe, width):
-        told += ", but a run's last bits would depend on its neighbours: ask for a width to have it so"
-        return Plan("alone", 1, channels_last, told + ("" if task.recipe.compile else ", or for recipe.compile"))
-    return Plan("stacked", width, False, told)
+        ways.append((compiled, "compiled", narrow))
+    for rate, path, width in sorted(ways, reverse=True):
+        if rate <= alone * _GAIN:
+            break
+        if torch.device(device).type != "cpu" or is_reproducible(probe, path, width):
+            return Plan(path, width, False, told)
+        told += f", but {path} a run's last bits would depend on its neighbours"
+        told += ": ask for a width to have it so" + ("" if task.recipe.compile else ", or for recipe.compile")
+    return Plan("alone", 1, channels_last, told)
 
 
 def is_resident(task: DifferentiableTask, device: str) -> bool:
@@ -153,9 +155,9 @@ def _widths(most: int) -> Iterator[int]:
         width *= 2
 
 
-def is_reproducible(probe: Probe, width: int) -> bool:
+def is_reproducible(probe: Probe, path: Path, width: int) -> bool:
     """Whether, in lockstep, a run is bit for bit the same at another place of the pack and among fewer neighbours."""
-    trainer, runs = Stacked(probe.task, probe.device), probe.runs(width)
+    trainer, runs = Stacked(probe.task, probe.device, width if path == "compiled" else 0), probe.runs(width)
     whole = trainer.train(runs)
     for pack in (runs[::-1], runs[: width // 2], runs[:1]):
         other = trainer.train(pack)

@@ -5,14 +5,21 @@ import pytest
 
 from workers import Queries, Recipe, Run
 from workers.packed import timing
-from workers.packed.calibration import plan_of
+from workers.packed.stacked import Pack
 from workers.packs import train_pack
+from workers.runs import OutOfMemory
 
 pytestmark = pytest.mark.slow  # every test compiles its own module
 
 RECIPE = Recipe(lr=0.05, momentum=0.9, weight_decay=0.01, batch_size=8, epochs=3, precision="float64")
 ADAM = RECIPE.model_copy(update={"optimizer": "adamw", "momentum": 0.0, "schedule": "cosine", "label_smoothing": 0.1})
-CASES = [("layer_norm", RECIPE, False), ("batch_norm", ADAM, False), ("tokens", ADAM, True), ("gelu", RECIPE, True)]
+CASES = [
+    ("layer_norm", RECIPE, False),
+    ("batch_norm", ADAM, False),
+    ("tokens", ADAM, True),
+    ("gelu", RECIPE, True),
+    ("convolution", RECIPE, False),
+]
 
 
 @pytest.mark.parametrize(("architecture", "recipe", "weighted"), CASES)
@@ -39,8 +46,6 @@ def test_place_and_neighbours_do_not_change_a_bit(zoo, equal_runs, unequal_runs,
 
 
 def test_only_whole_batches_and_common_last_ones_are_compiled(zoo, unequal_runs, monkeypatch):
-    from workers.packed.stacked import Pack
-
     task = zoo(RECIPE, "layer_norm")
     seen = []
     compiled = Pack._slopes_compiled
@@ -57,14 +62,60 @@ def test_only_whole_batches_and_common_last_ones_are_compiled(zoo, unequal_runs,
     assert 10 % batch not in seen  # the last batch of a prefix of 10
 
 
-def test_calibration_tries_it_when_asked_to(zoo, monkeypatch):
+@pytest.mark.parametrize(
+    ("compiled", "same_bits", "chosen"),
+    [
+        (1e9, {"compiled", "stacked"}, ("compiled", 8)),
+        (1e9, {"stacked"}, ("stacked", 4)),
+        (1e9, set(), ("alone", 1)),
+        (1e-9, {"compiled", "stacked"}, ("stacked", 4)),
+    ],
+)
+def test_calibration_takes_the_fastest_whose_bits_are_the_same(zoo, monkeypatch, compiled, same_bits, chosen):
+    monkeypatch.setattr(timing, "best_lockstep", lambda *_, **__: (4, 1e6))
+    monkeypatch.setattr(timing, "compiled_lockstep", lambda *_: (8, compiled, ""))
+    monkeypatch.setattr(timing, "is_reproducible", lambda _, path, width: path in same_bits)
+    plan = timing.measure(zoo(RECIPE.model_copy(update={"compile": True}), "layer_norm"), "cpu")
+    assert (plan.path, plan.width) == chosen
+    assert ("would depend on its neighbours" in plan.reason) == (len(same_bits) < 2)
+
+
+def test_nothing_is_compiled_unasked(zoo, monkeypatch):
+    monkeypatch.setattr(timing, "best_lockstep", lambda *_, **__: (4, 1e6))
+    monkeypatch.delattr(timing, "compiled_lockstep")
+    plan = timing.measure(zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), "cpu")
+    assert "compiled" not in plan.reason
+
+
+def test_it_is_timed_and_its_bits_are_compared(zoo, monkeypatch):
     monkeypatch.setattr(timing, "_SECONDS", 0.05)
-    recipe = RECIPE.model_copy(update={"precision": "float32", "compile": True})
-    plan = plan_of(zoo(recipe, "layer_norm"), "cpu")
-    assert "compiled" in plan.reason
-    assert plan.path in ("compiled", "stacked", "alone")
-    if plan.path == "compiled":
-        assert plan.width > 1
+    probe = timing.Probe(zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), "cpu")
+    width, rate, tried = timing.compiled_lockstep(probe, 4)
+    assert width in (8, 16)
+    assert rate > 0
+    assert tried == ""
+    assert timing.is_reproducible(probe, "compiled", width)
+
+
+def test_out_of_memory_halves_what_is_compiled_too(zoo, equal_runs, monkeypatch):
+    """A smaller pack would take as much memory as before: it is filled up to the compiled width."""
+    task, runs = zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), equal_runs(4)
+    options = {"path": "compiled", "width": 4}
+    whole = {run.row: run for run in train_pack(task, runs, ["margin"], Queries(), **options)}
+    compiled = Pack._slopes_compiled
+
+    def small(self, *given):
+        if self.trainer.compiled > 2:
+            raise MemoryError("no room")
+        return compiled(self, *given)
+
+    monkeypatch.setattr(Pack, "_slopes_compiled", small)
+    with pytest.raises(OutOfMemory):
+        train_pack(task, runs, ["margin"], Queries(), **options)
+    for half in (runs[:2], runs[2:]):
+        for outcome in train_pack(task, half, ["margin"], Queries(), **options):
+            assert outcome.failure is None
+            np.testing.assert_array_equal(outcome.outputs["margin"], whole[outcome.row].outputs["margin"])
 
 
 def test_a_compiler_that_fails_is_told(zoo, monkeypatch):

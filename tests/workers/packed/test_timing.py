@@ -22,8 +22,8 @@ def test_what_cannot_run_in_lockstep_is_trained_alone(zoo):
 
 
 def test_reproducibility_is_seen(zoo):
-    assert is_reproducible(Probe(zoo(RECIPE, "linear"), "cpu"), 5)
-    assert not is_reproducible(Probe(zoo(RECIPE, "layer_norm"), "cpu"), 9)
+    assert is_reproducible(Probe(zoo(RECIPE, "linear"), "cpu"), "stacked", 5)
+    assert not is_reproducible(Probe(zoo(RECIPE, "layer_norm"), "cpu"), "stacked", 9)
 
 
 def test_a_hopeless_way_is_not_timed_again(zoo):
