@@ -30,7 +30,8 @@ from orchestrator.stages import settle as settling
 from orchestrator.stages import status as standing
 from orchestrator.stages import verify as verifying
 from orchestrator.starter import STARTER
-from orchestrator.store import Damage, RunStore
+from orchestrator.store.run_store import RunStore
+from orchestrator.store.verification import Damage
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError, CounterfactoryError, StoreError, UserError
 

@@ -23,7 +23,7 @@ from estimators.stopping import parse
 from orchestrator import yamls
 from orchestrator.complaints import one_line
 from orchestrator.designs import AnyDesign
-from orchestrator.paths import plain
+from orchestrator.store.paths import check_name
 from workers.errors import ConfigError, StoreError, near
 from workers.runs import Queries
 
@@ -216,7 +216,7 @@ class Config(Section):
     def _plain_names(cls, value: tuple[str, ...] | dict[str, Any]) -> tuple[str, ...] | dict[str, Any]:
         for name in value:
             try:
-                plain(name)
+                check_name(name)
             except StoreError as error:
                 raise ValueError(str(error)) from error
         return value

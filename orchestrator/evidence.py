@@ -13,7 +13,8 @@ from orchestrator import requirements
 from orchestrator.before import no_runs_yet
 from orchestrator.designs.permutations import Permutations
 from orchestrator.plan import DesignPlan
-from orchestrator.store import DONE, RunStore
+from orchestrator.store.ledger import DONE
+from orchestrator.store.run_store import RunStore
 from orchestrator.stored_runs import StoredRuns
 from orchestrator.sweep import Sweep
 from orchestrator.truncation import skipped

@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.scores.removal import RemovalCurve, removal_curve, removal_masks
-from orchestrator import accounts
-from orchestrator.attributions import list_attributions, read_attribution, read_utility
 from orchestrator.config import Config, RemovalSection, validate
 from orchestrator.evidence import load_runs
 from orchestrator.examples import Valued
-from orchestrator.paths import SweepPaths, plain, write_atomically
 from orchestrator.plan import PROVISIONAL_PACK
-from orchestrator.store import RunStore
+from orchestrator.store import accounting
+from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
+from orchestrator.store.durable import write_atomically
+from orchestrator.store.paths import SweepPaths, check_name
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 
 BASELINE = "random"
@@ -56,7 +57,7 @@ def removal_trainings(section: RemovalSection) -> int:
 
 def folder(sweep: Sweep, label: str) -> SweepPaths:
     """Return where the sweep of one estimator's curves is."""
-    return SweepPaths(sweep.paths.root / "removal" / plain(label))
+    return SweepPaths(sweep.paths.root / "removal" / check_name(label))
 
 
 def nested_sweeps(sweep: Sweep) -> Iterator[Sweep]:
@@ -100,7 +101,7 @@ def _curve(sweep: Sweep, nested: Sweep, store: RunStore, label: str, order: str)
     if len(np.unique(runs.subsets)) < nested.plans[order].design.count(nested.plans[order].context):
         return None
     seeds = nested.plans[order].design.seeds
-    return Removal(label, order, measure, removal_curve(runs), seeds, accounts.train_seconds(store, [order]))
+    return Removal(label, order, measure, removal_curve(runs), seeds, accounting.train_seconds(store, [order]))
 
 
 def _all_masks(sweep: Sweep, section: RemovalSection) -> Iterator[tuple[str, dict[str, NDArray[np.bool_]]]]:

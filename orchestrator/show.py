@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.forecast import Forecast
-from orchestrator.jsonable import plain
 from orchestrator.progress import duration
 from orchestrator.stages.import_runs import Imported
 from orchestrator.stages.plan import Planned
 from orchestrator.stages.status import Status
 from orchestrator.stages.verify import Rerun
-from orchestrator.store import Damage
+from orchestrator.store.strict_json import jsonable
+from orchestrator.store.verification import Damage
 from orchestrator.sweep import Sweep
 
 __all__ = [
@@ -37,12 +37,12 @@ __all__ = [
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a table as JSON records."""
-    return [plain(record) for record in table.to_dict(orient="records")]
+    return [jsonable(record) for record in table.to_dict(orient="records")]
 
 
 def rows(items: Iterable[Any]) -> list[dict[str, Any]]:
     """Return dataclasses as JSON records."""
-    return [plain(asdict(item)) for item in items]
+    return [jsonable(asdict(item)) for item in items]
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -126,7 +126,7 @@ def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) 
             f"{one.runs:,}",
             f"{one.packs:,}",
             duration(expected[one.design].seconds) if one.design in expected else "-",
-            _number(plain(expected[one.design].standard_error) if one.design in expected else None),
+            _number(jsonable(expected[one.design].standard_error) if one.design in expected else None),
             f"{one.bytes / 1e6:,.1f} MB",
         )
     total = sum(one.runs for one in planned)

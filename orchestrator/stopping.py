@@ -15,12 +15,13 @@ from estimators.contract import Attribution, Estimator, Evidence
 from estimators.registry import find
 from estimators.scores import lds
 from estimators.stopping import Criterion, Progress, parse
-from orchestrator import accounts
 from orchestrator.before import no_runs_yet
 from orchestrator.config import Config
 from orchestrator.evidence import heldout, load_runs
-from orchestrator.paths import write_atomically
-from orchestrator.store import DONE, RunStore
+from orchestrator.store import accounting
+from orchestrator.store.durable import write_atomically
+from orchestrator.store.ledger import DONE
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError, DataError
 
@@ -146,7 +147,7 @@ class Stopper:
 
     def _hours(self) -> float:
         """Hours of work on this sweep, over all its sessions."""
-        return max(accounts.working_seconds(self._store), time.time() - self._started) / 3600
+        return max(accounting.working_seconds(self._store), time.time() - self._started) / 3600
 
     def _keep(self) -> None:
         content = json.dumps([asdict(curve) for curve in self.curves.values()], indent=1)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.contract import Runs
-from orchestrator.paths import SweepPaths
-from orchestrator.store import RunStore
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
 
 GAP = 64
 """Rows between two wanted ones that are rather read than skipped."""

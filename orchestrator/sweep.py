@@ -12,8 +12,8 @@ import numpy as np
 
 from orchestrator import yamls
 from orchestrator.config import Config, read, validate
-from orchestrator.paths import SweepPaths
 from orchestrator.plan import DesignPlan, make_plan
+from orchestrator.store.paths import SweepPaths
 from workers import loading
 from workers.errors import ConfigError, StoreError
 from workers.loading import TaskSpec, build_task

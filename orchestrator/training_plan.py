@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import torch
 
-from orchestrator.paths import write_atomically
+from orchestrator.store.durable import write_atomically
 from orchestrator.sweep import Sweep
 from workers.packed.calibration import calibrated
 from workers.packed.plan import Plan

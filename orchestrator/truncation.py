@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from orchestrator.designs.permutations import Permutations
 from orchestrator.plan import DesignPlan
-from orchestrator.store import DONE, PENDING, RunStore
+from orchestrator.store.ledger import DONE, PENDING
+from orchestrator.store.run_store import RunStore
 from workers.chains import Arrival, utility
 
 Verdict = Literal["launch", "wait", "skip"]

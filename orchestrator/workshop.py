@@ -12,15 +12,16 @@ import numpy as np
 
 from estimators.workshop import Arrays, Item, Shared, Workshop
 from orchestrator.config import RaySection
-from orchestrator.paths import PARTIAL, SweepPaths, make_folder, plain, refusing, sync, sync_tree
 from orchestrator.pool import map_on_ray
+from orchestrator.store.durable import PARTIAL, make_folder, refusing, sync, sync_tree
+from orchestrator.store.paths import SweepPaths, check_name
 
 
 class SweepWorkshop(Workshop):
     """Pieces of one attribution. Those of another fit under its name (other options, other runs) are of no use and removed."""
 
     def __init__(self, paths: SweepPaths, label: str, stamp: str, ray: RaySection, say: Callable[[str], None]):
-        self._label = paths.pieces / plain(label)
+        self._label = paths.pieces / check_name(label)
         self._folder = self._label / hashlib.sha256(stamp.encode()).hexdigest()[:16]
         self._ray, self._say = ray, say
         self.distributed = ray.address != "local"

@@ -56,7 +56,7 @@ def test_ray_is_in_one_file() -> None:
 
 
 def test_zarr_is_in_the_files_of_the_store() -> None:
-    assert importing("zarr") | importing("numcodecs") == {"orchestrator/arrays.py", "orchestrator/attributions.py"}
+    assert importing("zarr") | importing("numcodecs") == {"orchestrator/store/arrays.py", "orchestrator/store/attributions.py"}
 
 
 def test_yaml_is_read_in_one_way() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.keys import generators_of, is_for_scoring, seeds_of
+from orchestrator.designs.keys import generators_of, is_for_scoring, seeds_of
 from workers.errors import ConfigError
 
 Self = TypeVar("Self", bound="Design")

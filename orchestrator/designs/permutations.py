@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from orchestrator.designs.base import Context, Design
-from orchestrator.keys import generator_of, seeds_of
+from orchestrator.designs.keys import generator_of, seeds_of
 from workers.errors import ConfigError
 
 

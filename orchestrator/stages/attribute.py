@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from estimators.contract import Attribution, Evidence
-from orchestrator import accounts
-from orchestrator.attributions import list_attributions, read_attribution, remove_attribution, write_attribution
 from orchestrator.class_effects import class_effects, lines
 from orchestrator.config import EstimatorSection
 from orchestrator.evidence import gather
-from orchestrator.jsonable import plain
 from orchestrator.requirements import KINDS
-from orchestrator.store import RunStore
+from orchestrator.store import accounting
+from orchestrator.store.attributions import list_attributions, read_attribution, remove_attribution, write_attribution
+from orchestrator.store.run_store import RunStore
+from orchestrator.store.strict_json import jsonable
 from orchestrator.sweep import Sweep
 from orchestrator.workshop import SweepWorkshop
 from workers.errors import CounterfactoryError
@@ -102,7 +102,7 @@ def _compute(
         "fitted_on": list(made.fitted_on),
         "models": made.models,
         "seconds": seconds,
-        "train_seconds": accounts.train_seconds(store, _trained_for(sweep, section, made)),
+        "train_seconds": accounting.train_seconds(store, _trained_for(sweep, section, made)),
         "stamp": stamp,
         "degrees_of_freedom": made.degrees_of_freedom,
         "details": dict(made.details),
@@ -115,7 +115,7 @@ def _compute(
         standard_error=made.standard_error,
         utility=made.utility,
         utility_standard_error=made.utility_standard_error,
-        attributes=plain(attributes),
+        attributes=jsonable(attributes),
     )
     return Attributed(label, seconds, made.models, kept=False, notes=_notes(sweep, label, attributes))
 
@@ -139,7 +139,7 @@ def _stamp(store: RunStore, section: EstimatorSection, measure: str) -> str:
     """Return what decides an attribution: estimator, options, measure, and the fitting runs it may use as they are now."""
     kinds = {kind for need in section.options.needs for kind in KINDS.get(need, ())}
     used = tuple(n for n, layout in store.designs.items() if layout.purpose == "fit" and layout.kind in kinds)
-    return json.dumps([section.resolved(), measure, accounts.digest(store, used)], sort_keys=True)
+    return json.dumps([section.resolved(), measure, accounting.digest(store, used)], sort_keys=True)
 
 
 def _stands(sweep: Sweep, label: str, stamp: str) -> bool:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from orchestrator.attributions import list_attributions, read_attribution
-from orchestrator.store import RunStore
+from orchestrator.store.attributions import list_attributions, read_attribution
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError, StoreError
 

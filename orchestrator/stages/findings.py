@@ -12,8 +12,7 @@ import numpy as np
 
 from estimators.stopping import parse
 from estimators.values.intervals import interval
-from orchestrator import accounts, removal
-from orchestrator.attributions import read_attribution, read_utility
+from orchestrator import removal
 from orchestrator.class_effects import class_effects, group_name
 from orchestrator.forecast import REMOVAL, Forecast
 from orchestrator.report.data import (
@@ -27,7 +26,10 @@ from orchestrator.report.data import (
 )
 from orchestrator.stages.settle import read_forecast
 from orchestrator.stopping import WATCHED, read_curves
-from orchestrator.store import DONE, RunStore
+from orchestrator.store import accounting
+from orchestrator.store.attributions import read_attribution, read_utility
+from orchestrator.store.ledger import DONE
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 
 Attributes = Mapping[str, Any]
@@ -76,14 +78,14 @@ def _facts(made: Forecast, sweep: Sweep, store: RunStore) -> dict[str, _Fact]:
             facts[REMOVAL] = _Fact(runs, sum(curve.train_seconds for curve in curves))
         elif one.design in store.designs:
             done = int((store.states(one.design) == DONE).sum())
-            facts[one.design] = _Fact(done, accounts.train_seconds(store, [one.design]))
+            facts[one.design] = _Fact(done, accounting.train_seconds(store, [one.design]))
     return facts
 
 
 def _wall_times(made: Forecast, store: RunStore, facts: Mapping[str, _Fact]) -> Iterator[Expectation]:
     """Yield the time of all runs; and where truncation or a stopping criterion left some out, the time of those trained."""
     removing = facts[REMOVAL].seconds if REMOVAL in facts else 0.0  # these runs are in folders of their own
-    wall = accounts.working_seconds(store) + removing / made.slots
+    wall = accounting.working_seconds(store) + removing / made.slots
     yield Expectation("time on the wall", "time", made.seconds, made.low, made.high, wall)
     known = [one for one in made.designs if one.design in facts]
     work = sum(one.seconds for one in known)

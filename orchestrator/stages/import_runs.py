@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from orchestrator.config import apply_override, validate
 from orchestrator.imports import ForeignRuns, read
-from orchestrator.lease import holder
-from orchestrator.paths import PARTIAL, SweepPaths, refusing, sync, write_atomically
 from orchestrator.stages.plan import provenance
-from orchestrator.store import DesignLayout, RunStore
+from orchestrator.store.durable import PARTIAL, refusing, sync, write_atomically
+from orchestrator.store.lease import holder
+from orchestrator.store.manifest import DesignLayout
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError, DataError, StoreError
 from workers.runs import Failure, Outcome

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from orchestrator import requirements
-from orchestrator.paths import SweepPaths, write_atomically
 from orchestrator.plan import DesignPlan
 from orchestrator.pool import refuse_impossible
-from orchestrator.store import DesignLayout, RunStore
+from orchestrator.store.durable import write_atomically
+from orchestrator.store.manifest import DesignLayout
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import StoreError
 

@@ -11,16 +11,16 @@ import pandas as pd
 
 from estimators.registry import find
 from estimators.scores import noise_ceiling, spearman
-from orchestrator import accounts
-from orchestrator.attributions import list_attributions, read_attribution
 from orchestrator.evidence import heldout
-from orchestrator.paths import write_atomically
 from orchestrator.report import render
 from orchestrator.report.data import SCORE_COLUMNS, DesignHealth, Family, ReportData
 from orchestrator.report.leaderboard import family_of
 from orchestrator.stages import findings
 from orchestrator.stages.retrain import finished
-from orchestrator.store import RunStore
+from orchestrator.store import accounting
+from orchestrator.store.attributions import list_attributions, read_attribution
+from orchestrator.store.durable import write_atomically
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 
 
@@ -67,10 +67,10 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         per_query_ceiling=ceiling,
         attributions={label: answer[0] for label, answer in same.items()},
         stage_seconds={
-            "retrain (worker time)": accounts.train_seconds(store, store.designs),
+            "retrain (worker time)": accounting.train_seconds(store, store.designs),
             **{f"attribute: {label}": float(answer[3]["seconds"]) for label, answer in answers.items()},
         },
-        failures=tuple(accounts.failure_lines(store)[:20]),
+        failures=tuple(accounting.failure_lines(store)[:20]),
         show=getattr(sweep.task, "show", None),
         label=getattr(sweep.task, "label", None),
         queries=sweep.queries,
@@ -102,7 +102,7 @@ def _scores(sweep: Sweep) -> pd.DataFrame:
 
 def _health(store: RunStore, name: str, counts: tuple[int, int, int]) -> DesignHealth:
     layout = store.designs[name]
-    wall = accounts.wall_seconds(store, name)
+    wall = accounting.wall_seconds(store, name)
     done, failed, pending = counts
     return DesignHealth(
         name,
@@ -111,7 +111,7 @@ def _health(store: RunStore, name: str, counts: tuple[int, int, int]) -> DesignH
         layout.runs,
         done,
         failed,
-        accounts.train_seconds(store, [name]),
+        accounting.train_seconds(store, [name]),
         wall,
         (done + failed) / wall if wall > 0 else 0.0,
         layout.runs - done - failed - pending,

@@ -15,7 +15,9 @@ from orchestrator.plan import DesignPlan, to_runs
 from orchestrator.pool import Job, Pool, Work, ray_pool, resolve_device
 from orchestrator.scheduler import Scheduler, Tally
 from orchestrator.stopping import Stopper, read_curves
-from orchestrator.store import DONE, FAILED, PENDING, Damage, RunStore
+from orchestrator.store.ledger import DONE, FAILED, PENDING
+from orchestrator.store.run_store import RunStore
+from orchestrator.store.verification import Damage
 from orchestrator.sweep import Sweep
 from orchestrator.training_plan import training_plan
 from orchestrator.truncation import Truncation, skipped

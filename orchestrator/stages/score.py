@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from estimators.contract import Runs
 from estimators.leave_one_out import measured_effects
 from estimators.scores import Score, auc, judge_array, lds, loo_correlation, refuse_overlap, seed_check
-from orchestrator import accounts, requirements
-from orchestrator.attributions import list_attributions, read_attribution, read_utility
+from orchestrator import requirements
 from orchestrator.evidence import heldout, load_runs
 from orchestrator.examples import Valued, flipped
-from orchestrator.paths import write_atomically
 from orchestrator.removal import ANY, read_curves
 from orchestrator.report.data import SCORE_COLUMNS
-from orchestrator.store import RunStore
+from orchestrator.store import accounting
+from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
+from orchestrator.store.durable import write_atomically
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError, DataError, near
 
@@ -212,7 +213,7 @@ def _check_seeds(sweep: Sweep, store: RunStore) -> list[dict[str, Any]]:
         "queries": sweep.t,
         "subsets": found.subsets,
         "seeds": found.fresh_seeds,
-        "train_seconds": accounts.train_seconds(store, [fresh]),
+        "train_seconds": accounting.train_seconds(store, [fresh]),
         "attribute_seconds": math.nan,
     }
     return [row]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from orchestrator.forecast import Forecast, calibrate, forecast, pack_by_time
-from orchestrator.paths import write_atomically
 from orchestrator.stages.plan import preview
+from orchestrator.store.durable import write_atomically
 from orchestrator.sweep import Sweep
 
 MANY_RUNS = 2000

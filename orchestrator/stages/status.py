@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator import accounts
-from orchestrator.attributions import list_attributions
-from orchestrator.lease import holder
 from orchestrator.stages.retrain import finished
-from orchestrator.store import RunStore
+from orchestrator.store import accounting
+from orchestrator.store.attributions import list_attributions
+from orchestrator.store.lease import holder
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 
 
@@ -44,7 +44,7 @@ def status(sweep: Sweep, store: RunStore) -> Status:
     }
     total = {key: sum(design[key] for design in designs.values()) for key in ("done", "failed", "pending")}
     running = holder(sweep.paths)
-    rate = accounts.recent_rate(store) if running else None
+    rate = accounting.recent_rate(store) if running else None
     return Status(
         str(sweep.paths.root),
         running,
@@ -54,6 +54,6 @@ def status(sweep: Sweep, store: RunStore) -> Status:
         total["pending"],
         rate,
         total["pending"] / rate if rate and total["pending"] else None,
-        tuple(accounts.failure_lines(store)),
+        tuple(accounting.failure_lines(store)),
         tuple(list_attributions(sweep.paths)),
     )

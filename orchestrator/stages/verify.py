@@ -13,7 +13,9 @@ from orchestrator.pool import Job, Pool, ray_pool
 from orchestrator.scheduler import Scheduler
 from orchestrator.stages.plan import provenance
 from orchestrator.stages.retrain import work_of
-from orchestrator.store import DONE, Damage, RunStore
+from orchestrator.store.ledger import DONE
+from orchestrator.store.run_store import RunStore
+from orchestrator.store.verification import Damage
 from orchestrator.sweep import Sweep
 
 

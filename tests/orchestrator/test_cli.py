@@ -15,14 +15,15 @@ import pytest
 import yaml
 
 from orchestrator import cli, yamls
-from orchestrator.attributions import list_attributions, read_attribution
 from orchestrator.config import load
-from orchestrator.paths import SweepPaths
 from orchestrator.report.data import SCORE_COLUMNS
 from orchestrator.stages import retrain as retraining
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import Watch, retrain
-from orchestrator.store import DONE, RunStore
+from orchestrator.store.attributions import list_attributions, read_attribution
+from orchestrator.store.ledger import DONE
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import CounterfactoryError, StoreError
 

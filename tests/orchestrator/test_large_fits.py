@@ -15,12 +15,12 @@ from estimators.lasso import pieces
 from estimators.lasso.cost import LAPTOP, forecast
 from estimators.lasso.settings import Settings
 from orchestrator import evidence
-from orchestrator.attributions import read_attribution
 from orchestrator.evidence import load_runs
-from orchestrator.paths import SweepPaths
 from orchestrator.stages.attribute import attribute
 from orchestrator.stages.import_runs import Request, import_runs
-from orchestrator.store import RunStore
+from orchestrator.store.attributions import read_attribution
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
 from orchestrator.stored_runs import StoredRuns
 from orchestrator.sweep import Sweep
 
@@ -169,7 +169,7 @@ PEAK = """
 import resource, sys
 from orchestrator import evidence
 from orchestrator.stages.attribute import attribute
-from orchestrator.store import RunStore
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 from workers.errors import StoreError
 from pathlib import Path

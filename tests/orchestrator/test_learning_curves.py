@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.attributions import read_attribution
 from orchestrator.stages.attribute import attribute
 from orchestrator.stages.import_runs import Request, import_runs
 from orchestrator.stages.report import collect, report
 from orchestrator.stages.score import score
-from orchestrator.store import RunStore
+from orchestrator.store.attributions import read_attribution
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 
 

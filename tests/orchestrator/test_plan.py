@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.keys import is_for_scoring
+from orchestrator.designs.keys import is_for_scoring
 from orchestrator.plan import to_runs
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError

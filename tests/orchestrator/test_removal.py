@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.attributions import write_attribution
 from orchestrator.removal import nested_sweeps, read_curves, removal_trainings
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.stages.score import score
+from orchestrator.store.attributions import write_attribution
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError
 

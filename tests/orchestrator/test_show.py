@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from orchestrator import show
 from orchestrator.stages.status import Status
 from orchestrator.stages.verify import Rerun
-from orchestrator.store import Damage
+from orchestrator.store.verification import Damage
 
 
 def text(view: RenderableType) -> str:

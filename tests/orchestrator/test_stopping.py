@@ -8,7 +8,7 @@ import pytest
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import finished, retrain
 from orchestrator.stopping import read_curves, watched
-from orchestrator.store import DONE, PENDING
+from orchestrator.store.ledger import DONE, PENDING
 from orchestrator.sweep import Sweep
 from workers.errors import ConfigError
 

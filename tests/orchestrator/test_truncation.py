@@ -8,7 +8,8 @@ from estimators.values.shapley import Shapley
 from orchestrator.evidence import gather, load_runs
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import Watch, finished, retrain
-from orchestrator.store import DONE, PENDING, RunStore
+from orchestrator.store.ledger import DONE, PENDING
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 from orchestrator.truncation import skipped
 

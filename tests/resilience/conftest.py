@@ -22,8 +22,9 @@ import yaml
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.paths import SweepPaths
-from orchestrator.store import DONE, RunStore
+from orchestrator.store.ledger import DONE
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0

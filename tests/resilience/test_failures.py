@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from orchestrator.attributions import read_attribution
-from orchestrator.keys import seed_of
-from orchestrator.paths import SweepPaths
-from orchestrator.store import DONE, FAILED
+from orchestrator.designs.keys import seed_of
+from orchestrator.store.attributions import read_attribution
+from orchestrator.store.ledger import DONE, FAILED
+from orchestrator.store.paths import SweepPaths
 
 TASK = '''"""A black box that fails in the ways its faults say, by seed."""
 

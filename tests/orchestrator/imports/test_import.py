@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from orchestrator.store import DONE, RunStore
+from orchestrator.store.ledger import DONE
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 
 Refused = Callable[..., str]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.seed_sequences import Prepared, generate_states
+from orchestrator.designs.seed_sequences import Prepared, generate_states
 
 SCORE_SHARE = 8
 """One mask in so many belongs to scoring designs; see `is_for_scoring`."""

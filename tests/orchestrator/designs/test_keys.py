@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from orchestrator.keys import SCORE_SHARE, generator_of, generators_of, is_for_scoring, seed_of, seeds_of
+from orchestrator.designs.keys import SCORE_SHARE, generator_of, generators_of, is_for_scoring, seed_of, seeds_of
 
 
 @pytest.mark.parametrize(

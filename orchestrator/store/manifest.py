@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from orchestrator.paths import plain
+from orchestrator.store.paths import check_name
 from workers.errors import StoreError
 
 FORMAT = "counterfactory runs"
@@ -58,7 +58,7 @@ class Manifest(BaseModel):
         """Raise StoreError when a name cannot be a path or comes twice."""
         for names in (self.measures, tuple(design.name for design in self.designs)):
             for name in names:
-                if names.count(plain(name)) > 1:
+                if names.count(check_name(name)) > 1:
                     raise StoreError(f"the name {name!r} is used twice; names of designs and of measures are unique")
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.codecs.numcodecs import PackBits
 
-from orchestrator.layout import DesignLayout, Manifest
-from orchestrator.paths import refusing
+from orchestrator.store.durable import refusing
+from orchestrator.store.manifest import DesignLayout, Manifest
 from workers.errors import StoreError
 
 PLAN = ("masks", "seeds", "subsets", "repeats")

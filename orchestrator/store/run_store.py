@@ -15,13 +15,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.arrays import create_tree, read_attributes, write_attributes
-from orchestrator.design_runs import DesignRuns
-from orchestrator.layout import FORMAT_VERSION, DesignLayout, Manifest, parse_manifest
-from orchestrator.lease import Lease
-from orchestrator.ledger import DONE, FAILED, PENDING, FailedRun, PackRecord
-from orchestrator.paths import PARTIAL, SweepPaths, refusing, remove_partials, sync, sync_tree
-from orchestrator.verification import Damage, verify_pack
+from orchestrator.store.arrays import create_tree, read_attributes, write_attributes
+from orchestrator.store.design_runs import DesignRuns
+from orchestrator.store.durable import PARTIAL, refusing, remove_partials, sync, sync_tree
+from orchestrator.store.lease import Lease
+from orchestrator.store.ledger import DONE, FAILED, PENDING, FailedRun, PackRecord
+from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout, Manifest, parse_manifest
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.verification import Damage, verify_pack
 from workers.errors import StoreError, near
 from workers.runs import Checkpoint, Outcome
 

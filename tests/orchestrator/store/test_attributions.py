@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import attributions
-from orchestrator.attributions import list_attributions, read_attribution, write_attribution
-from orchestrator.paths import SweepPaths
+from orchestrator.store import attributions
+from orchestrator.store.attributions import list_attributions, read_attribution, write_attribution
+from orchestrator.store.paths import SweepPaths
 from workers.errors import StoreError
 
 RNG = np.random.default_rng(0)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.hashes import row_hashes
-from orchestrator.layout import DesignLayout
-from orchestrator.ledger import DONE, FAILED, PENDING, CommitRecord, Ledger, PackRecord, PlanRecord, RowRecord
-from orchestrator.paths import SweepPaths
+from orchestrator.store.hashes import row_hashes
+from orchestrator.store.ledger import DONE, FAILED, PENDING, CommitRecord, Ledger, PackRecord, PlanRecord, RowRecord
+from orchestrator.store.manifest import DesignLayout
+from orchestrator.store.paths import SweepPaths
 from workers.errors import StoreError
 from workers.runs import Failure
 

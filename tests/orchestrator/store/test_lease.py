@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lease import Lease, holder
-from orchestrator.paths import SweepPaths
+from orchestrator.store.lease import Lease, holder
+from orchestrator.store.paths import SweepPaths
 from workers.errors import LeaseError
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from orchestrator.lease import Lease
-from orchestrator.paths import SweepPaths
+from orchestrator.store.lease import Lease
+from orchestrator.store.paths import SweepPaths
 lease = Lease(SweepPaths(Path(sys.argv[1])))
 print("held", flush=True)
 sys.stdin.read()
@@ -26,7 +26,7 @@ sys.stdin.read()
 @contextmanager
 def other_process(root: Path) -> Iterator["subprocess.Popen[str]"]:
     """Start a process that holds the lease of `root` until its standard input closes."""
-    here = Path(__file__).parents[2]
+    here = Path(__file__).parents[3]
     command = [sys.executable, "-c", PROGRAM, str(root)]
     with subprocess.Popen(command, cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

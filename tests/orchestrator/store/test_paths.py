@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.paths import PARTIAL, SweepPaths, plain, refusing, remove_partials, write_atomically
+from orchestrator.store.durable import PARTIAL, refusing, remove_partials, write_atomically
+from orchestrator.store.paths import SweepPaths, check_name
 from workers.errors import StoreError
 
 
@@ -21,12 +22,12 @@ def test_every_path_is_inside_the_sweep(tmp_path: Path) -> None:
 )
 def test_a_name_that_is_no_plain_file_name_is_refused(name: str) -> None:
     with pytest.raises(StoreError, match="cannot name a folder"):
-        plain(name)
+        check_name(name)
 
 
 @pytest.mark.parametrize("name", ["fit", "leave-one-out", "λ_0.5", "3rd"])
 def test_plain_names_pass(name: str) -> None:
-    assert plain(name) == name
+    assert check_name(name) == name
 
 
 def test_a_file_is_written_with_its_folders_and_replaced(tmp_path: Path) -> None:

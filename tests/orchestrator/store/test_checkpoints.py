@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from orchestrator.checkpoints import checkpoint_hash, read_checkpoint, write_checkpoint
+from orchestrator.store.checkpoints import checkpoint_hash, read_checkpoint, write_checkpoint
 from workers.errors import StoreError
 from workers.runs import Checkpoint
 

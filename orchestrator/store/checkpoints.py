@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from orchestrator.paths import refusing, write_atomically
+from orchestrator.store.durable import refusing, write_atomically
 from workers.errors import StoreError
 from workers.runs import Checkpoint
 

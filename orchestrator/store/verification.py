@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.arrays import RunArray, Unreadable
-from orchestrator.checkpoints import checkpoint_hash
-from orchestrator.design_runs import DesignRuns, disagreeing
-from orchestrator.hashes import plan_hash
-from orchestrator.ledger import DamagedRecord, PackRecord
+from orchestrator.store.arrays import RunArray, Unreadable
+from orchestrator.store.checkpoints import checkpoint_hash
+from orchestrator.store.design_runs import DesignRuns, disagreeing
+from orchestrator.store.hashes import plan_hash
+from orchestrator.store.ledger import DamagedRecord, PackRecord
 
 What = Literal["masks", "outputs", "checkpoint", "ledger"]
 

@@ -17,9 +17,11 @@ import zarr
 from numcodecs import PackBits
 from numpy.typing import NDArray
 
-from orchestrator import design_runs
-from orchestrator.paths import SweepPaths
-from orchestrator.store import DONE, FAILED, FORMAT_VERSION, PENDING, DesignLayout, RunStore
+from orchestrator.store import design_runs
+from orchestrator.store.ledger import DONE, FAILED, PENDING
+from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
 from workers.errors import LeaseError, StoreError
 from workers.runs import Checkpoint, Failure, Outcome
 
@@ -330,7 +332,7 @@ class TestCrashes:
     def test_a_crash_before_the_ledger_record(self, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
         sweep.commit(0, [0, 1])
         with monkeypatch.context() as patch:
-            patch.setattr("orchestrator.ledger.write_atomically", die)
+            patch.setattr("orchestrator.store.ledger.write_atomically", die)
             with pytest.raises(KeyboardInterrupt):
                 sweep.commit(0, [2, 3])
             with pytest.raises(KeyboardInterrupt):
@@ -354,7 +356,7 @@ class TestCrashes:
     def test_a_crash_while_extending(self, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
         sweep.commit_all()
         with monkeypatch.context() as patch:
-            patch.setattr("orchestrator.store.write_attributes", die)
+            patch.setattr("orchestrator.store.run_store.write_attributes", die)
             with pytest.raises(KeyboardInterrupt):
                 sweep.store.extend("fit", 15)
         sweep.close()
@@ -368,7 +370,7 @@ class TestCrashes:
     def test_a_crash_while_creating(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sweep = Sweep(SweepPaths(tmp_path), 10, 4)
         with monkeypatch.context() as patch:
-            patch.setattr("orchestrator.store.sync_tree", die)
+            patch.setattr("orchestrator.store.run_store.sync_tree", die)
             with pytest.raises(KeyboardInterrupt):
                 sweep.create()
         with pytest.raises(StoreError, match="holds no runs"):
@@ -395,8 +397,8 @@ class TestCrashes:
         program = f"""
 import os, signal, sys
 import numpy as np
-from orchestrator.paths import SweepPaths
-from orchestrator.store import RunStore
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
 from workers.runs import Outcome
 store = RunStore.open(SweepPaths({str(sweep.paths.root)!r}), write=True)
 for pack in range(2):
@@ -405,7 +407,7 @@ for pack in range(2):
     store.commit("fit", pack, outcomes, worker="w", started=0.0, seconds=1.0)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-        killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False)
+        killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=False)
         assert killed.returncode == -9
         assert sweep.store.states("fit").tolist() == [DONE] * 8 + [PENDING] * 2
         assert sweep.store.verify("fit") == []

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.arrays import PLAN, REMEDY, RunArray, specs
-from orchestrator.checkpoints import read_checkpoint, write_checkpoint
-from orchestrator.hashes import plan_hash, row_hashes
-from orchestrator.layout import DesignLayout, Manifest
-from orchestrator.ledger import DONE, CommitRecord, DamagedRecord, Ledger, PackRecord, PlanRecord, RowRecord
-from orchestrator.paths import SweepPaths, refusing, sync, sync_all
+from orchestrator.store.arrays import PLAN, REMEDY, RunArray, specs
+from orchestrator.store.checkpoints import read_checkpoint, write_checkpoint
+from orchestrator.store.durable import refusing, sync, sync_all
+from orchestrator.store.hashes import plan_hash, row_hashes
+from orchestrator.store.ledger import DONE, CommitRecord, DamagedRecord, Ledger, PackRecord, PlanRecord, RowRecord
+from orchestrator.store.manifest import DesignLayout, Manifest
+from orchestrator.store.paths import SweepPaths
 from workers.errors import StoreError
 from workers.runs import Checkpoint, Outcome
 

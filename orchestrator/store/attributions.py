@@ -14,8 +14,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from orchestrator.arrays import read_attributes, reading_metadata, undamaged
-from orchestrator.paths import PARTIAL, SweepPaths, make_folder, refusing, sync, sync_tree, write_atomically
+from orchestrator.store.arrays import read_attributes, reading_metadata, undamaged
+from orchestrator.store.durable import PARTIAL, make_folder, refusing, sync, sync_tree, write_atomically
+from orchestrator.store.paths import SweepPaths
 from workers.errors import StoreError, near
 
 Floats = NDArray[np.float32]

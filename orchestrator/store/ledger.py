@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from orchestrator.layout import DesignLayout
-from orchestrator.paths import SweepPaths, refusing, sync, write_atomically
+from orchestrator.store.durable import refusing, sync, write_atomically
+from orchestrator.store.manifest import DesignLayout
+from orchestrator.store.paths import SweepPaths
 from workers.errors import StoreError
 from workers.runs import Failure
 
@@ -41,7 +42,7 @@ class RowRecord(_Frozen):
     seconds: float
     """Time the run took, in seconds."""
     hash: str | None = None
-    """Hash of a done row: see orchestrator/hashes.py."""
+    """Hash of a done row: see hashes.py."""
     checkpoints: dict[int, str] = {}
     """Hash of each checkpoint file, by epoch."""
     failure: Failure | None = None

@@ -6,8 +6,8 @@ import hashlib
 import time
 from collections.abc import Iterable
 
-from orchestrator.ledger import CommitRecord, PackRecord
-from orchestrator.store import RunStore
+from orchestrator.store.ledger import CommitRecord, PackRecord
+from orchestrator.store.run_store import RunStore
 
 WINDOW_SECONDS = 120.0
 

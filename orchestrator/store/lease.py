@@ -14,7 +14,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.paths import SweepPaths, make_folder, refusing
+from orchestrator.store.durable import make_folder, refusing
+from orchestrator.store.paths import SweepPaths
 from workers.errors import LeaseError, StoreError
 
 _SIZE = 4096

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import accounts
-from orchestrator.paths import SweepPaths
-from orchestrator.store import DesignLayout, RunStore
+from orchestrator.store import accounting
+from orchestrator.store.manifest import DesignLayout
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
 from workers.runs import Failure, Outcome
 
 Commit = Callable[..., None]
@@ -46,55 +47,55 @@ def test_the_cost_of_runs_is_their_own_time(store: RunStore) -> None:
     commit(store, "fit", 0, started=100, seconds=4)
     commit(store, "fit", 2, started=102, seconds=6)
     commit(store, "held", 0, started=103, seconds=1)
-    assert accounts.train_seconds(store, ["fit"]) == 10
-    assert accounts.train_seconds(store, store.designs) == 11
-    assert accounts.train_seconds(store, []) == 0
+    assert accounting.train_seconds(store, ["fit"]) == 10
+    assert accounting.train_seconds(store, store.designs) == 11
+    assert accounting.train_seconds(store, []) == 0
 
 
 def test_a_design_takes_from_its_first_start_to_its_last_end(store: RunStore) -> None:
-    assert accounts.wall_seconds(store, "fit") == 0
+    assert accounting.wall_seconds(store, "fit") == 0
     commit(store, "fit", 1, started=102, seconds=6)
     commit(store, "fit", 0, started=100, seconds=4)
     commit(store, "held", 0, started=10, seconds=1)
     record = store.record("fit", 1).commits[0]
-    assert accounts.wall_seconds(store, "fit") == pytest.approx(record.finished - 100)
+    assert accounting.wall_seconds(store, "fit") == pytest.approx(record.finished - 100)
 
 
 def test_a_worker_that_died_alone_has_no_start_to_count(store: RunStore) -> None:
     commit(store, "fit", 0, started=0.0, seconds=0.0, failure=Failure("WorkerDied", "its worker died", "..."))
-    assert accounts.wall_seconds(store, "fit") == 0
-    assert accounts.recent_rate(store) is None
+    assert accounting.wall_seconds(store, "fit") == 0
+    assert accounting.recent_rate(store) is None
 
 
 def test_the_rate_is_that_of_the_last_minutes(store: RunStore) -> None:
     now = time.time()
-    assert accounts.recent_rate(store) is None
+    assert accounting.recent_rate(store) is None
     commit(store, "fit", 0, started=now - 5000, seconds=10)
-    assert accounts.recent_rate(store) is None
+    assert accounting.recent_rate(store) is None
     commit(store, "fit", 1, started=now - 20, seconds=15)
     commit(store, "held", 0, started=now - 10, seconds=9)
-    rate = accounts.recent_rate(store)
+    rate = accounting.recent_rate(store)
     assert rate is not None
     assert rate == pytest.approx(4 / 20, rel=0.2)
 
 
 def test_the_digest_changes_with_runs_and_with_nothing_else(store: RunStore) -> None:
-    empty = accounts.digest(store, ["fit"])
+    empty = accounting.digest(store, ["fit"])
     commit(store, "fit", 0, started=1, value=1.0)
-    one = accounts.digest(store, ["fit"])
+    one = accounting.digest(store, ["fit"])
     commit(store, "held", 0, started=1)
-    assert accounts.digest(store, ["fit"]) == one != empty
+    assert accounting.digest(store, ["fit"]) == one != empty
     store.forget("fit", [0, 1])
-    assert accounts.digest(store, ["fit"]) == empty
+    assert accounting.digest(store, ["fit"]) == empty
     commit(store, "fit", 0, started=999, value=1.0)
-    assert accounts.digest(store, ["fit"]) == one, "when it was trained does not matter"
+    assert accounting.digest(store, ["fit"]) == one, "when it was trained does not matter"
     store.forget("fit", [0, 1])
     commit(store, "fit", 0, started=1, value=2.0)
-    assert accounts.digest(store, ["fit"]) not in {one, empty}
+    assert accounting.digest(store, ["fit"]) not in {one, empty}
 
 
 def test_failures_are_told_once_with_their_number(store: RunStore) -> None:
     commit(store, "fit", 0, started=1, failure=Failure("KeyError", "x", "..."))
     commit(store, "fit", 1, started=1, failure=Failure("KeyError", "x", "..."))
     commit(store, "held", 1, started=1, failure=Failure("KeyError", "x", "..."))
-    assert accounts.failure_lines(store) == ["fit: KeyError: x (4 times)", "held: KeyError: x (2 times)"]
+    assert accounting.failure_lines(store) == ["fit: KeyError: x (4 times)", "held: KeyError: x (2 times)"]

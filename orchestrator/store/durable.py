@@ -1,0 +1,85 @@
+"""How bytes get to the disk without ever being half there: written whole, synced, renamed."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from workers.errors import StoreError
+
+PARTIAL = ".partial"
+"""Ending of what is being written (Zarr's LocalStore uses the same one): at rest, it may be removed."""
+SYNCS_AT_ONCE = 16
+
+
+@contextmanager
+def refusing(what: str, path: Path) -> Iterator[None]:
+    """Turn an OSError inside (no space, no permission, ...) into a one-line StoreError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
+        raise StoreError(f"cannot {what} {path}: {error.strerror or error}{where}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is, after a crash at any moment, either wholly there or as it was before; durable on return.
+
+    Raises StoreError when the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    with refusing("write", path):
+        make_folder(path.parent)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, durably."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the entries of a folder, to the disk (fsync)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(paths: Iterable[Path]) -> None:
+    """Bring files and folders' entries to the disk; side by side, because a file system brings many there in one go."""
+    with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
+        list(pool.map(sync, paths))
+
+
+def sync_tree(root: Path) -> None:
+    """Bring a folder and everything in it to the disk."""
+    sync_all(Path(folder, name) for folder, _, files in os.walk(root) for name in (*files, ""))
+
+
+def remove_partials(*folders: Path) -> int:
+    """Remove the files that a killed process was writing inside `folders`; return how many there were."""
+    removed = 0
+    for top in folders:
+        for folder, _, files in os.walk(top):
+            for name in files:
+                if name.endswith(PARTIAL):
+                    Path(folder, name).unlink()
+                    removed += 1
+    return removed
