@@ -34,7 +34,8 @@ from sklearn.datasets import load_iris
 from sklearn.naive_bayes import GaussianNB
 
 from estimators.values.shapley import Shapley
-from orchestrator.config import Config, validate
+from orchestrator.config.loading import validate
+from orchestrator.config.schema import Config
 from orchestrator.evidence import gather
 from orchestrator.pool import ray_pool
 from orchestrator.stages.plan import prepare

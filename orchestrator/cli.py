@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from orchestrator import config as configuration
 from orchestrator import show
+from orchestrator.config import json_schema, loading
+from orchestrator.config.template import STARTER
 from orchestrator.interrupts import Interrupts
 from orchestrator.pool import ray_pool
 from orchestrator.progress import Reporter, duration
@@ -29,7 +30,6 @@ from orchestrator.stages import score as scoring
 from orchestrator.stages import settle as settling
 from orchestrator.stages import status as standing
 from orchestrator.stages import verify as verifying
-from orchestrator.starter import STARTER
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.verification import Damage
 from orchestrator.sweep import Sweep
@@ -106,7 +106,7 @@ def _print_json(value: Any) -> None:
 
 
 def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sample: float | None = None) -> Sweep:
-    loaded = configuration.load(config, overrides or ())
+    loaded = loading.load(config, overrides or ())
     if sample is not None:
         if sample == 0:
             raise ConfigError("--sample 0: expected a fraction above 0")
@@ -322,13 +322,13 @@ def init(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a configuration, for editors."""
-    _print_json(configuration.schema())
+    _print_json(json_schema.schema())
 
 
 @app.command()
 def configs() -> None:
     """List the configurations that ship."""
-    for name, path in configuration.shipped().items():
+    for name, path in loading.shipped().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
         out.print(f"[bold]{name}[/]  {show.escape(first)}", highlight=False)
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.config import cores
 from orchestrator.designs.permutations import Permutations
 from orchestrator.noise import Trial, expected_error
 from orchestrator.plan import DesignPlan
-from orchestrator.removal import removal_trainings
 from orchestrator.sweep import Sweep
 from workers.loading import build_task
+from workers.machine import cores
 from workers.packed.calibration import plan_of
 from workers.packs import train_pack
 from workers.runs import Run
@@ -197,7 +196,7 @@ def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], calibration: Calibra
         for name, plan in plans.items()
     ]
     if (removal := sweep.config.scores.removal) is not None:
-        runs = removal_trainings(removal)
+        runs = removal.trainings
         left = sweep.task.n * (1 - float(np.mean(removal.fractions)))
         designs.append(DesignForecast(REMOVAL, runs, runs * calibration.seconds_at(left), math.nan))
     overhead = sum(PACK_OVERHEAD * plan.packs + RUN_OVERHEAD * plan.runs for plan in plans.values())

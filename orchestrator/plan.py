@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.config import Config
+from orchestrator.config.schema import Config
 from orchestrator.designs import Context, Design
 from orchestrator.designs.again import Again
 from orchestrator.designs.base import RandomDesign

@@ -24,12 +24,13 @@ from typing import Any, Literal, Protocol, TypeVar
 import ray
 import torch
 
-from orchestrator.config import RaySection, cores
+from orchestrator.config.schema import RaySection
 from orchestrator.parcels import OutcomeParcel, RunParcel
 from workers import datasets
 from workers.chains import Arrival, train_chains
 from workers.errors import ConfigError, CounterfactoryError
 from workers.loading import TaskSpec, build_task
+from workers.machine import cores
 from workers.packed.plan import Plan
 from workers.packs import train_pack
 from workers.runs import Outcome, Queries, Run

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.scores.removal import RemovalCurve, removal_curve, removal_masks
-from orchestrator.config import Config, RemovalSection, validate
+from orchestrator.config.loading import validate
+from orchestrator.config.schema import Config, RemovalSection
 from orchestrator.evidence import load_runs
 from orchestrator.examples import Valued
 from orchestrator.plan import PROVISIONAL_PACK
@@ -29,8 +30,6 @@ from orchestrator.store.paths import SweepPaths, check_name
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweep import Sweep
 
-BASELINE = "random"
-"""Label of the random order, unless an estimator of that name is among those valued."""
 ANY = "any"
 """Design of the random order, which has no best and no worst."""
 
@@ -46,13 +45,6 @@ class Removal:
     curve: RemovalCurve
     seeds: int
     train_seconds: float
-
-
-def removal_trainings(section: RemovalSection) -> int:
-    """Return the trainings of all curves, the random order's included."""
-    labels = set(section.estimators)
-    curves = len(set(section.order)) * len(labels) + (BASELINE not in labels)
-    return curves * len(section.fractions) * section.seeds
 
 
 def folder(sweep: Sweep, label: str) -> SweepPaths:
@@ -83,7 +75,7 @@ def read_curves(sweep: Sweep) -> tuple[Removal, ...]:
     """Return the curves whose runs are all there, by estimator and order."""
     section = sweep.config.scores.removal
     found: list[Removal] = []
-    for label in dict.fromkeys([*section.estimators, BASELINE]) if section else ():
+    for label in dict.fromkeys([*section.estimators, RemovalSection.BASELINE]) if section else ():
         paths = folder(sweep, label)
         if not paths.config.is_file() or not paths.runs.exists():
             continue
@@ -114,9 +106,9 @@ def _all_masks(sweep: Sweep, section: RemovalSection) -> Iterator[tuple[str, dic
         valued = Valued(values, read_utility(sweep.paths, label)[0], attributes["measure"], sweep.queries)
         helpful = valued.helpfulness(section.better)
         yield label, {order: removal_masks(helpful, section.fractions, order) for order in dict.fromkeys(section.order)}
-    if BASELINE not in section.estimators:
+    if RemovalSection.BASELINE not in section.estimators:
         drawn = np.random.default_rng([sweep.config.seed, sweep.task.n]).permutation(sweep.task.n).astype(np.float64)
-        yield BASELINE, {ANY: removal_masks(drawn, section.fractions, "best")}
+        yield RemovalSection.BASELINE, {ANY: removal_masks(drawn, section.fractions, "best")}
 
 
 def _nested(sweep: Sweep, section: RemovalSection, label: str, orders: tuple[str, ...]) -> Sweep:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from estimators.direction import direction
 from orchestrator.before import no_runs_yet
-from orchestrator.config import Config, DetectionSection, RemovalSection
+from orchestrator.config.schema import Config, DetectionSection, RemovalSection
 from orchestrator.designs.imported import Imported
 from orchestrator.examples import flipped
 from orchestrator.plan import DesignPlan

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from estimators.contract import Attribution, Estimator, Evidence
 from estimators.registry import find
 from estimators.scores import lds
-from estimators.stopping import Criterion, Progress, parse
 from orchestrator.before import no_runs_yet
-from orchestrator.config import Config
+from orchestrator.config.schema import Config
+from orchestrator.config.stopping_criteria import Criterion, Progress, parse
 from orchestrator.evidence import heldout, load_runs
 from orchestrator.store import accounting
 from orchestrator.store.durable import write_atomically

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator import yamls
-from orchestrator.config import Config, read, validate
+from orchestrator.config import yaml_format
+from orchestrator.config.loading import read, validate
+from orchestrator.config.schema import Config
 from orchestrator.plan import DesignPlan, make_plan
 from orchestrator.store.paths import SweepPaths
 from workers import loading
@@ -102,4 +103,4 @@ class Sweep:
     def resolved_yaml(self) -> str:
         """Return the resolved configuration as the sweep keeps it, its hash first."""
         plain: dict[str, Any] = {"hash": self.config.identity(), **self.config.resolved()}
-        return yamls.dump(plain)
+        return yaml_format.dump(plain)

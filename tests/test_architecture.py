@@ -16,7 +16,7 @@ from estimators.contract import Estimator
 from estimators.registry import BUILT_IN as ESTIMATORS
 from estimators.registry import find, names
 from orchestrator.cli import app
-from orchestrator.config import load, shipped, validate
+from orchestrator.config.loading import load, shipped, validate
 from orchestrator.designs import AnyDesign
 from workers.loading import BUILT_IN as TASKS
 
@@ -56,11 +56,14 @@ def test_ray_is_in_one_file() -> None:
 
 
 def test_zarr_is_in_the_files_of_the_store() -> None:
-    assert importing("zarr") | importing("numcodecs") == {"orchestrator/store/arrays.py", "orchestrator/store/attributions.py"}
+    assert importing("zarr") | importing("numcodecs") == {
+        "orchestrator/store/arrays.py",
+        "orchestrator/store/attributions.py",
+    }
 
 
 def test_yaml_is_read_in_one_way() -> None:
-    assert importing("yaml") <= {"orchestrator/yamls.py", "orchestrator/config.py"}
+    assert importing("yaml") <= {"orchestrator/config/yaml_format.py", "orchestrator/config/schema.py"}
 
 
 def test_nothing_is_imported_that_is_not_declared() -> None:

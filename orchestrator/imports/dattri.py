@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator import config
+from orchestrator.config import loading
 from orchestrator.imports.files import outputs_file
 from orchestrator.imports.foreign import ForeignRuns, SparseMasks, match
 from workers.errors import ConfigError, DataError
@@ -56,7 +56,7 @@ def _examples(source: Path, n: int | None) -> int:
     path = source / METADATA
     told = None
     if path.is_file():
-        told = config.read(path).get("data_length")
+        told = loading.read(path).get("data_length")
     if told is None and n is None:
         raise ConfigError(f"{source}: does not say how many training examples there were; give --n")
     if told is not None and n is not None and int(told) != n:

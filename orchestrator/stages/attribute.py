@@ -12,7 +12,7 @@ import numpy as np
 
 from estimators.contract import Attribution, Evidence
 from orchestrator.class_effects import class_effects, lines
-from orchestrator.config import EstimatorSection
+from orchestrator.config.schema import EstimatorSection
 from orchestrator.evidence import gather
 from orchestrator.requirements import KINDS
 from orchestrator.store import accounting

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from estimators.stopping import parse
 from estimators.values.intervals import interval
 from orchestrator import removal
 from orchestrator.class_effects import class_effects, group_name
+from orchestrator.config.stopping_criteria import parse
 from orchestrator.forecast import REMOVAL, Forecast
 from orchestrator.report.data import (
     ClassEffects,

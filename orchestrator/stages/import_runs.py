@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.config import apply_override, validate
+from orchestrator.config.loading import apply_override, validate
 from orchestrator.imports import ForeignRuns, read
 from orchestrator.stages.plan import provenance
 from orchestrator.store.durable import PARTIAL, refusing, sync, write_atomically

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from orchestrator import cli, pool
-from orchestrator.config import Config, RaySection, validate
+from orchestrator.config.loading import validate
+from orchestrator.config.schema import Config, RaySection
 from orchestrator.forecast import calibrate
 from orchestrator.pool import Done, Job, Lost, Work, ray_pool
 from orchestrator.stages import settle

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator import cli, yamls
-from orchestrator.config import load
+from orchestrator import cli
+from orchestrator.config.loading import load
+from orchestrator.config.schema import yaml_format
 from orchestrator.report.data import SCORE_COLUMNS
 from orchestrator.stages import retrain as retraining
 from orchestrator.stages.plan import prepare
@@ -60,7 +61,7 @@ def test_run_does_everything_and_says_where(finished_sweep: Path) -> None:
         for metric in ("lds", "loo_correlation")
     }
     assert (finished_sweep / "report.html").stat().st_size > 1000
-    kept = yamls.load((finished_sweep / "config.yaml").read_text())
+    kept = yaml_format.load((finished_sweep / "config.yaml").read_text())
     assert len(kept["hash"]) == 16
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.removal import nested_sweeps, read_curves, removal_trainings
+from orchestrator.removal import nested_sweeps, read_curves
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.stages.score import score
@@ -52,7 +52,7 @@ def test_the_curves_are_what_remains_is_worth(removing: Raw, make_sweep: Make, i
     worth = 0.9 ** np.arange(N)
     attributed(sweep, worth)
     assert sweep.config.scores.removal is not None
-    assert train(sweep, inline_pool) == removal_trainings(sweep.config.scores.removal) == 3 * 3 * 2
+    assert train(sweep, inline_pool) == sweep.config.scores.removal.trainings == 3 * 3 * 2
     curves = {(one.estimator, one.order): one for one in read_curves(sweep)}
     assert set(curves) == {("difference_in_means", "best"), ("difference_in_means", "worst"), ("random", "any")}
     best, worst = (curves["difference_in_means", order].curve for order in ("best", "worst"))

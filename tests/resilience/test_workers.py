@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.config import RaySection
+from orchestrator.config.schema import RaySection
 from orchestrator.pool import refuse_impossible
 from workers.errors import ConfigError
 

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from orchestrator.config import Config
+from orchestrator.config.schema import Config
 from orchestrator.designs import AnyDesign, Context, Design
 from orchestrator.plan import DesignPlan, make_plan
 from workers.errors import ConfigError

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from estimators.stopping import Comparison, Progress, parse
+from orchestrator.config.stopping_criteria import Comparison, Progress, parse
 from workers.errors import ConfigError
 
 KNOWN = Progress(runs=5000, hours=2.0, standard_errors=np.array([0.01, 0.03, 0.02, 0.04]), lds_interval=0.04)

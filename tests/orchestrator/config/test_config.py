@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from estimators.registry import names
-from orchestrator.config import Config, load, locate, schema, shipped, validate
+from orchestrator.config.json_schema import schema
+from orchestrator.config.loading import load, locate, shipped, validate
+from orchestrator.config.schema import Config
 from workers.errors import ConfigError
 
 Raw = dict[str, Any]

@@ -1,30 +1,21 @@
-"""The configuration: one YAML file a sweep, validated before anything is done.
-
-`load` reads a file (or a shipped configuration by its name) with the command line's overrides; every mistake is one
-`ConfigError` line that names the file and the key.
-"""
+"""The sections of a configuration, validated: everything that a sweep is told."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from estimators.contract import Estimator
-from estimators.registry import find, names
-from estimators.stopping import parse
-from orchestrator import yamls
-from orchestrator.complaints import one_line
+from estimators.registry import find
+from orchestrator.config.stopping_criteria import parse
 from orchestrator.designs import AnyDesign
 from orchestrator.store.paths import check_name
-from workers.errors import ConfigError, StoreError, near
+from workers.errors import StoreError, near
 from workers.runs import Queries
 
 
@@ -115,6 +106,9 @@ class DetectionSection(Section):
 class RemovalSection(Section):
     """Retraining without the best-valued and without the worst-valued examples."""
 
+    BASELINE: ClassVar[str] = "random"
+    """Label of the random order, unless an estimator of that name is among those valued."""
+
     estimators: tuple[str, ...] = Field(
         min_length=1, description="whose values decide; a random order is added to them"
     )
@@ -134,6 +128,13 @@ class RemovalSection(Section):
         if sorted(set(value)) != list(value):
             raise ValueError(f"{list(value)} is not ascending")
         return value
+
+    @property
+    def trainings(self) -> int:
+        """The trainings of all curves, the random order's included."""
+        labels = set(self.estimators)
+        curves = len(set(self.order)) * len(labels) + (self.BASELINE not in labels)
+        return curves * len(self.fractions) * self.seeds
 
 
 class ScoresSection(Section):
@@ -281,109 +282,3 @@ class Config(Section):
         """Return the same sweep with about that fraction of every design's runs."""
         designs = {name: design.sample(fraction) for name, design in self.designs.items()}
         return self.model_copy(update={"designs": designs})
-
-
-def shipped() -> dict[str, Path]:
-    """Return the configurations that ship with the package: name -> file."""
-    inside = Path(str(resources.files("orchestrator"))) / "configs"
-    folder = inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "configs"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def locate(name: str) -> tuple[Path, Path]:
-    """Return the file that `name` means and the folder that its file names are relative to.
-
-    A path is taken as it is; otherwise a shipped configuration of that name, whose files are looked for where the user is.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path, path.resolve().parent
-    if name in shipped():
-        return shipped()[name], Path.cwd()
-    raise ConfigError(
-        f"no configuration file {name!r}, and none that ships has that name: {near(name, list(shipped()))}"
-    )
-
-
-def load(name: str, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration with `key.sub=value` overrides. Raises ConfigError, one line, for any mistake."""
-    path, folder = locate(name)
-    raw = read(path)
-    raw.setdefault("name", path.stem)
-    for override in overrides:
-        apply_override(raw, override)
-    if isinstance(raw.setdefault("folder", "."), str):
-        raw["folder"] = str((folder / Path(raw["folder"]).expanduser()).resolve())
-    return validate(raw, str(path))
-
-
-def validate(raw: Mapping[str, Any], origin: str) -> Config:
-    """Turn plain data into a Config. Raises ConfigError with one line that names `origin` and the key."""
-    try:
-        return Config.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {one_line(error, raw, Config.model_json_schema())}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from error
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return the sections of a YAML file, unchecked. Raises ConfigError when it is not a mapping in YAML."""
-    try:
-        raw = yamls.load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, found {type(raw).__name__}")
-    return raw
-
-
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set one dotted key in place; the value is read as YAML. Raises ConfigError."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override {override!r}: expected key.sub=value")
-    *parents, last = key.split(".")
-    place: Any = raw
-    for part in parents:
-        if place.get(part) is None:
-            place[part] = {}
-        place = place[part]
-        if not isinstance(place, dict):
-            raise ConfigError(f"override {override!r}: {part!r} is not a section")
-    try:
-        place[last] = yamls.load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of a configuration file, for editors; every installed estimator's options are in it."""
-    made: dict[str, Any] = Config.model_json_schema()
-    common = {
-        "estimator": {"type": "string", "enum": list(names()), "description": "by default the name above"},
-        "measure": {"type": ["string", "null"], "description": "one of the measures; by default the first"},
-    }
-    sections = {}
-    for name in names():
-        own = find(name).model_json_schema()
-        made["$defs"].update(own.pop("$defs", {}))
-        own["properties"] = {**common, **own.get("properties", {})}
-        sections[name] = {"anyOf": [own, {"type": "null"}]}
-    made["properties"]["estimators"].update(
-        {
-            "properties": sections,
-            "additionalProperties": {"type": "object", "properties": common, "required": ["estimator"]},
-        }
-    )
-    made["$defs"].pop("EstimatorSection", None)
-    for optional in ("name", "folder"):
-        made["required"].remove(optional)
-    return {**made, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "counterfactory sweep"}
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

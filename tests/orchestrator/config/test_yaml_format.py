@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import yamls
+from orchestrator.config.schema import yaml_format
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from orchestrator import yamls
     ],
 )
 def test_scalars_are_what_people_mean(text: str, value: object) -> None:
-    read = yamls.load(text)
+    read = yaml_format.load(text)
     assert read == value
     assert type(read) is type(value)
 
@@ -63,13 +63,13 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 
 @given(st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text() | tricky, inner), max_leaves=5))
 def test_what_is_dumped_is_loaded_again(value: object) -> None:
-    assert yamls.load(yamls.dump(value)) == value
+    assert yaml_format.load(yaml_format.dump(value)) == value
 
 
 def test_a_key_given_twice_is_refused() -> None:
     with pytest.raises(yaml.YAMLError, match=r"key 'fit' is given twice[\s\S]*line 3"):
-        yamls.load("designs:\n  fit: 1\n  fit: 2\n")
+        yaml_format.load("designs:\n  fit: 1\n  fit: 2\n")
 
 
 def test_anchors_and_merges_are_no_keys_given_twice() -> None:
-    assert yamls.load("a: &a {x: 1}\nb: {<<: *a, y: 2}\n") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}}
+    assert yaml_format.load("a: &a {x: 1}\nb: {<<: *a, y: 2}\n") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}}

@@ -1,0 +1,1 @@
+"""The configuration: one YAML file a sweep, validated before anything is done."""

@@ -1,0 +1,33 @@
+"""The JSON Schema of a configuration file, for editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimators.registry import find, names
+from orchestrator.config.schema import Config
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a configuration file, for editors; every installed estimator's options are in it."""
+    made: dict[str, Any] = Config.model_json_schema()
+    common = {
+        "estimator": {"type": "string", "enum": list(names()), "description": "by default the name above"},
+        "measure": {"type": ["string", "null"], "description": "one of the measures; by default the first"},
+    }
+    sections = {}
+    for name in names():
+        own = find(name).model_json_schema()
+        made["$defs"].update(own.pop("$defs", {}))
+        own["properties"] = {**common, **own.get("properties", {})}
+        sections[name] = {"anyOf": [own, {"type": "null"}]}
+    made["properties"]["estimators"].update(
+        {
+            "properties": sections,
+            "additionalProperties": {"type": "object", "properties": common, "required": ["estimator"]},
+        }
+    )
+    made["$defs"].pop("EstimatorSection", None)
+    for optional in ("name", "folder"):
+        made["required"].remove(optional)
+    return {**made, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "counterfactory sweep"}

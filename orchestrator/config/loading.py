@@ -1,0 +1,92 @@
+"""From a YAML file, or the name of a shipped one, to a `Config`; every mistake is one line that names the file and the key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from orchestrator.config import yaml_format
+from orchestrator.config.schema import Config
+from orchestrator.config.validation_errors import one_line
+from workers.errors import ConfigError, near
+
+
+def shipped() -> dict[str, Path]:
+    """Return the configurations that ship with the package: name -> file."""
+    inside = Path(str(resources.files("orchestrator"))) / "configs"
+    folder = inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def locate(name: str) -> tuple[Path, Path]:
+    """Return the file that `name` means and the folder that its file names are relative to.
+
+    A path is taken as it is; otherwise a shipped configuration of that name, whose files are looked for where the user is.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path, path.resolve().parent
+    if name in shipped():
+        return shipped()[name], Path.cwd()
+    raise ConfigError(
+        f"no configuration file {name!r}, and none that ships has that name: {near(name, list(shipped()))}"
+    )
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration with `key.sub=value` overrides. Raises ConfigError, one line, for any mistake."""
+    path, folder = locate(name)
+    raw = read(path)
+    raw.setdefault("name", path.stem)
+    for override in overrides:
+        apply_override(raw, override)
+    if isinstance(raw.setdefault("folder", "."), str):
+        raw["folder"] = str((folder / Path(raw["folder"]).expanduser()).resolve())
+    return validate(raw, str(path))
+
+
+def validate(raw: Mapping[str, Any], origin: str) -> Config:
+    """Turn plain data into a Config. Raises ConfigError with one line that names `origin` and the key."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {one_line(error, raw, Config.model_json_schema())}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the sections of a YAML file, unchecked. Raises ConfigError when it is not a mapping in YAML."""
+    try:
+        raw = yaml_format.load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, found {type(raw).__name__}")
+    return raw
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place; the value is read as YAML. Raises ConfigError."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected key.sub=value")
+    *parents, last = key.split(".")
+    place: Any = raw
+    for part in parents:
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            raise ConfigError(f"override {override!r}: {part!r} is not a section")
+    try:
+        place[last] = yaml_format.load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
