@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config.schema import yaml_format
+from orchestrator.config import yaml_format
 
 
 @pytest.mark.parametrize(
