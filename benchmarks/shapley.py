@@ -34,14 +34,14 @@ from sklearn.datasets import load_iris
 from sklearn.naive_bayes import GaussianNB
 
 from estimators.values.shapley import Shapley
+from orchestrator.attribution.evidence import gather
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config
-from orchestrator.evidence import gather
 from orchestrator.pool import ray_pool
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain, work_of
 from orchestrator.stages.settle import settle
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 TRAIN = 60
 SHORT, LONG = 1000, 16000

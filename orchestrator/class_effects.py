@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from orchestrator.report import text
 from orchestrator.report.data import ClassEffects
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 WIDEST = 12
 """Classes of which a table still fits on a terminal; a report shows any number."""

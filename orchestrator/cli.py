@@ -32,7 +32,7 @@ from orchestrator.stages import status as standing
 from orchestrator.stages import verify as verifying
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.verification import Damage
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, CounterfactoryError, StoreError, UserError
 
 app = typer.Typer(

@@ -13,8 +13,8 @@ import torch
 
 from orchestrator.designs.permutations import Permutations
 from orchestrator.noise import Trial, expected_error
-from orchestrator.plan import DesignPlan
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.sweep import Sweep
 from workers.loading import build_task
 from workers.machine import cores
 from workers.packed.calibration import plan_of

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.before import empty_outputs
 from orchestrator.designs.permutations import Permutations
-from orchestrator.plan import DesignPlan
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.sweep import Sweep, empty_outputs
 from workers.packs import train_pack
 from workers.runs import Run
 

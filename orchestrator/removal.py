@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.scores.removal import RemovalCurve, removal_curve, removal_masks
+from orchestrator.attribution.evidence import load_runs
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config, RemovalSection
-from orchestrator.evidence import load_runs
 from orchestrator.examples import Valued
-from orchestrator.plan import PROVISIONAL_PACK
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.paths import SweepPaths, check_name
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.plan import PROVISIONAL_PACK
+from orchestrator.sweeps.sweep import Sweep
 
 ANY = "any"
 """Design of the random order, which has no best and no worst."""

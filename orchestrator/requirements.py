@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from estimators.direction import direction
-from orchestrator.before import no_runs_yet
-from orchestrator.config.schema import Config, DetectionSection, RemovalSection
+from orchestrator.attribution.evidence import no_runs_yet
+from orchestrator.config.schema import DetectionSection, RemovalSection
 from orchestrator.designs.imported import Imported
 from orchestrator.examples import flipped
-from orchestrator.plan import DesignPlan
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.roles import fresh_design, scoring_design
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, UserError, near
 from workers.task import DifferentiableTask
 
@@ -104,35 +105,3 @@ def _fitting(plans: dict[str, DesignPlan], kinds: tuple[str, ...], *, checkpoint
         plan.design.kind in kinds and plan.design.purpose == "fit" and (plan.checkpoint_epochs or not checkpoints)
         for plan in plans.values()
     )
-
-
-def scoring_design(config: Config, metric: str) -> str | None:
-    """Return the design that a metric ("lds" or "loo") is computed on; None when the metric is off or has no runs."""
-    section = config.scores.lds if metric == "lds" else config.scores.loo
-    if section is None:
-        return None
-    if metric == "lds":
-        able = [name for name, design in config.designs.items() if design.purpose == "score" and design.kind != "again"]
-    else:
-        able = [name for name, design in config.designs.items() if design.kind == "leave_one_out"]
-    return _choose(section.design, able, f"scores.{metric}.design")
-
-
-def fresh_design(config: Config) -> str | None:
-    """Return the design whose fresh seeds check the noise ceiling, or None."""
-    lds = config.scores.lds
-    scored = scoring_design(config, "lds")
-    if lds is None or scored is None:
-        return None
-    able = [name for name, design in config.designs.items() if design.kind == "again" and design.of == scored]
-    return _choose(lds.fresh, able, "scores.lds.fresh")
-
-
-def _choose(named: str | None, able: list[str], key: str) -> str | None:
-    if named is not None:
-        if named not in able:
-            raise ConfigError(f"{key}: {named!r} is not a design that can serve here: {near(named, able)}")
-        return named
-    if len(able) > 1:
-        raise ConfigError(f"{key}: several designs can serve ({', '.join(able)}); name one")
-    return able[0] if able else None

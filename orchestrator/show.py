@@ -20,7 +20,7 @@ from orchestrator.stages.status import Status
 from orchestrator.stages.verify import Rerun
 from orchestrator.store.strict_json import jsonable
 from orchestrator.store.verification import Damage
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 __all__ = [
     "damage_line",

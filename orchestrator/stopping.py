@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from estimators.contract import Attribution, Estimator, Evidence
 from estimators.registry import find
 from estimators.scores import lds
-from orchestrator.before import no_runs_yet
+from orchestrator.attribution.evidence import heldout, load_runs, no_runs_yet
 from orchestrator.config.schema import Config
 from orchestrator.config.stopping_criteria import Criterion, Progress, parse
-from orchestrator.evidence import heldout, load_runs
 from orchestrator.store import accounting
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.stopping_record import Look, StoppingRecord, read_stopping
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError
 
 WATCHED = {
@@ -34,31 +34,6 @@ WATCHED = {
     "leave_group_out": "groups",
 }
 """The values that a design is watched by, unless its section names others."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """One evaluation of a criterion."""
-
-    runs: int
-    """Finished runs of the design."""
-    values: dict[str, float | None]
-    """Every quantity compared, by its comparison in words; None while unknown."""
-    met: bool
-
-
-@dataclass
-class Curve:
-    """A design's criterion and how it went."""
-
-    design: str
-    criterion: str
-    looks: list[Look] = field(default_factory=list)
-
-    @property
-    def met(self) -> bool:
-        """Whether the last look said stop."""
-        return bool(self.looks) and self.looks[-1].met
 
 
 def watched(config: Config, design: str) -> Estimator:
@@ -79,9 +54,11 @@ class Stopper:
     def __init__(self, sweep: Sweep, store: RunStore):
         self._sweep, self._store = sweep, store
         self._started = time.time()
-        kept = read_curves(sweep)
+        kept = read_stopping(sweep)
         self.curves = {
-            name: kept[name] if name in kept and kept[name].criterion == section.when else Curve(name, section.when)
+            name: kept[name]
+            if name in kept and kept[name].criterion == section.when
+            else StoppingRecord(name, section.when)
             for name, section in sweep.config.stop.items()
         }
         self._criteria: dict[str, Criterion] = {
@@ -160,16 +137,6 @@ def utility_of(made: Attribution) -> tuple[NDArray[np.floating[Any]], NDArray[np
         return made.utility, made.utility_standard_error
     errors = None if made.standard_error is None else made.standard_error.mean(axis=1)
     return made.values.mean(axis=1), errors
-
-
-def read_curves(sweep: Sweep) -> dict[str, Curve]:
-    """Return the curves that former calls left, by design."""
-    if not sweep.paths.stopping.is_file():
-        return {}
-    plain = json.loads(sweep.paths.stopping.read_text(encoding="utf-8"))
-    return {
-        one["design"]: Curve(one["design"], one["criterion"], [Look(**look) for look in one["looks"]]) for one in plain
-    }
 
 
 def _finite(value: float) -> float | None:

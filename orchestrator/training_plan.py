@@ -12,7 +12,7 @@ from dataclasses import asdict
 import torch
 
 from orchestrator.store.durable import write_atomically
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from workers.packed.calibration import calibrated
 from workers.packed.plan import Plan
 from workers.task import DifferentiableTask

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from estimators.contract import Attribution, Evidence
+from orchestrator.attribution.evidence import gather
 from orchestrator.class_effects import class_effects, lines
 from orchestrator.config.schema import EstimatorSection
-from orchestrator.evidence import gather
 from orchestrator.requirements import KINDS
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution, remove_attribution, write_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.strict_json import jsonable
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from orchestrator.workshop import SweepWorkshop
 from workers.errors import CounterfactoryError
 

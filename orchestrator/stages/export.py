@@ -9,7 +9,7 @@ import pandas as pd
 
 from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, StoreError
 
 STATES = ("pending", "done", "failed")

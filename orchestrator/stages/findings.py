@@ -25,12 +25,13 @@ from orchestrator.report.data import (
     Utilities,
 )
 from orchestrator.stages.settle import read_forecast
-from orchestrator.stopping import WATCHED, read_curves
+from orchestrator.stopping import WATCHED
 from orchestrator.store import accounting
 from orchestrator.store.attributions import read_attribution, read_utility
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.stopping_record import read_stopping
+from orchestrator.sweeps.sweep import Sweep
 
 Attributes = Mapping[str, Any]
 
@@ -111,7 +112,7 @@ def _measured_error(sweep: Sweep, design: str, attributes: Mapping[str, Attribut
 def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
     """Return how each comparison of each stopping criterion went."""
     found = []
-    for curve in read_curves(sweep).values():
+    for curve in read_stopping(sweep).values():
         comparisons = parse(curve.criterion).comparisons() if curve.looks else ()
         others = [one for one in comparisons if one.quantity != "runs"]  # runs over runs are a straight line
         for one in others or comparisons:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from orchestrator.config.loading import apply_override, validate
 from orchestrator.imports import ForeignRuns, read
-from orchestrator.stages.plan import provenance
 from orchestrator.store.durable import PARTIAL, refusing, sync, write_atomically
 from orchestrator.store.lease import holder
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.provenance import provenance
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError, StoreError
 from workers.runs import Failure, Outcome
 

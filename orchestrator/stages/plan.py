@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
-
-import torch
 
 from orchestrator import requirements
-from orchestrator.plan import DesignPlan
 from orchestrator.pool import refuse_impossible
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.identity import refuse_other
+from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.provenance import provenance
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
 
 
@@ -58,7 +55,7 @@ def prepare(sweep: Sweep) -> RunStore:
     Raises ConfigError or StoreError, with nothing written, when the configuration cannot be run or the folder is another's.
     """
     expected = sum(planned.bytes for planned in preview(sweep))
-    _refuse_other(sweep)
+    refuse_other(sweep)
     if sweep.paths.runs.exists():
         store = _continue(sweep)
     else:
@@ -86,38 +83,8 @@ def _create(sweep: Sweep) -> RunStore:
     )
 
 
-def provenance(sweep: Sweep) -> dict[str, Any]:
-    """Return what the store remembers of where its runs come from."""
-    packages = {name: version(name) for name in ("torch", "ray", "numpy", "zarr")}
-    return {
-        "data_hash": sweep.data_hash(),
-        "python": sys.version.split()[0],
-        "torch_cpu": torch.backends.cpu.get_cpu_capability(),
-        **packages,
-    }
-
-
 def _layout(plan: DesignPlan) -> DesignLayout:
     return DesignLayout(plan.name, plan.design.kind, plan.design.purpose, plan.runs, plan.pack)
-
-
-def _refuse_other(sweep: Sweep) -> None:
-    """Refuse a folder that was made from another configuration, naming the first key that differs."""
-    if not sweep.paths.config.is_file():
-        if sweep.paths.runs.exists():
-            raise StoreError(f"{sweep.paths.root}: has runs but no {sweep.paths.config.name}; delete the folder")
-        return
-    kept = Sweep.at(sweep.paths.root)
-    if kept.config.identity() != sweep.config.identity():
-        raise StoreError(
-            f"{sweep.paths.root}: was made from another configuration ({_difference(kept, sweep)}); "
-            "choose another --out, or delete the folder"
-        )
-    if kept.config.pack != sweep.config.pack:
-        raise StoreError(
-            f"{sweep.paths.root}: its packs have {kept.config.pack} runs, the configuration asks for {sweep.config.pack}; "
-            "leave `pack` out, or choose another --out"
-        )
 
 
 def _continue(sweep: Sweep) -> RunStore:
@@ -140,28 +107,6 @@ def _continue(sweep: Sweep) -> RunStore:
         store.close()
         raise
     return store
-
-
-def _difference(kept: Sweep, asked: Sweep) -> str:
-    """Name the first key in which two configurations ask for other runs."""
-    then, now = _flat(kept.config.resolved()), _flat(asked.config.resolved())
-    for key in sorted({*then, *now}):
-        section = key.split(".")[0]
-        counted = section == "designs" and key.endswith((".subsets", ".permutations"))
-        if section in {"seed", "task", "queries", "measures", "designs"} and not counted:
-            was, is_now = then.get(key, "absent"), now.get(key, "absent")
-            if was != is_now:
-                return f"{key} is {is_now!r} here and {was!r} there"
-    return "its configuration file was edited"
-
-
-def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(plain, dict):
-        return {prefix: plain}
-    found: dict[str, Any] = {}
-    for key, value in plain.items():
-        found.update(_flat(value, f"{prefix}.{key}" if prefix else key))
-    return found
 
 
 def _refuse_no_space(paths: SweepPaths, expected: int) -> None:

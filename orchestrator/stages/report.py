@@ -11,7 +11,7 @@ import pandas as pd
 
 from estimators.registry import find
 from estimators.scores import noise_ceiling, spearman
-from orchestrator.evidence import heldout
+from orchestrator.attribution.evidence import heldout
 from orchestrator.report import render
 from orchestrator.report.data import SCORE_COLUMNS, DesignHealth, Family, ReportData
 from orchestrator.report.leaderboard import family_of
@@ -21,7 +21,7 @@ from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 
 def report(sweep: Sweep, store: RunStore) -> Path:

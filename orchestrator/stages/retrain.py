@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.designs.permutations import Permutations
-from orchestrator.plan import DesignPlan, to_runs
 from orchestrator.pool import Job, Pool, Work, ray_pool, resolve_device
 from orchestrator.scheduler import Scheduler, Tally
-from orchestrator.stopping import Stopper, read_curves
+from orchestrator.stopping import Stopper
 from orchestrator.store.ledger import DONE, FAILED, PENDING
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.verification import Damage
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.plan import DesignPlan, to_runs
+from orchestrator.sweeps.stopping_record import read_stopping
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.truncation import Truncation, skipped
 from orchestrator.training_plan import training_plan
-from orchestrator.truncation import Truncation, skipped
 from workers.errors import StoreError
 
 FROM_FILES = ("explicit", "leave_group_out")
@@ -203,7 +204,7 @@ def finished(sweep: Sweep, store: RunStore) -> dict[str, tuple[int, int, int]]:
     """Return done, failed and pending runs of every design; prefixes that truncation leaves out are not
     pending, and nothing is of a design whose stopping criterion is met."""
     counts = {}
-    curves = read_curves(sweep)
+    curves = read_stopping(sweep)
     for name, plan in sweep.plans.items():
         states = store.states(name)
         stop, curve = sweep.config.stop.get(name), curves.get(name)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from estimators.contract import Runs
 from estimators.leave_one_out import measured_effects
 from estimators.scores import Score, auc, judge_array, lds, loo_correlation, refuse_overlap, seed_check
-from orchestrator import requirements
-from orchestrator.evidence import heldout, load_runs
+from orchestrator.attribution.evidence import heldout, load_runs
 from orchestrator.examples import Valued, flipped
 from orchestrator.removal import ANY, read_curves
 from orchestrator.report.data import SCORE_COLUMNS
@@ -24,7 +23,8 @@ from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.roles import fresh_design, scoring_design
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError, near
 
 BLOCK = 16384
@@ -94,7 +94,7 @@ def _judge(sweep: Sweep, store: RunStore, judged: Judged) -> list[dict[str, Any]
         _refuse_fitted(store, judged, runs)
         found = lds(judged.values, runs, resamples=sweep.config.scores.lds.resamples, seed=sweep.config.seed)
         rows.append(_row(judged, found, "lds", runs.design))
-    design = requirements.scoring_design(sweep.config, "loo")
+    design = scoring_design(sweep.config, "loo")
     if design is not None and sweep.config.scores.loo is not None and design not in judged.fitted_on:
         found_loo = _loo(sweep, store, judged, design)
         if found_loo is not None:
@@ -191,7 +191,7 @@ def _loo(sweep: Sweep, store: RunStore, judged: Judged, design: str) -> Score | 
 
 def _check_seeds(sweep: Sweep, store: RunStore) -> list[dict[str, Any]]:
     """Hold the noise ceiling against fresh seeds on the same subsets: what one of them reaches, and what was predicted."""
-    fresh = requirements.fresh_design(sweep.config)
+    fresh = fresh_design(sweep.config)
     measure = sweep.config.measures[0]
     runs = heldout(sweep, store, measure)
     if fresh is None or runs is None or sweep.config.scores.lds is None:

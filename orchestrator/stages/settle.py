@@ -7,7 +7,7 @@ import json
 from orchestrator.forecast import Forecast, calibrate, forecast, pack_by_time
 from orchestrator.stages.plan import preview
 from orchestrator.store.durable import write_atomically
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 MANY_RUNS = 2000
 """From here on a sweep is forecast even if the size of its packs is given."""

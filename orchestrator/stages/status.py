@@ -10,7 +10,7 @@ from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions
 from orchestrator.store.lease import holder
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from orchestrator import requirements
-from orchestrator.plan import to_runs
 from orchestrator.pool import Job, Pool, ray_pool
 from orchestrator.scheduler import Scheduler
-from orchestrator.stages.plan import provenance
 from orchestrator.stages.retrain import work_of
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.verification import Damage
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.plan import to_runs
+from orchestrator.sweeps.provenance import provenance
+from orchestrator.sweeps.sweep import Sweep
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from orchestrator.config.schema import Config, RaySection
 from orchestrator.forecast import calibrate
 from orchestrator.pool import Done, Job, Lost, Work, ray_pool
 from orchestrator.stages import settle
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from workers.chains import train_chains
 from workers.loading import TaskSpec
 from workers.packs import train_pack

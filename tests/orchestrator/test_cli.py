@@ -25,7 +25,7 @@ from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.ledger import DONE
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import CounterfactoryError, StoreError
 
 Raw = dict[str, Any]

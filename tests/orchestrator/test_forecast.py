@@ -9,13 +9,13 @@ import yaml
 
 from estimators.registry import find
 from orchestrator import forecast as forecasting
-from orchestrator.evidence import gather
+from orchestrator.attribution.evidence import gather
 from orchestrator.forecast import Calibration, Forecast, calibrate, forecast, pack_by_time
 from orchestrator.noise import Trial, expected_error
 from orchestrator.stages import settle
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from workers.runs import Outcome, Run
 
 Raw = dict[str, Any]

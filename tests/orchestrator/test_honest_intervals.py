@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from estimators.registry import find
 from estimators.values.intervals import interval
 from estimators.values.memorization import own_effects
-from orchestrator.evidence import gather
+from orchestrator.attribution.evidence import gather
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 

@@ -14,15 +14,15 @@ import pytest
 from estimators.lasso import pieces
 from estimators.lasso.cost import LAPTOP, forecast
 from estimators.lasso.settings import Settings
-from orchestrator import evidence
-from orchestrator.evidence import load_runs
+from orchestrator.attribution import evidence
+from orchestrator.attribution.evidence import load_runs
 from orchestrator.stages.attribute import attribute
 from orchestrator.stages.import_runs import Request, import_runs
 from orchestrator.store.attributions import read_attribution
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 from orchestrator.stored_runs import StoredRuns
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 M, N, T = 120, 16, 10
 EXACT = ("estimators={}", "estimators.datamodel.precision=float64", "estimators.datamodel.tolerance=1e-10")
@@ -170,7 +170,7 @@ import resource, sys
 from orchestrator import evidence
 from orchestrator.stages.attribute import attribute
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
 from pathlib import Path
 evidence.IN_MEMORY = 0

@@ -10,7 +10,7 @@ from orchestrator.stages.report import collect, report
 from orchestrator.stages.score import score
 from orchestrator.store.attributions import read_attribution
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 
 def test_it_is_measured_told_and_shown(tmp_path: Path) -> None:

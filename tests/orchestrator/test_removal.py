@@ -12,7 +12,7 @@ from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.stages.score import score
 from orchestrator.store.attributions import write_attribution
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
 Raw = dict[str, Any]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator import requirements
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
 Raw = dict[str, Any]

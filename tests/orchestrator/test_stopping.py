@@ -7,9 +7,10 @@ import pytest
 
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import finished, retrain
-from orchestrator.stopping import read_curves, watched
+from orchestrator.stopping import watched
 from orchestrator.store.ledger import DONE, PENDING
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.stopping_record import read_stopping
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
 Raw = dict[str, Any]
@@ -40,7 +41,7 @@ def test_it_launches_no_more_finishes_what_is_in_flight_and_keeps_the_curve(
         assert trained == sum(len(job.runs) for job in pool.submitted), "what was launched is kept"
         assert 20 <= trained <= 20 + 4 * pool.slots * sweep.config.ray.in_flight
         assert finished(sweep, store)["fit"] == (trained, 0, 0), "nothing is pending any more"
-        curve = read_curves(sweep)["fit"]
+        curve = read_stopping(sweep)["fit"]
         assert [look.runs for look in curve.looks] == [4, 8, 12, 16, 20]
         assert [look.met for look in curve.looks] == [False] * 4 + [True]
         assert [look.values for look in curve.looks] == [{"runs >= 20.0": float(k)} for k in (4, 8, 12, 16, 20)]
@@ -79,7 +80,7 @@ def test_another_criterion_goes_on(stopped: Raw, make_sweep: Make, inline_pool: 
         assert finished(second, store)["fit"][2] > 0
         retrain(second, store, pool=inline_pool(second))
         assert 60 <= done(second, store) < 100
-    assert read_curves(second)["fit"].criterion == "runs >= 60"
+    assert read_stopping(second)["fit"].criterion == "runs >= 60"
 
 
 def test_the_errors_of_the_values_are_watched_as_they_shrink(stopped: Raw, make_sweep: Make, inline_pool: Any) -> None:
@@ -87,7 +88,7 @@ def test_the_errors_of_the_values_are_watched_as_they_shrink(stopped: Raw, make_
     sweep = make_sweep(stopped)
     with prepare(sweep) as store:
         retrain(sweep, store, pool=inline_pool(sweep))
-        looks = read_curves(sweep)["fit"].looks
+        looks = read_stopping(sweep)["fit"].looks
         kept = json.loads(sweep.paths.stopping.read_text())
     assert [one["looks"][-1]["met"] for one in kept] == [True]
     error, stability = "standard_error < 0.2", "rank_stability > 2.0 over the last 2"
@@ -116,7 +117,7 @@ def test_permutations_are_watched_by_their_shapley_values(game: Raw, make_sweep:
     with prepare(sweep) as store:
         retrain(sweep, store, pool=inline_pool(sweep))
         # An additive game: two permutations agree, and two are needed for a standard error.
-        assert read_curves(sweep)["orders"].looks[-1].met
+        assert read_stopping(sweep)["orders"].looks[-1].met
         assert (store.states("orders") == DONE).sum() < 8 * 12
 
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.config.schema import Config
 from orchestrator.designs import AnyDesign, Context, Design
-from orchestrator.plan import DesignPlan, make_plan
+from orchestrator.sweeps.plan import DesignPlan, make_plan
 from workers.errors import ConfigError
 
 DESIGN: TypeAdapter[Design] = TypeAdapter(AnyDesign)

@@ -13,7 +13,7 @@ import torch
 
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep
 
 Refused = Callable[..., str]
 Command = Callable[..., Any]

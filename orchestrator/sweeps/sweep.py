@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.config import yaml_format
 from orchestrator.config.loading import read, validate
 from orchestrator.config.schema import Config
-from orchestrator.plan import DesignPlan, make_plan
 from orchestrator.store.paths import SweepPaths
+from orchestrator.sweeps.plan import DesignPlan, make_plan
 from workers import loading
 from workers.errors import ConfigError, StoreError
 from workers.loading import TaskSpec, build_task
@@ -104,3 +105,11 @@ class Sweep:
         """Return the resolved configuration as the sweep keeps it, its hash first."""
         plain: dict[str, Any] = {"hash": self.config.identity(), **self.config.resolved()}
         return yaml_format.dump(plain)
+
+
+def empty_outputs(sweep: Sweep, measure: str) -> NDArray[np.float32] | None:
+    """Return the outputs (t,) of a model of no data, where the task tells them (`measure_empty`)."""
+    hook = getattr(sweep.task, "measure_empty", None)
+    if hook is None or measure not in (told := hook()):
+        return None
+    return np.asarray(told[measure], dtype=np.float32)[sweep.queries.take(len(told[measure]))]

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from estimators.values.shapley import Shapley
-from orchestrator.evidence import gather, load_runs
+from orchestrator.attribution.evidence import gather, load_runs
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import Watch, finished, retrain
 from orchestrator.store.ledger import DONE, PENDING
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweep import Sweep
-from orchestrator.truncation import skipped
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.truncation import skipped
 
 Raw = dict[str, Any]
 Make = Callable[[Raw], Sweep]

@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.contract import Evidence, Reference, Runs
-from orchestrator import requirements
-from orchestrator.before import no_runs_yet
 from orchestrator.designs.permutations import Permutations
-from orchestrator.plan import DesignPlan
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
 from orchestrator.stored_runs import StoredRuns
-from orchestrator.sweep import Sweep
-from orchestrator.truncation import skipped
+from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.roles import scoring_design
+from orchestrator.sweeps.sweep import Sweep, empty_outputs
+from orchestrator.sweeps.truncation import skipped
 
 IN_MEMORY = 2**28
 """Bytes of masks and outputs up to which a design's runs are read at once; larger ones are read when asked for."""
@@ -81,8 +80,21 @@ def gather(sweep: Sweep, store: RunStore, measure: str) -> Evidence:
 
 def heldout(sweep: Sweep, store: RunStore, measure: str) -> Runs | None:
     """Return the runs that the LDS is computed on, or None when there are not at least two finished subsets."""
-    design = requirements.scoring_design(sweep.config, "lds")
+    design = scoring_design(sweep.config, "lds")
     if design is None:
         return None
     runs = load_runs(sweep, store, design, measure)
     return runs if len(np.unique(runs.subsets)) >= 2 else None
+
+
+def no_runs_yet(sweep: Sweep, measure: str) -> Evidence:
+    """Return the evidence that the task alone gives, for one measure."""
+    return Evidence(
+        n=sweep.task.n,
+        t=sweep.t,
+        measure=measure,
+        task=sweep.task,
+        queries=sweep.queries,
+        seed=sweep.config.seed,
+        empty=empty_outputs(sweep, measure),
+    )

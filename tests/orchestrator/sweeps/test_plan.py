@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from orchestrator.designs.keys import is_for_scoring
-from orchestrator.plan import to_runs
-from orchestrator.sweep import Sweep
+from orchestrator.sweeps.plan import to_runs
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
 Raw = dict[str, Any]

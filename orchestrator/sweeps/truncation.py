@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.designs.permutations import Permutations
-from orchestrator.plan import DesignPlan
 from orchestrator.store.ledger import DONE, PENDING
 from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.plan import DesignPlan
 from workers.chains import Arrival, utility
 
 Verdict = Literal["launch", "wait", "skip"]

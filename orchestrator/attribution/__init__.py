@@ -1,0 +1,1 @@
+"""What estimators get to see of a sweep, and where they work."""

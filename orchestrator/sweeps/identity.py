@@ -1,0 +1,49 @@
+"""Whether a folder's sweep is the one that is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.sweeps.sweep import Sweep
+from workers.errors import StoreError
+
+
+def refuse_other(sweep: Sweep) -> None:
+    """Refuse a folder that was made from another configuration, naming the first key that differs."""
+    if not sweep.paths.config.is_file():
+        if sweep.paths.runs.exists():
+            raise StoreError(f"{sweep.paths.root}: has runs but no {sweep.paths.config.name}; delete the folder")
+        return
+    kept = Sweep.at(sweep.paths.root)
+    if kept.config.identity() != sweep.config.identity():
+        raise StoreError(
+            f"{sweep.paths.root}: was made from another configuration ({_difference(kept, sweep)}); "
+            "choose another --out, or delete the folder"
+        )
+    if kept.config.pack != sweep.config.pack:
+        raise StoreError(
+            f"{sweep.paths.root}: its packs have {kept.config.pack} runs, the configuration asks for {sweep.config.pack}; "
+            "leave `pack` out, or choose another --out"
+        )
+
+
+def _difference(kept: Sweep, asked: Sweep) -> str:
+    """Name the first key in which two configurations ask for other runs."""
+    then, now = _flat(kept.config.resolved()), _flat(asked.config.resolved())
+    for key in sorted({*then, *now}):
+        section = key.split(".")[0]
+        counted = section == "designs" and key.endswith((".subsets", ".permutations"))
+        if section in {"seed", "task", "queries", "measures", "designs"} and not counted:
+            was, is_now = then.get(key, "absent"), now.get(key, "absent")
+            if was != is_now:
+                return f"{key} is {is_now!r} here and {was!r} there"
+    return "its configuration file was edited"
+
+
+def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        found.update(_flat(value, f"{prefix}.{key}" if prefix else key))
+    return found

@@ -1,0 +1,38 @@
+"""Which design plays which part in a sweep: the one that is scored on, the one whose fresh seeds check it."""
+
+from __future__ import annotations
+
+from orchestrator.config.schema import Config
+from workers.errors import ConfigError, near
+
+
+def scoring_design(config: Config, metric: str) -> str | None:
+    """Return the design that a metric ("lds" or "loo") is computed on; None when the metric is off or has no runs."""
+    section = config.scores.lds if metric == "lds" else config.scores.loo
+    if section is None:
+        return None
+    if metric == "lds":
+        able = [name for name, design in config.designs.items() if design.purpose == "score" and design.kind != "again"]
+    else:
+        able = [name for name, design in config.designs.items() if design.kind == "leave_one_out"]
+    return _choose(section.design, able, f"scores.{metric}.design")
+
+
+def fresh_design(config: Config) -> str | None:
+    """Return the design whose fresh seeds check the noise ceiling, or None."""
+    lds = config.scores.lds
+    scored = scoring_design(config, "lds")
+    if lds is None or scored is None:
+        return None
+    able = [name for name, design in config.designs.items() if design.kind == "again" and design.of == scored]
+    return _choose(lds.fresh, able, "scores.lds.fresh")
+
+
+def _choose(named: str | None, able: list[str], key: str) -> str | None:
+    if named is not None:
+        if named not in able:
+            raise ConfigError(f"{key}: {named!r} is not a design that can serve here: {near(named, able)}")
+        return named
+    if len(able) > 1:
+        raise ConfigError(f"{key}: several designs can serve ({', '.join(able)}); name one")
+    return able[0] if able else None
