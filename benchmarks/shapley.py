@@ -37,10 +37,10 @@ from estimators.values.shapley import Shapley
 from orchestrator.attribution.evidence import gather
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config
-from orchestrator.pool import ray_pool
+from orchestrator.execution.ray_pool import ray_pool
+from orchestrator.stages.forecast import settle
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain, work_of
-from orchestrator.stages.settle import settle
 from orchestrator.sweeps.sweep import Sweep
 
 TRAIN = 60

@@ -15,19 +15,20 @@ from rich.console import Console
 from orchestrator import show
 from orchestrator.config import json_schema, loading
 from orchestrator.config.template import STARTER
+from orchestrator.execution.ray_pool import ray_pool
+from orchestrator.execution.scheduler import EveryRunFailedError
+from orchestrator.forecast import cost
 from orchestrator.interrupts import Interrupts
-from orchestrator.pool import ray_pool
 from orchestrator.progress import Reporter, duration
 from orchestrator.removal import nested_sweeps
-from orchestrator.scheduler import EveryRunFailedError
 from orchestrator.stages import attribute as attributing
 from orchestrator.stages import export as exporting
+from orchestrator.stages import forecast as settling
 from orchestrator.stages import import_runs as importing
 from orchestrator.stages import plan as planning
 from orchestrator.stages import report as reporting
 from orchestrator.stages import retrain as retraining
 from orchestrator.stages import score as scoring
-from orchestrator.stages import settle as settling
 from orchestrator.stages import status as standing
 from orchestrator.stages import verify as verifying
 from orchestrator.store.run_store import RunStore
@@ -344,7 +345,7 @@ def _settled(sweep: Sweep, yes: bool) -> Sweep:
     err.print(show.forecast_line(expected), highlight=False)
     if long:
         typer.confirm("Train it?", abort=True)
-    settling.keep_forecast(settled, expected)
+    cost.keep_forecast(settled, expected)
     return settled
 
 

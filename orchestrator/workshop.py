@@ -12,7 +12,7 @@ import numpy as np
 
 from estimators.workshop import Arrays, Item, Shared, Workshop
 from orchestrator.config.schema import RaySection
-from orchestrator.pool import map_on_ray
+from orchestrator.execution.ray_pool import map_on_ray
 from orchestrator.store.durable import PARTIAL, make_folder, refusing, sync, sync_tree
 from orchestrator.store.paths import SweepPaths, check_name
 

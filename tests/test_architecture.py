@@ -51,8 +51,8 @@ def test_the_layers_hold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
 
 
-def test_ray_is_in_one_file() -> None:
-    assert importing("ray") == {"orchestrator/pool.py"}
+def test_ray_is_in_two_files() -> None:
+    assert importing("ray") == {"orchestrator/execution/ray_pool.py", "orchestrator/execution/ray_session.py"}
 
 
 def test_zarr_is_in_the_files_of_the_store() -> None:

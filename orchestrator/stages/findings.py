@@ -14,7 +14,7 @@ from estimators.values.intervals import interval
 from orchestrator import removal
 from orchestrator.class_effects import class_effects, group_name
 from orchestrator.config.stopping_criteria import parse
-from orchestrator.forecast import REMOVAL, Forecast
+from orchestrator.forecast.cost import REMOVAL, Forecast, read_forecast
 from orchestrator.report.data import (
     ClassEffects,
     Expectation,
@@ -24,7 +24,6 @@ from orchestrator.report.data import (
     StopCurve,
     Utilities,
 )
-from orchestrator.stages.settle import read_forecast
 from orchestrator.stopping import WATCHED
 from orchestrator.store import accounting
 from orchestrator.store.attributions import read_attribution, read_utility

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 
 from orchestrator import requirements
-from orchestrator.pool import refuse_impossible
+from orchestrator.execution.resources import refuse_impossible
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.designs.permutations import Permutations
-from orchestrator.pool import Job, Pool, Work, ray_pool, resolve_device
-from orchestrator.scheduler import Scheduler, Tally
+from orchestrator.execution.pool import Job, Pool, Work
+from orchestrator.execution.ray_pool import ray_pool
+from orchestrator.execution.resources import resolve_device
+from orchestrator.execution.scheduler import Scheduler, Tally
 from orchestrator.stopping import Stopper
 from orchestrator.store.ledger import DONE, FAILED, PENDING
 from orchestrator.store.run_store import RunStore

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from orchestrator import requirements
-from orchestrator.pool import Job, Pool, ray_pool
-from orchestrator.scheduler import Scheduler
+from orchestrator.execution.pool import Job, Pool
+from orchestrator.execution.ray_pool import ray_pool
+from orchestrator.execution.scheduler import Scheduler
 from orchestrator.stages.retrain import work_of
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore

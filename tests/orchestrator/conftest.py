@@ -14,12 +14,14 @@ from unittest import mock
 import pytest
 import yaml
 
-from orchestrator import cli, pool
+from orchestrator import cli
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config, RaySection
-from orchestrator.forecast import calibrate
-from orchestrator.pool import Done, Job, Lost, Work, ray_pool
-from orchestrator.stages import settle
+from orchestrator.execution import pool
+from orchestrator.execution.pool import Done, Job, Lost, Work
+from orchestrator.execution.ray_pool import ray_pool
+from orchestrator.forecast.trial_runs import try_runs
+from orchestrator.stages import forecast
 from orchestrator.sweeps.sweep import Sweep
 from workers.chains import train_chains
 from workers.loading import TaskSpec
@@ -143,7 +145,7 @@ def inline_pool() -> type[InlinePool]:
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command line in this process, as the console script does."""
 
-    monkeypatch.setattr(settle, "calibrate", partial(calibrate, budget=0.2))
+    monkeypatch.setattr(forecast, "calibrate", partial(try_runs, budget=0.2))
 
     def run(*arguments: object) -> Ended:
         capsys.readouterr()

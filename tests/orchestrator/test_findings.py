@@ -4,11 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.forecast import Calibration, forecast
+from orchestrator.forecast.cost import forecast, keep_forecast
+from orchestrator.forecast.trial_runs import TrialRuns
 from orchestrator.stages import findings
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
-from orchestrator.stages.settle import keep_forecast
 
 
 @pytest.mark.parametrize(("truncation", "said"), [(None, 1), (0.01, 2)])
@@ -27,7 +27,7 @@ def test_time_is_compared_for_the_runs_that_were_trained_too(
     }
     sweep = make_sweep({**game, "pack": 24})
     with prepare(sweep) as store:
-        keep_forecast(sweep, forecast(sweep, sweep.plans, Calibration((12, 24), (0.1, 0.1)), 0))
+        keep_forecast(sweep, forecast(sweep, sweep.plans, TrialRuns((12, 24), (0.1, 0.1)), 0))
         retrain(sweep, store, pool=inline_pool(sweep))
         told = [one for one in findings.expectations(sweep, store, {}) if one.unit == "time" and not np.isnan(one.low)]
         done = sum(int((store.states(name) == 1).sum()) for name in store.designs)

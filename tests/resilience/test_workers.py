@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from orchestrator.config.schema import RaySection
-from orchestrator.pool import refuse_impossible
+from orchestrator.execution.resources import refuse_impossible
 from workers.errors import ConfigError
 
 

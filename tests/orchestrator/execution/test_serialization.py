@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parcels import OutcomeParcel, RunParcel
+from orchestrator.execution.serialization import OutcomeParcel, RunParcel
 from workers.runs import Checkpoint, Failure, Outcome, Run
 
 subsets = st.sets(st.integers(0, 99), min_size=1, max_size=9).map(lambda chosen: np.array(sorted(chosen)))

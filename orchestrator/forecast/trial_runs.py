@@ -1,22 +1,19 @@
-"""What a sweep will cost, said before anything is spent: a few runs are trained here and the rest is arithmetic."""
+"""A few runs trained before a sweep begins: how long they take, how uncertain values will be."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from orchestrator.designs.permutations import Permutations
-from orchestrator.noise import Trial, expected_error
+from orchestrator.forecast.standard_error import Trial, expected_error
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
 from workers.loading import build_task
-from workers.machine import cores
 from workers.packed.calibration import plan_of
 from workers.packs import train_pack
 from workers.runs import Run
@@ -24,19 +21,12 @@ from workers.task import DifferentiableTask
 
 BUDGET_SECONDS = 6.0
 """What the calibration may cost, about; half of it finds how long runs take, half how uncertain values will be."""
-PACK_SECONDS = 1.5
-"""What a pack should take: long beside the cost of scheduling and committing it, short beside a person's patience."""
-SMALLEST_PACK, LARGEST_PACK = 8, 4096
-PACK_OVERHEAD, RUN_OVERHEAD = 0.01, 2.5e-5
-"""Driver's time a pack and a run: drawing, sending, hashing, writing."""
 KERNELS_START = 1.0
 """What a worker needs at most to load compiled kernels."""
-REMOVAL = "removal curves"
-"""What their runs are called among the designs of a forecast; no design can have that name."""
 
 
 @dataclass(frozen=True)
-class Calibration:
+class TrialRuns:
     """Measured on this machine: one core, this task."""
 
     sizes: tuple[int, ...]
@@ -64,54 +54,7 @@ class Calibration:
         return float(max(0.2, 2 * scatter))
 
 
-@dataclass(frozen=True)
-class DesignForecast:
-    """One design."""
-
-    design: str
-    runs: int
-    seconds: float
-    """Worker time of all its runs."""
-    standard_error: float
-    """To expect of one attribution from this design, in units of the first measure; NaN where none is made from it alone."""
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """The sweep."""
-
-    designs: tuple[DesignForecast, ...]
-    slots: int
-    seconds: float
-    """Time on the wall from a worker's first step to the last training; starting Ray comes on top."""
-    low: float
-    high: float
-    """Ends of its 95% interval."""
-    bytes: int
-    """Upper bound on disk."""
-    failed: int
-    """Calibration runs that failed."""
-
-    def plain(self) -> dict[str, Any]:
-        """Return plain data; a standard error that is not known is None."""
-        plain = asdict(self)
-        for design in plain["designs"]:
-            design["standard_error"] = None if math.isnan(design["standard_error"]) else design["standard_error"]
-        return plain
-
-    @classmethod
-    def of(cls, plain: dict[str, Any]) -> Forecast:
-        """Return the forecast that `plain` describes."""
-        designs = [
-            DesignForecast(
-                **{**one, "standard_error": math.nan if one["standard_error"] is None else one["standard_error"]}
-            )
-            for one in plain["designs"]
-        ]
-        return cls(**{**plain, "designs": tuple(designs)})
-
-
-def calibrate(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDGET_SECONDS) -> Calibration:
+def try_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDGET_SECONDS) -> TrialRuns:
     """Train a few packs in this process, on one thread as a worker would; nothing of it is kept."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -127,7 +70,7 @@ def calibrate(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUD
         torch.set_num_threads(threads)
 
 
-def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> Calibration:
+def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> TrialRuns:
     """Time packs of the sizes that the designs have."""
     if isinstance(sweep.task, DifferentiableTask):
         plan_of(sweep.task, "cpu")  # measured once on a machine, not once a worker
@@ -149,7 +92,7 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> Cali
         turn += 1
     # The last turns come nearest to what a full pack costs.
     kept = timed[-len(sizes) * max(2, turn // 2) :]
-    found = Calibration(tuple(s for s, _ in kept), tuple(c for _, c in kept), failed=failed)
+    found = TrialRuns(tuple(s for s, _ in kept), tuple(c for _, c in kept), failed=failed)
     start = max(0.0, first - 2 * found.seconds_at(sizes[0]))
     # Kernels that had to be compiled just now are on the disk for the workers.
     return replace(found, start=min(start, KERNELS_START) if isinstance(sweep.task, DifferentiableTask) else start)
@@ -173,41 +116,3 @@ def mean_size(plan: DesignPlan, looked_at: int = 16) -> float:
     count = plan.design.count(plan.context)
     chosen = np.unique(np.linspace(0, count - 1, min(looked_at, count)).astype(int))
     return float(np.mean([plan.design.mask(int(index), plan.context).sum() for index in chosen]))
-
-
-def pack_by_time(calibration: Calibration, plans: Mapping[str, DesignPlan]) -> int:
-    """Return how many runs a pack should hold: by time, not by count; a power of two where runs are many."""
-    longest = max(calibration.seconds_at(mean_size(plan)) for plan in plans.values())
-    wanted = 2 ** round(math.log2(max(PACK_SECONDS / max(longest, 1e-6), 1)))
-    most = max(plan.runs for plan in plans.values()) // (4 * cores())  # several packs for every core
-    return int(min(max(wanted, SMALLEST_PACK), max(SMALLEST_PACK, most), LARGEST_PACK))
-
-
-def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], calibration: Calibration, bytes_on_disk: int) -> Forecast:
-    """Return what the sweep will take on the resources that its configuration asks for."""
-    slots = sweep.config.ray.workers or max(1, int(cores() // sweep.config.ray.num_cpus))
-    designs = [
-        DesignForecast(
-            name,
-            plan.runs,
-            plan.runs * calibration.seconds_at(mean_size(plan)),
-            calibration.errors.get(name, math.nan),
-        )
-        for name, plan in plans.items()
-    ]
-    if (removal := sweep.config.scores.removal) is not None:
-        runs = removal.trainings
-        left = sweep.task.n * (1 - float(np.mean(removal.fractions)))
-        designs.append(DesignForecast(REMOVAL, runs, runs * calibration.seconds_at(left), math.nan))
-    overhead = sum(PACK_OVERHEAD * plan.packs + RUN_OVERHEAD * plan.runs for plan in plans.values())
-    work = sum(design.seconds for design in designs) / slots
-    reach = calibration.uncertainty()
-    return Forecast(
-        tuple(designs),
-        slots,
-        calibration.start + overhead + work,
-        overhead + work * max(0.0, 1 - reach),  # a worker that was up before needs no start
-        2 * calibration.start + overhead + work * (1 + reach),
-        bytes_on_disk,
-        calibration.failed,
-    )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
-from orchestrator.forecast import Forecast, calibrate, forecast, pack_by_time
+from orchestrator.forecast.cost import Forecast, forecast, pack_by_time, read_forecast
+from orchestrator.forecast.trial_runs import try_runs
 from orchestrator.stages.plan import preview
-from orchestrator.store.durable import write_atomically
 from orchestrator.sweeps.sweep import Sweep
 
 MANY_RUNS = 2000
@@ -28,18 +26,6 @@ def settle(sweep: Sweep, always: bool = False) -> tuple[Sweep, Forecast | None]:
     planned = preview(sweep)
     if sweep.config.pack != "auto" and not always and sum(one.runs for one in planned) < MANY_RUNS:
         return sweep, None
-    calibration = calibrate(sweep, sweep.plans)
+    calibration = try_runs(sweep, sweep.plans)
     settled = sweep if sweep.config.pack != "auto" else sweep.with_pack(pack_by_time(calibration, sweep.plans))
     return settled, forecast(settled, settled.plans, calibration, sum(one.bytes for one in planned))
-
-
-def keep_forecast(sweep: Sweep, made: Forecast) -> None:
-    """Keep a forecast in the sweep's folder, for the report to compare with what happened."""
-    write_atomically(sweep.paths.forecast, json.dumps(made.plain(), indent=1).encode())
-
-
-def read_forecast(sweep: Sweep) -> Forecast | None:
-    """Return the forecast that the folder keeps, if any."""
-    if not sweep.paths.forecast.is_file():
-        return None
-    return Forecast.of(json.loads(sweep.paths.forecast.read_text(encoding="utf-8")))

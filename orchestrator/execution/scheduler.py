@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from orchestrator.pool import Done, Job, Lost, Pool
+from orchestrator.execution.pool import Done, Job, Lost, Pool
 from workers.errors import CounterfactoryError
 from workers.runs import Failure, Outcome
 

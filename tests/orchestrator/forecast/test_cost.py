@@ -8,11 +8,13 @@ import pytest
 import yaml
 
 from estimators.registry import find
-from orchestrator import forecast as forecasting
 from orchestrator.attribution.evidence import gather
-from orchestrator.forecast import Calibration, Forecast, calibrate, forecast, pack_by_time
-from orchestrator.noise import Trial, expected_error
-from orchestrator.stages import settle
+from orchestrator.forecast import cost as costing
+from orchestrator.forecast import trial_runs
+from orchestrator.forecast.cost import Forecast, forecast, pack_by_time
+from orchestrator.forecast.standard_error import Trial, expected_error
+from orchestrator.forecast.trial_runs import TrialRuns, try_runs
+from orchestrator.stages.forecast import LARGE_SECONDS
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.sweeps.sweep import Sweep
@@ -36,10 +38,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += sum(cost(len(run.subset)) for run in runs)
         return [Outcome(run.row, dict.fromkeys(measures, np.zeros(3, np.float32))) for run in runs]
 
-    monkeypatch.setattr(forecasting, "train_pack", train)
-    monkeypatch.setattr(forecasting, "PACK_OVERHEAD", 0.0)
-    monkeypatch.setattr(forecasting, "RUN_OVERHEAD", 0.0)
-    monkeypatch.setattr(forecasting, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(trial_runs, "train_pack", train)
+    monkeypatch.setattr(costing, "PACK_OVERHEAD", 0.0)
+    monkeypatch.setattr(costing, "RUN_OVERHEAD", 0.0)
+    monkeypatch.setattr(trial_runs, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def designs(game: Raw) -> Raw:
 
 def test_the_forecast_time_is_what_the_runs_take(designs: Raw, make_sweep: Make, clock: None) -> None:
     sweep = make_sweep({**designs, "ray": {"workers": 1}})
-    calibration = calibrate(sweep, sweep.plans, budget=1.0)
+    calibration = try_runs(sweep, sweep.plans, budget=1.0)
     assert calibration.seconds_at(12) == pytest.approx(cost(12))
     made = forecast(sweep, sweep.plans, calibration, 1000)
     for one in made.designs:
@@ -72,7 +74,7 @@ def test_two_workers_take_half_as_long(designs: Raw, make_sweep: Make, clock: No
     seconds = {}
     for workers in (1, 2):
         sweep = make_sweep({**designs, "ray": {"workers": workers}})
-        made = forecast(sweep, sweep.plans, calibrate(sweep, sweep.plans, budget=1.0), 0)
+        made = forecast(sweep, sweep.plans, try_runs(sweep, sweep.plans, budget=1.0), 0)
         seconds[workers] = made.seconds
     assert seconds[1] == pytest.approx(2 * seconds[2])
 
@@ -80,7 +82,7 @@ def test_two_workers_take_half_as_long(designs: Raw, make_sweep: Make, clock: No
 def test_a_worker_s_start_is_counted_and_is_the_uncertain_part_of_a_short_sweep(designs: Raw, make_sweep: Make) -> None:
     sweep = make_sweep(designs)
     quick, slow_to_start = (
-        forecast(sweep, sweep.plans, Calibration((12, 30), (0.001, 0.001), start=start), 0) for start in (0.0, 3.0)
+        forecast(sweep, sweep.plans, TrialRuns((12, 30), (0.001, 0.001), start=start), 0) for start in (0.0, 3.0)
     )
     assert slow_to_start.seconds - quick.seconds == pytest.approx(3.0)
     assert slow_to_start.low == quick.low, "a worker that is up already needs no start"
@@ -90,7 +92,7 @@ def test_a_worker_s_start_is_counted_and_is_the_uncertain_part_of_a_short_sweep(
 def test_the_first_runs_tell_what_a_start_takes(
     designs: Raw, make_sweep: Make, clock: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep, train, calls = make_sweep(designs), forecasting.train_pack, []
+    sweep, train, calls = make_sweep(designs), trial_runs.train_pack, []
 
     def slow_at_first(*given: Any) -> list[Outcome]:
         calls.append(given)
@@ -98,13 +100,13 @@ def test_the_first_runs_tell_what_a_start_takes(
             train(sweep.task, [Run(0, np.arange(980), 0)], ("x",), None)  # takes 0.1 s
         return train(*given)
 
-    monkeypatch.setattr(forecasting, "train_pack", slow_at_first)
-    assert calibrate(sweep, sweep.plans, budget=1.0).start == pytest.approx(0.1)
+    monkeypatch.setattr(trial_runs, "train_pack", slow_at_first)
+    assert try_runs(sweep, sweep.plans, budget=1.0).start == pytest.approx(0.1)
 
 
 def test_a_forecast_survives_being_written(designs: Raw, make_sweep: Make, clock: None) -> None:
     sweep = make_sweep(designs)
-    made = forecast(sweep, sweep.plans, calibrate(sweep, sweep.plans, budget=1.0), 7)
+    made = forecast(sweep, sweep.plans, try_runs(sweep, sweep.plans, budget=1.0), 7)
     plain = made.plain()
     assert plain["designs"][0]["standard_error"] is None, "full runs alone give no values"
     assert Forecast.of(plain).plain() == plain
@@ -116,7 +118,7 @@ def test_removal_curves_are_counted(designs: Raw, make_sweep: Make, clock: None)
         "removal": {"estimators": ["shapley", "leave_one_out"], "fractions": [0, 0.5], "seeds": 3, "better": "higher"}
     }
     sweep = make_sweep(designs)
-    made = forecast(sweep, sweep.plans, calibrate(sweep, sweep.plans, budget=1.0), 0)
+    made = forecast(sweep, sweep.plans, try_runs(sweep, sweep.plans, budget=1.0), 0)
     assert (made.designs[-1].design, made.designs[-1].runs) == ("removal curves", (2 * 2 + 1) * 2 * 3)
 
 
@@ -124,10 +126,10 @@ def test_removal_curves_are_counted(designs: Raw, make_sweep: Make, clock: None)
 def test_packs_are_cut_by_time(
     designs: Raw, make_sweep: Make, monkeypatch: pytest.MonkeyPatch, seconds: float, pack: int
 ) -> None:
-    monkeypatch.setattr(forecasting, "cores", lambda: 1)
+    monkeypatch.setattr(costing, "cores", lambda: 1)
     sweep = make_sweep(designs)  # its largest design has 600 runs: no pack of more than a quarter
     sizes = (12, 30)
-    assert pack_by_time(Calibration(sizes, (seconds, seconds)), sweep.plans) == pack
+    assert pack_by_time(TrialRuns(sizes, (seconds, seconds)), sweep.plans) == pack
 
 
 # Standard errors
@@ -207,14 +209,14 @@ def long_yaml(designs: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return path
 
 
-def slow(sweep: Sweep, plans: Any) -> Calibration:
-    return Calibration((12, 30), (500.0, 700.0))
+def slow(sweep: Sweep, plans: Any) -> TrialRuns:
+    return TrialRuns((12, 30), (500.0, 700.0))
 
 
 def test_a_long_sweep_asks_first_and_without_a_terminal_refuses(
     refused: Callable[..., str], long_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle, "calibrate", slow)
+    monkeypatch.setattr(forecast, "calibrate", slow)
     said = refused("run", long_yaml, "--out", tmp_path / "sweep")
     assert said.startswith("error: forecast: 993 runs, ")
     assert said.endswith("that is long; add --yes if it is meant")
@@ -225,11 +227,11 @@ def test_a_long_sweep_asks_first_and_without_a_terminal_refuses(
 def test_with_yes_it_goes_on_and_keeps_the_forecast(
     command: Callable[..., Any], long_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_started: None
 ) -> None:
-    monkeypatch.setattr(settle, "calibrate", slow)
+    monkeypatch.setattr(forecast, "calibrate", slow)
     ended = command("run", long_yaml, "--out", tmp_path / "sweep", "--yes", "designs.orders.permutations=1")
     assert ended.code == 0, ended.err
     assert ended.err.startswith("forecast: 423 runs, ")
-    kept = settle.read_forecast(Sweep.at(tmp_path / "sweep"))
+    kept = costing.read_forecast(Sweep.at(tmp_path / "sweep"))
     assert kept is not None
-    assert kept.seconds > settle.LARGE_SECONDS
+    assert kept.seconds > LARGE_SECONDS
     assert "Forecast and fact" in (tmp_path / "sweep" / "report.html").read_text()

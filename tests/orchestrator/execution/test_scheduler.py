@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.pool import Done, Job, Lost
-from orchestrator.scheduler import SHORTEST_SECONDS, EveryRunFailedError, Scheduler
+from orchestrator.execution.pool import Done, Job, Lost
+from orchestrator.execution.scheduler import SHORTEST_SECONDS, EveryRunFailedError, Scheduler
 from workers.runs import Failure, Outcome, Run
 
 Fate = Literal["memory", "system", "application", "failed"]

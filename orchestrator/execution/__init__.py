@@ -1,0 +1,1 @@
+"""Jobs on workers, on this machine or on a cluster."""

@@ -1,0 +1,100 @@
+"""What the scheduler knows of workers: jobs go out, and come back done or lost."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, TypeVar
+
+from workers.chains import Arrival
+from workers.loading import TaskSpec
+from workers.packed.plan import Plan
+from workers.runs import Outcome, Queries, Run
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pack, or a part of one, on its way to a worker."""
+
+    design: str
+    pack: int
+    runs: tuple[Run, ...]
+    arrival: Arrival | None = None
+    """For whole permutations: when to end one, so that not all of the runs need come back."""
+    unit: int = 1
+    """Rows that stay together when the job is cut: those of one permutation, if it has an arrival."""
+
+    def cut(self, most: int, grain: int) -> tuple[Job, Job | None]:
+        """Return a first part of at least `most` runs that ends where a unit and a grain end, and the rest if there is any."""
+        together = [run.row // max(self.unit, grain) for run in self.runs]
+        place = next((k for k in range(most, len(together)) if together[k] != together[k - 1]), None)
+        if place is None:
+            return self, None
+        return replace(self, runs=self.runs[:place]), replace(self, runs=self.runs[place:])
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that came back with its outcomes."""
+
+    job: Job
+    outcomes: tuple[Outcome, ...]
+    worker: str
+    started: float
+    """Seconds since the epoch."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A job that came back with nothing."""
+
+    job: Job
+    why: Literal["memory", "system", "application"]
+    """memory: the pack was too large; system: its worker died; application: it failed outside any single run."""
+    error: Exception
+    traceback: str = ""
+    """The worker's own traceback, where there is one: it does not travel with `error`."""
+
+
+class Pool(Protocol):
+    """What the scheduler needs of the workers; tests bring one that fails by a script."""
+
+    slots: int
+    """Jobs that can run at once."""
+    grain: int | None
+    """Runs that workers train together: jobs are cut between them; None: not at all."""
+
+    def submit(self, job: Job) -> None:
+        """Send a job on its way."""
+
+    def collect(self, timeout: float) -> list[Done | Lost]:
+        """Return what came back within `timeout` seconds, possibly nothing."""
+
+    def cancel(self) -> None:
+        """Give up everything in flight."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is the same for all jobs of a sweep."""
+
+    spec: TaskSpec
+    measures: tuple[str, ...]
+    queries: Queries
+    device: str
+    threads: int
+    plan: Plan | None = None
+    """How packs are trained, the same for the whole sweep; None lets every worker choose (a black box, or a GPU)."""
+    folder: str = field(default_factory=os.getcwd)
+    """Where the user is: file names in the user's own code mean files from here."""
+
+    @property
+    def grain(self) -> int | None:
+        """Runs that a worker trains together; None where only the workers know (a GPU takes as many as it can)."""
+        if self.plan is not None:
+            return self.plan.width
+        return 1 if self.device == "cpu" else None

@@ -1,0 +1,122 @@
+"""What a sweep will cost, from a few runs that were trained for it: the rest is arithmetic."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.forecast.trial_runs import TrialRuns, mean_size
+from orchestrator.store.durable import write_atomically
+from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.sweep import Sweep
+from workers.machine import cores
+
+PACK_SECONDS = 1.5
+"""What a pack should take: long beside the cost of scheduling and committing it, short beside a person's patience."""
+SMALLEST_PACK, LARGEST_PACK = 8, 4096
+PACK_OVERHEAD, RUN_OVERHEAD = 0.01, 2.5e-5
+"""Driver's time a pack and a run: drawing, sending, hashing, writing."""
+REMOVAL = "removal curves"
+"""What their runs are called among the designs of a forecast; no design can have that name."""
+
+
+@dataclass(frozen=True)
+class DesignForecast:
+    """One design."""
+
+    design: str
+    runs: int
+    seconds: float
+    """Worker time of all its runs."""
+    standard_error: float
+    """To expect of one attribution from this design, in units of the first measure; NaN where none is made from it alone."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The sweep."""
+
+    designs: tuple[DesignForecast, ...]
+    slots: int
+    seconds: float
+    """Time on the wall from a worker's first step to the last training; starting Ray comes on top."""
+    low: float
+    high: float
+    """Ends of its 95% interval."""
+    bytes: int
+    """Upper bound on disk."""
+    failed: int
+    """Calibration runs that failed."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain data; a standard error that is not known is None."""
+        plain = asdict(self)
+        for design in plain["designs"]:
+            design["standard_error"] = None if math.isnan(design["standard_error"]) else design["standard_error"]
+        return plain
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> Forecast:
+        """Return the forecast that `plain` describes."""
+        designs = [
+            DesignForecast(
+                **{**one, "standard_error": math.nan if one["standard_error"] is None else one["standard_error"]}
+            )
+            for one in plain["designs"]
+        ]
+        return cls(**{**plain, "designs": tuple(designs)})
+
+
+def pack_by_time(calibration: TrialRuns, plans: Mapping[str, DesignPlan]) -> int:
+    """Return how many runs a pack should hold: by time, not by count; a power of two where runs are many."""
+    longest = max(calibration.seconds_at(mean_size(plan)) for plan in plans.values())
+    wanted = 2 ** round(math.log2(max(PACK_SECONDS / max(longest, 1e-6), 1)))
+    most = max(plan.runs for plan in plans.values()) // (4 * cores())  # several packs for every core
+    return int(min(max(wanted, SMALLEST_PACK), max(SMALLEST_PACK, most), LARGEST_PACK))
+
+
+def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], calibration: TrialRuns, bytes_on_disk: int) -> Forecast:
+    """Return what the sweep will take on the resources that its configuration asks for."""
+    slots = sweep.config.ray.workers or max(1, int(cores() // sweep.config.ray.num_cpus))
+    designs = [
+        DesignForecast(
+            name,
+            plan.runs,
+            plan.runs * calibration.seconds_at(mean_size(plan)),
+            calibration.errors.get(name, math.nan),
+        )
+        for name, plan in plans.items()
+    ]
+    if (removal := sweep.config.scores.removal) is not None:
+        runs = removal.trainings
+        left = sweep.task.n * (1 - float(np.mean(removal.fractions)))
+        designs.append(DesignForecast(REMOVAL, runs, runs * calibration.seconds_at(left), math.nan))
+    overhead = sum(PACK_OVERHEAD * plan.packs + RUN_OVERHEAD * plan.runs for plan in plans.values())
+    work = sum(design.seconds for design in designs) / slots
+    reach = calibration.uncertainty()
+    return Forecast(
+        tuple(designs),
+        slots,
+        calibration.start + overhead + work,
+        overhead + work * max(0.0, 1 - reach),  # a worker that was up before needs no start
+        2 * calibration.start + overhead + work * (1 + reach),
+        bytes_on_disk,
+        calibration.failed,
+    )
+
+
+def keep_forecast(sweep: Sweep, made: Forecast) -> None:
+    """Keep a forecast in the sweep's folder, for the report to compare with what happened."""
+    write_atomically(sweep.paths.forecast, json.dumps(made.plain(), indent=1).encode())
+
+
+def read_forecast(sweep: Sweep) -> Forecast | None:
+    """Return the forecast that the folder keeps, if any."""
+    if not sweep.paths.forecast.is_file():
+        return None
+    return Forecast.of(json.loads(sweep.paths.forecast.read_text(encoding="utf-8")))
