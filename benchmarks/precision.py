@@ -33,7 +33,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from estimators import Datamodel
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from estimators.scores.lds import lds
 from workers import Classification, Queries, Recipe, Run
 from workers.packs import train_pack

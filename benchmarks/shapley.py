@@ -38,9 +38,10 @@ from orchestrator.attribution.evidence import gather
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config
 from orchestrator.execution.ray_pool import ray_pool
+from orchestrator.retraining.strategy import work_of
 from orchestrator.stages.forecast import settle
 from orchestrator.stages.plan import prepare
-from orchestrator.stages.retrain import retrain, work_of
+from orchestrator.stages.retrain import retrain
 from orchestrator.sweeps.sweep import Sweep
 
 TRAIN = 60

@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from estimators.contract import Attribution, Estimator, Evidence, Need, Runs
+from estimators.contract import Attribution, Estimator, Need
+from estimators.evidence import Evidence, Runs
 from estimators.lasso.bootstrap import bootstrap
 from estimators.lasso.collect import FEWEST, Block, Split, blocks_of, collect
 from estimators.lasso.cost import GIB, LAPTOP, Forecast, Machine, duration, forecast, this_machine
@@ -100,8 +101,8 @@ class DatamodelEstimator(Settings, Estimator):
         )
 
     def _forecast(self, m: int, evidence: Evidence) -> Forecast:
-        memory = evidence.workshop.memory if self.memory_gb is None else int(self.memory_gb * GIB)
-        threads = self.threads or evidence.workshop.threads or cores()
+        memory = evidence.workspace.memory if self.memory_gb is None else int(self.memory_gb * GIB)
+        threads = self.threads or evidence.workspace.threads or cores()
         return forecast(m, evidence.n, evidence.t, self, replace(LAPTOP, cores=threads, memory=memory))
 
     def _fit(self, runs: Runs, seed: int) -> Fit:
@@ -109,15 +110,15 @@ class DatamodelEstimator(Settings, Estimator):
 
     def _fit_large(self, runs: Runs, expected: Forecast, evidence: Evidence) -> Fit:
         """Say what it will take, then fit piece by piece."""
-        workshop = evidence.workshop
+        workspace = evidence.workspace
         measured = this_machine(expected.machine.memory, expected.machine.cores)
-        for line in cut(forecast(len(runs.subsets), evidence.n, evidence.t, self, measured), workshop).lines():
-            workshop.say(line)
+        for line in cut(forecast(len(runs.subsets), evidence.n, evidence.t, self, measured), workspace).lines():
+            workspace.say(line)
         settings = Settings(**self.model_dump(include=set(Settings.model_fields)))
-        if self.threads is None and workshop.threads is not None:
-            settings = settings.model_copy(update={"threads": workshop.threads})
+        if self.threads is None and workspace.threads is not None:
+            settings = settings.model_copy(update={"threads": workspace.threads})
         split = Split.draw(runs.subsets, settings, evidence.seed)
-        return fit_in_pieces(Job(runs, split, settings, evidence.n, evidence.t), expected, workshop)
+        return fit_in_pieces(Job(runs, split, settings, evidence.n, evidence.t), expected, workspace)
 
     def _announce_curve(self, m: int, machine: Machine, evidence: Evidence) -> None:
         """Refuse a learning curve whose masks do not fit into the budget, and say beforehand what a long one takes."""
@@ -129,7 +130,7 @@ class DatamodelEstimator(Settings, Estimator):
             )
         if curve.seconds > LARGE_SECONDS:
             here = replace(curve, machine=this_machine(machine.memory, machine.cores))
-            evidence.workshop.say(f"learning curve on {here.machine.name}: about {duration(here.seconds)} more")
+            evidence.workspace.say(f"learning curve on {here.machine.name}: about {duration(here.seconds)} more")
 
     def _curve_queries(self, runs: Runs, found: Fit, machine: Machine, large: bool) -> int:
         """Return of how many queries there is to be a learning curve: of all when asked for, else of as many as are cheap."""

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from estimators.contract import Attribution, Estimator, Evidence, Need
+from estimators.contract import Attribution, Estimator, Need
+from estimators.evidence import Evidence
 from estimators.values.utility import utility_of
 from workers.errors import DataError
 

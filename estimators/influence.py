@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from estimators.contract import Attribution, Evidence
+from estimators.contract import Attribution
+from estimators.evidence import Evidence
 from estimators.gradients.base import ReferenceEstimator, attribution
 from estimators.gradients.curvature import GaussNewton, l2_curvature
 from estimators.gradients.model import Examples, Model

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from estimators.contract import Attribution, Estimator, Evidence, Need, Runs
+from estimators.contract import Attribution, Estimator, Need
+from estimators.evidence import Evidence, Runs
 from estimators.values.leaving_out import Effects, effects_of
 from estimators.values.utility import utility_runs
 from workers.errors import DataError

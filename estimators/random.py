@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from estimators.contract import Attribution, Estimator, Evidence
+from estimators.contract import Attribution, Estimator
+from estimators.evidence import Evidence
 
 _STREAM = zlib.crc32(b"estimators.random")
 

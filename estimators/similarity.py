@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.contract import Attribution, Evidence
+from estimators.contract import Attribution
 from estimators.direction import LOWER_IS_BETTER
+from estimators.evidence import Evidence
 from estimators.gradients.base import ReferenceEstimator, attribution
 from estimators.gradients.model import Examples, Model, precision_of
 from workers.errors import ConfigError

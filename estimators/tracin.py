@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from estimators.contract import Attribution, Evidence, Reference
+from estimators.contract import Attribution
+from estimators.evidence import Evidence, Reference
 from estimators.gradients.base import ReferenceEstimator, attribution
 from estimators.gradients.model import Examples, Model, precision_of
 from estimators.gradients.per_example import blocks, measure_to_differentiate, products

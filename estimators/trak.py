@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from estimators.contract import Attribution, Evidence, Reference
+from estimators.contract import Attribution
+from estimators.evidence import Evidence, Reference
 from estimators.gradients.base import ReferenceEstimator, attribution
 from estimators.gradients.model import Examples, Model, precision_of
 from estimators.gradients.per_example import blocks, measure_to_differentiate

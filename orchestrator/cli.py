@@ -21,6 +21,9 @@ from orchestrator.forecast import cost
 from orchestrator.interrupts import Interrupts
 from orchestrator.progress import Reporter, duration
 from orchestrator.removal import nested_sweeps
+from orchestrator.retraining.counts import finished
+from orchestrator.retraining.strategy import work_of
+from orchestrator.retraining.watch import Watch
 from orchestrator.stages import attribute as attributing
 from orchestrator.stages import export as exporting
 from orchestrator.stages import forecast as settling
@@ -247,7 +250,7 @@ def verify(
         sound = not damages  # what is damaged has to be put right first
         reruns = verifying.rerun(sweep, store, rerun) if rerun and sound else []
         changes = verifying.machine_changes(sweep, store) if rerun and sound else {}
-        counts = retraining.finished(sweep, store) if sound else {}
+        counts = finished(sweep, store) if sound else {}
     if as_json:
         _print_json({"damages": show.rows(damages), "reruns": show.rows(reruns), "machine_changes": changes})
     else:
@@ -378,13 +381,13 @@ def _retrain(sweep: Sweep, store: RunStore, retry_failed: bool) -> int:
             reporter.add(design, done, failed)
 
     with Interrupts(settings.patience, say_stop) as signals:
-        watch = retraining.Watch(start, commit, signals.stopping, signals.patient, say_damage)
+        watch = Watch(start, commit, signals.stopping, signals.patient, say_damage)
         try:
             tally = retraining.retrain(sweep, store, watch, retry_failed=retry_failed)
         finally:
             if reporter:
                 reporter.close()
-    counts = retraining.finished(sweep, store).values()
+    counts = finished(sweep, store).values()
     done, failed, pending = (sum(count[state] for count in counts) for state in range(3))
     if reporter and tally.done + tally.failed:
         err.print(
@@ -410,9 +413,9 @@ def _remove(sweep: Sweep, retry_failed: bool = False) -> int:
     with ExitStack() as stack:
         for nested in nested_sweeps(sweep):
             with planning.prepare(nested) as store:
-                if any(pending for _, _, pending in retraining.finished(nested, store).values()):
+                if any(pending for _, _, pending in finished(nested, store).values()):
                     # Ray is started once for all of them.
-                    stack.enter_context(ray_pool(retraining.work_of(sweep), sweep.config.ray))
+                    stack.enter_context(ray_pool(work_of(sweep), sweep.config.ray))
                 failed += _retrain(nested, store, retry_failed)
     return failed
 

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from estimators.contract import Attribution, Estimator, Evidence, Need, Reference
+from estimators.contract import Attribution, Estimator, Need
+from estimators.evidence import Evidence, Reference
 from estimators.gradients.model import Examples, Model, precision_of
 from estimators.gradients.per_example import measure_to_differentiate
 from workers.errors import ConfigError, DivergedError

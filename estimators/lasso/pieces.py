@@ -1,7 +1,7 @@
 """A large fit piece by piece: the Gram matrices once, then a block of queries at a time, each from its own pass over the runs.
 
 A piece holds the Gram matrices and what its own queries need, never the masks of all runs. Finished pieces are kept by the
-workshop, which may also do several at once on other machines.
+workspace, which may also do several at once on other machines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from estimators.lasso.cost import Forecast
 from estimators.lasso.fit import Fit, fit
 from estimators.lasso.settings import Settings
 from estimators.lasso.statistics import Statistics
-from estimators.workshop import Arrays, Workshop
+from estimators.workspace import Arrays, Workspace
 
 BLOCKS, BLOCKS_DISTRIBUTED = 8, 64
 """Blocks of queries at least: what is lost with an interrupted one is then a small part of the whole."""
@@ -54,30 +54,30 @@ class Job:
             yield masks, outputs[:, slice(*queries)]
 
 
-def fit_in_pieces(job: Job, expected: Forecast, workshop: Workshop) -> Fit:
+def fit_in_pieces(job: Job, expected: Forecast, workspace: Workspace) -> Fit:
     """Fit all queries within the forecast's budget; the same as a fit at once, up to rounding of the cross products."""
-    expected = cut(expected, workshop)
-    grams = _grams(job, expected, workshop)
+    expected = cut(expected, workspace)
+    grams = _grams(job, expected, workspace)
     starts = range(0, job.t, expected.block)
     names = {(a, b): f"queries-{a}-{b}" for a in starts for b in [min(a + expected.block, job.t)]}
-    missing = [span for span, name in names.items() if workshop.kept(name) is None]
-    for span, piece in workshop.map(fit_queries, (job, grams), missing):
-        workshop.keep(names[span], piece)
+    missing = [span for span, name in names.items() if workspace.kept(name) is None]
+    for span, piece in workspace.map(fit_queries, (job, grams), missing):
+        workspace.keep(names[span], piece)
     del grams
-    return _assemble(job, names, workshop)
+    return _assemble(job, names, workspace)
 
 
-def cut(expected: Forecast, workshop: Workshop) -> Forecast:
+def cut(expected: Forecast, workspace: Workspace) -> Forecast:
     """Return the forecast of the fit in the blocks of queries in which it is done."""
-    return expected.cut(BLOCKS_DISTRIBUTED if workshop.distributed else BLOCKS)
+    return expected.cut(BLOCKS_DISTRIBUTED if workspace.distributed else BLOCKS)
 
 
-def _grams(job: Job, expected: Forecast, workshop: Workshop) -> Grams:
+def _grams(job: Job, expected: Forecast, workspace: Workspace) -> Grams:
     """Return the Gram matrices and held-out masks: kept ones, or the sums over all runs."""
-    kept = workshop.kept("grams")
+    kept = workspace.kept("grams")
     if kept is None:
-        kept = _sum_grams(job, expected, workshop)
-        workshop.keep("grams", kept)
+        kept = _sum_grams(job, expected, workspace)
+        workspace.keep("grams", kept)
     parts = [job.split.parts == fold for fold in range(job.split.folds)]
     held = []
     for fold, part in enumerate(parts):
@@ -86,13 +86,13 @@ def _grams(job: Job, expected: Forecast, workshop: Workshop) -> Grams:
     return Grams(tuple(kept["grams"]), tuple(held))
 
 
-def _sum_grams(job: Job, expected: Forecast, workshop: Workshop) -> Arrays:
+def _sum_grams(job: Job, expected: Forecast, workspace: Workspace) -> Arrays:
     m = len(job.split.parts)
-    count = int(min(max(expected.gram_a_pass / GRAM_OPERATIONS, 1), GRAM_PIECES)) if workshop.distributed else 1
+    count = int(min(max(expected.gram_a_pass / GRAM_OPERATIONS, 1), GRAM_PIECES)) if workspace.distributed else 1
     cuts = np.linspace(0, m, count + 1).astype(int).tolist()
     total: NDArray[np.int32] | None = None
     bits: dict[Span, Arrays] = {}
-    for span, piece in workshop.map(gram_of, job, list(pairwise(cuts))):
+    for span, piece in workspace.map(gram_of, job, list(pairwise(cuts))):
         grams = piece["grams"]
         total = grams if total is None else np.add(total, grams, out=total if total.flags.writeable else None)
         bits[span] = {name: array for name, array in piece.items() if name != "grams"}
@@ -138,11 +138,11 @@ _PER_QUERY = (
 _BOOTSTRAPPED = ("standard_errors", "frequencies")
 
 
-def _assemble(job: Job, names: dict[Span, str], workshop: Workshop) -> Fit:
+def _assemble(job: Job, names: dict[Span, str], workspace: Workspace) -> Fit:
     """Put the pieces together; what has a column an example is laid out as (n, t), which is how an attribution is kept."""
     whole: dict[str, NDArray[Any]] = {}
     for (start, stop), name in names.items():
-        piece = workshop.kept(name)
+        piece = workspace.kept(name)
         assert piece is not None
         for key, values in piece.items():
             if key not in whole:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from estimators.scores.bootstrap import Resamples
 from estimators.scores.overlap import packed
 from estimators.scores.spearman import resampled_pairs, resampled_spearman

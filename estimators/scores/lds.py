@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from estimators.scores.arrays import judge_array
 from estimators.scores.bootstrap import Resamples
 from estimators.scores.ceiling import noise_ceiling, seeds_per_subset

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from estimators.scores.result import Estimate
 from workers.errors import DataError
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from estimators.contract import Attribution, Estimator, Evidence, Need, Runs
+from estimators.contract import Attribution, Estimator, Need
 from estimators.difference_in_means import degrees_of_freedom, difference_in_means, refuse_one_sided
+from estimators.evidence import Evidence, Runs
 from estimators.values.semivalues import banzhaf_sizes
 from estimators.values.shapley import empty_outputs, enumerated
 from estimators.values.utility import utility_of

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from estimators.contract import Evidence, Runs
+from estimators.evidence import Evidence, Runs
 
 MOST_CLASSES = 100
 

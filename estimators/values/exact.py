@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import comb
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from workers.errors import DataError
 
 LARGEST = 12

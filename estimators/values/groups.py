@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from estimators.contract import Attribution, Estimator, Evidence, Need, Runs
+from estimators.contract import Attribution, Estimator, Need
+from estimators.evidence import Evidence, Runs
 from estimators.values.classes import class_runs, in_order, query_classes
 from estimators.values.leaving_out import Effects, effects_of
 from estimators.values.utility import utility_runs

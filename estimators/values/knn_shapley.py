@@ -11,8 +11,9 @@ from pydantic import Field
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from estimators.contract import Attribution, Evidence, Need
+from estimators.contract import Attribution, Need
 from estimators.direction import LOWER_IS_BETTER
+from estimators.evidence import Evidence
 from estimators.gradients.base import ReferenceEstimator
 from estimators.gradients.model import Examples, Model, precision_of
 from workers.errors import ConfigError, DivergedError

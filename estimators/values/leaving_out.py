@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from workers.errors import DataError
 
 

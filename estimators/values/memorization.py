@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.contract import Attribution, Evidence
+from estimators.contract import Attribution
 from estimators.difference_in_means import DifferenceInMeans
+from estimators.evidence import Evidence
 from workers.errors import ConfigError
 from workers.runs import Queries
 

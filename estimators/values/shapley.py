@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from estimators.contract import Attribution, Estimator, Evidence, Need, Runs
+from estimators.contract import Attribution, Estimator, Need
+from estimators.evidence import Evidence, Runs
 from estimators.values.exact import Enumeration
 from estimators.values.permutations import Chain, Ends, chains_of, permutation_values, units_of
 from estimators.values.semivalues import beta_sizes, shapley_sizes

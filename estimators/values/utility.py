@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 
 
 def utility_of(outputs: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

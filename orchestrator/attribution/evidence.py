@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.contract import Evidence, Reference, Runs
+from estimators.evidence import Evidence, Reference, Runs
+from orchestrator.attribution.lazy_runs import LazyRuns
 from orchestrator.designs.permutations import Permutations
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
-from orchestrator.stored_runs import StoredRuns
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.roles import scoring_design
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
@@ -36,7 +36,7 @@ def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
         "antithetic": antithetic,
     }
     if done.sum() * (store.n + 4 * store.t) > IN_MEMORY:
-        return StoredRuns(store.paths.root, np.flatnonzero(done), **fields)
+        return LazyRuns(store.paths.root, np.flatnonzero(done), **fields)
     return Runs(masks=store.masks(design)[done], outputs=store.outputs(design, measure)[done], **fields)
 
 

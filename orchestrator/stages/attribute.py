@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from estimators.contract import Attribution, Evidence
+from estimators.contract import Attribution
+from estimators.evidence import Evidence
 from orchestrator.attribution.evidence import gather
+from orchestrator.attribution.requirements import KINDS
+from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.class_effects import class_effects, lines
 from orchestrator.config.schema import EstimatorSection
-from orchestrator.requirements import KINDS
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution, remove_attribution, write_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.strict_json import jsonable
 from orchestrator.sweeps.sweep import Sweep
-from orchestrator.workshop import SweepWorkshop
 from workers.errors import CounterfactoryError
 
 
@@ -63,11 +64,11 @@ def attribute(
         else:
             if measure not in evidence:
                 evidence[measure] = gather(sweep, store, measure)
-            workshop = SweepWorkshop(sweep.paths, label, stamp, sweep.config.ray, say)
-            given = replace(evidence[measure], workshop=workshop)
+            workspace = SweepWorkspace(sweep.paths, label, stamp, sweep.config.ray, say)
+            given = replace(evidence[measure], workspace=workspace)
             result = _try(sweep, store, label, section, given, stamp)
             if not result.error:
-                workshop.clear()
+                workspace.clear()
         on_done(result)
         results.append(result)
     return results

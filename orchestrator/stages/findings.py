@@ -12,6 +12,7 @@ import numpy as np
 
 from estimators.values.intervals import interval
 from orchestrator import removal
+from orchestrator.attribution.early_stopping import WATCHED
 from orchestrator.class_effects import class_effects, group_name
 from orchestrator.config.stopping_criteria import parse
 from orchestrator.forecast.cost import REMOVAL, Forecast, read_forecast
@@ -24,7 +25,6 @@ from orchestrator.report.data import (
     StopCurve,
     Utilities,
 )
-from orchestrator.stopping import WATCHED
 from orchestrator.store import accounting
 from orchestrator.store.attributions import read_attribution, read_utility
 from orchestrator.store.ledger import DONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
-from orchestrator import requirements
+from orchestrator.attribution import requirements
 from orchestrator.execution.resources import refuse_impossible
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.manifest import DesignLayout

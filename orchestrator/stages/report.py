@@ -15,8 +15,8 @@ from orchestrator.attribution.evidence import heldout
 from orchestrator.report import render
 from orchestrator.report.data import SCORE_COLUMNS, DesignHealth, Family, ReportData
 from orchestrator.report.leaderboard import family_of
+from orchestrator.retraining.counts import finished
 from orchestrator.stages import findings
-from orchestrator.stages.retrain import finished
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.durable import write_atomically

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from estimators.leave_one_out import measured_effects
 from estimators.scores import Score, auc, judge_array, lds, loo_correlation, refuse_overlap, seed_check
 from orchestrator.attribution.evidence import heldout, load_runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.stages.retrain import finished
+from orchestrator.retraining.counts import finished
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions
 from orchestrator.store.lease import holder

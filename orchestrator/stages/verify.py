@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator import requirements
+from orchestrator.attribution import requirements
 from orchestrator.execution.pool import Job, Pool
 from orchestrator.execution.ray_pool import ray_pool
 from orchestrator.execution.scheduler import Scheduler
-from orchestrator.stages.retrain import work_of
+from orchestrator.retraining.strategy import work_of
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.verification import Damage

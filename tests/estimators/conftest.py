@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from estimators.contract import Evidence, Reference
+from estimators.evidence import Evidence, Reference
 from workers import Classification, DifferentiableTask, Queries, Recipe, Regression, Run
 from workers.runs import Checkpoint
 from workers.training import train

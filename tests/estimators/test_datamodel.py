@@ -4,8 +4,8 @@ from sklearn.base import clone
 from sklearn.metrics import r2_score
 
 from estimators import Datamodel
-from estimators.contract import Evidence, Runs
 from estimators.datamodel import DatamodelEstimator, fit_blocks
+from estimators.evidence import Evidence, Runs
 from estimators.lasso.collect import blocks_of
 from estimators.lasso.settings import Settings
 from estimators.registry import find

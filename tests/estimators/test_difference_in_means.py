@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from estimators.contract import Evidence, Runs
 from estimators.difference_in_means import DifferenceInMeans
+from estimators.evidence import Evidence, Runs
 from estimators.registry import find
 from workers.errors import ConfigError, DataError
 

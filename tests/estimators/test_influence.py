@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.contract import Evidence, Reference
+from estimators.evidence import Evidence, Reference
 from estimators.influence import Influence
 from workers import Recipe
 from workers.errors import ConfigError

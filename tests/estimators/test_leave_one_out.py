@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from estimators.contract import Evidence, Runs
+from estimators.evidence import Evidence, Runs
 from estimators.leave_one_out import LeaveOneOut, measured_effects
 from estimators.registry import find
 from workers.errors import DataError

@@ -1,6 +1,6 @@
 import numpy as np
 
-from estimators.contract import Evidence
+from estimators.evidence import Evidence
 from estimators.random import Random
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from estimators.scores import lds, noise_ceiling, seed_check
 from estimators.scores.ceiling import spearman_brown
 from estimators.scores.spearman import spearman

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from estimators.scores import lds
 from estimators.scores.bootstrap import Resamples
 from estimators.scores.lds import predict

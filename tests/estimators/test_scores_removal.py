@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from estimators.scores.removal import removal_curve, removal_masks
 from workers.errors import DataError
 

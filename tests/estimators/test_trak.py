@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from estimators.contract import Evidence, Reference
+from estimators.evidence import Evidence, Reference
 from estimators.trak import Trak, newton_effects
 from workers import Recipe
 from workers.errors import ConfigError

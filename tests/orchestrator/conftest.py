@@ -17,7 +17,7 @@ import yaml
 from orchestrator import cli
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config, RaySection
-from orchestrator.execution import pool
+from orchestrator.execution import ray_session
 from orchestrator.execution.pool import Done, Job, Lost, Work
 from orchestrator.execution.ray_pool import ray_pool
 from orchestrator.forecast.trial_runs import try_runs
@@ -145,7 +145,7 @@ def inline_pool() -> type[InlinePool]:
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command line in this process, as the console script does."""
 
-    monkeypatch.setattr(forecast, "calibrate", partial(try_runs, budget=0.2))
+    monkeypatch.setattr(forecast, "try_runs", partial(try_runs, budget=0.2))
 
     def run(*arguments: object) -> Ended:
         capsys.readouterr()
@@ -180,7 +180,7 @@ def refused(command: Command) -> Callable[..., str]:
 def ray_started() -> Iterator[None]:
     """Ray of two cores, started once by the product's own pool; later pools find it and use it."""
     work = Work(TaskSpec("digits", {"n": 10, "t": 2}), ("margin",), Queries(), "cpu", 1)
-    with mock.patch.object(pool, "cores", return_value=2), ray_pool(work, RaySection()):
+    with mock.patch.object(ray_session, "cores", return_value=2), ray_pool(work, RaySection()):
         yield
 
 

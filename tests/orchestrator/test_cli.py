@@ -18,9 +18,10 @@ from orchestrator import cli
 from orchestrator.config.loading import load
 from orchestrator.config.schema import yaml_format
 from orchestrator.report.data import SCORE_COLUMNS
+from orchestrator.retraining.watch import Watch
 from orchestrator.stages import retrain as retraining
 from orchestrator.stages.plan import prepare
-from orchestrator.stages.retrain import Watch, retrain
+from orchestrator.stages.retrain import retrain
 from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.ledger import DONE
 from orchestrator.store.paths import SweepPaths

@@ -16,12 +16,12 @@ from estimators.lasso.cost import LAPTOP, forecast
 from estimators.lasso.settings import Settings
 from orchestrator.attribution import evidence
 from orchestrator.attribution.evidence import load_runs
+from orchestrator.attribution.lazy_runs import LazyRuns
 from orchestrator.stages.attribute import attribute
 from orchestrator.stages.import_runs import Request, import_runs
 from orchestrator.store.attributions import read_attribution
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
-from orchestrator.stored_runs import StoredRuns
 from orchestrator.sweeps.sweep import Sweep
 
 M, N, T = 120, 16, 10
@@ -75,8 +75,8 @@ def test_a_large_design_is_read_block_by_block(sweep: Callable[..., Sweep], monk
         held = load_runs(made, store, "fit", "margin")
         monkeypatch.setattr(evidence, "IN_MEMORY", 0)
         stored = load_runs(made, store, "fit", "margin")
-    assert isinstance(stored, StoredRuns)
-    assert not isinstance(held, StoredRuns)
+    assert isinstance(stored, LazyRuns)
+    assert not isinstance(held, LazyRuns)
     assert len(held.subsets) == M - 8
     for first, second in zip(held.blocks(7, 3, 50), pickle.loads(pickle.dumps(stored)).blocks(7, 3, 50), strict=True):
         assert np.array_equal(first[0], second[0])

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from estimators.contract import Evidence, Runs
 from estimators.datamodel import DatamodelEstimator, fit_blocks
+from estimators.evidence import Evidence, Runs
 from estimators.lasso import pieces
 from estimators.lasso.collect import Split
 from estimators.lasso.cost import LAPTOP, forecast
 from estimators.lasso.pieces import Job, fit_in_pieces
 from estimators.lasso.settings import Settings
-from estimators.workshop import Arrays, Workshop
+from estimators.workspace import Arrays, Workspace
 from workers.errors import ConfigError
 
 M, N, T = 160, 20, 9
@@ -31,7 +31,7 @@ def runs() -> Runs:
 
 
 @dataclass
-class Spread(Workshop):
+class Spread(Workspace):
     """Several machines, whose pieces come back in any order; one that is told to dies before it has done so many."""
 
     distributed: bool = True
@@ -51,9 +51,9 @@ class Spread(Workshop):
         self.said.append(line)
 
 
-def in_pieces(runs: Runs, settings: Settings, workshop: Workshop, memory: int = 2**30) -> pieces.Fit:
+def in_pieces(runs: Runs, settings: Settings, workspace: Workspace, memory: int = 2**30) -> pieces.Fit:
     job = Job(runs, Split.draw(runs.subsets, settings, 5), settings, N, T)
-    return fit_in_pieces(job, forecast(M, N, T, settings, replace(LAPTOP, memory=memory)), workshop)
+    return fit_in_pieces(job, forecast(M, N, T, settings, replace(LAPTOP, memory=memory)), workspace)
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -63,15 +63,15 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("workshop", [Workshop, Spread])
+@pytest.mark.parametrize("workspace", [Workspace, Spread])
 def test_pieces_are_the_whole(
-    runs: Runs, options: dict[str, Any], workshop: type[Workshop], monkeypatch: pytest.MonkeyPatch
+    runs: Runs, options: dict[str, Any], workspace: type[Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "GRAM_OPERATIONS", 1.0)
     monkeypatch.setattr(pieces, "BLOCKS_DISTRIBUTED", 3)
     settings = Settings(**{**EXACT, **options})
     at_once = fit_blocks(runs.blocks, runs.subsets, settings, 5)
-    found = in_pieces(runs, settings, workshop())
+    found = in_pieces(runs, settings, workspace())
     for name in ("coefficients", "intercepts", "penalties", "heldout_r2", "heldout_spearman"):
         np.testing.assert_allclose(getattr(found, name), getattr(at_once, name), rtol=1e-6, atol=1e-8, err_msg=name)
     assert np.array_equal(found.positions, at_once.positions)
@@ -82,21 +82,21 @@ def test_pieces_are_the_whole(
 
 def test_one_piece_is_the_whole_bit_by_bit(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "BLOCKS", 1)
-    at_once, found = fit_blocks(runs.blocks, runs.subsets, Settings(), 5), in_pieces(runs, Settings(), Workshop())
+    at_once, found = fit_blocks(runs.blocks, runs.subsets, Settings(), 5), in_pieces(runs, Settings(), Workspace())
     assert np.array_equal(found.coefficients, at_once.coefficients)
     assert np.array_equal(found.intercepts, at_once.intercepts)
 
 
 def test_an_interrupted_fit_goes_on(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "BLOCKS_DISTRIBUTED", 3)
-    settings, workshop = Settings(**EXACT), Spread(dies_after=3)
+    settings, workspace = Settings(**EXACT), Spread(dies_after=3)
     with pytest.raises(KeyboardInterrupt):
-        in_pieces(runs, settings, workshop)
-    assert workshop.done == [("gram_of", (0, M)), ("fit_queries", (6, 9)), ("fit_queries", (3, 6))]
-    workshop.dies_after = None
-    workshop.done.clear()
-    found = in_pieces(runs, settings, workshop)
-    assert workshop.done == [("fit_queries", (0, 3))]
+        in_pieces(runs, settings, workspace)
+    assert workspace.done == [("gram_of", (0, M)), ("fit_queries", (6, 9)), ("fit_queries", (3, 6))]
+    workspace.dies_after = None
+    workspace.done.clear()
+    found = in_pieces(runs, settings, workspace)
+    assert workspace.done == [("fit_queries", (0, 3))]
     assert np.array_equal(found.coefficients, in_pieces(runs, settings, Spread()).coefficients)
 
 
@@ -107,9 +107,9 @@ def test_the_runs_are_read_as_often_as_was_forecast(
     passes = []
     blocks = Runs.blocks
     monkeypatch.setattr(Runs, "blocks", lambda self, *a, **k: passes.append(k) or blocks(self, *a, **k))
-    settings, workshop = Settings(bootstrap=resamples), Workshop()
-    in_pieces(runs, settings, workshop)
-    expected = pieces.cut(forecast(M, N, T, settings, LAPTOP), workshop)
+    settings, workspace = Settings(bootstrap=resamples), Workspace()
+    in_pieces(runs, settings, workspace)
+    expected = pieces.cut(forecast(M, N, T, settings, LAPTOP), workspace)
     assert len(passes) == expected.passes
 
 
@@ -121,13 +121,13 @@ def room_for(queries: float) -> float:
 
 def test_a_small_budget_cuts_and_a_smaller_one_is_refused(runs: Runs) -> None:
     tight = room_for(2.5)
-    workshop = Spread(distributed=False)
-    evidence = Evidence(N, T, "margin", {"fit": runs}, seed=5, workshop=workshop)
+    workspace = Spread(distributed=False)
+    evidence = Evidence(N, T, "margin", {"fit": runs}, seed=5, workspace=workspace)
     got = DatamodelEstimator(threads=1, memory_gb=tight).attribute(evidence)
-    assert max(stop - start for _, (start, stop) in workshop.done[1:]) == 2
-    assert "budget" in workshop.said[-1]
-    assert "blocks of 2 queries" in workshop.said[-1]
-    usual = DatamodelEstimator(threads=1).attribute(replace(evidence, workshop=Workshop()))
+    assert max(stop - start for _, (start, stop) in workspace.done[1:]) == 2
+    assert "budget" in workspace.said[-1]
+    assert "blocks of 2 queries" in workspace.said[-1]
+    usual = DatamodelEstimator(threads=1).attribute(replace(evidence, workspace=Workspace()))
     np.testing.assert_allclose(got.values, usual.values, atol=1e-4)
     assert got.details["summary"].startswith("9 queries")
     for action in ("attribute", "check"):

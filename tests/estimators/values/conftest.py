@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from estimators.contract import Evidence, Runs
+from estimators.evidence import Evidence, Runs
 
 
 class Game:

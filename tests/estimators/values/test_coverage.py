@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from estimators.contract import Evidence, Runs
 from estimators.difference_in_means import DifferenceInMeans
+from estimators.evidence import Evidence, Runs
 from estimators.leave_one_out import LeaveOneOut
 from estimators.values.banzhaf import Banzhaf
 from estimators.values.groups import Groups

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from estimators.contract import Evidence
+from estimators.evidence import Evidence
 from estimators.registry import find
 from estimators.values.classes import query_classes
 from estimators.values.groups import Groups, group_effects

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from estimators.contract import Evidence, Runs
+from estimators.evidence import Evidence, Runs
 from estimators.registry import find
 from estimators.values.memorization import own_effects
 from workers import Queries

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from estimators.contract import Evidence, Runs
 from estimators.difference_in_means import DifferenceInMeans
+from estimators.evidence import Evidence, Runs
 from estimators.leave_one_out import LeaveOneOut
 from estimators.values.utility import utility_of, utility_runs
 

@@ -6,8 +6,10 @@ import pytest
 
 from estimators.values.shapley import Shapley
 from orchestrator.attribution.evidence import gather, load_runs
+from orchestrator.retraining.counts import finished
+from orchestrator.retraining.watch import Watch
 from orchestrator.stages.plan import prepare
-from orchestrator.stages.retrain import Watch, finished, retrain
+from orchestrator.stages.retrain import retrain
 from orchestrator.store.ledger import DONE, PENDING
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.contract import Runs
+from estimators.evidence import Runs
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 
@@ -18,7 +18,7 @@ GAP = 64
 """Rows between two wanted ones that are rather read than skipped."""
 
 
-class StoredRuns(Runs):
+class LazyRuns(Runs):
     """The finished rows of a design in a sweep's folder. It can travel to another process that sees the folder.
 
     `masks` and `outputs` are read whole by whoever asks for them; `blocks` never holds more than one block.

@@ -14,7 +14,7 @@ Shared = TypeVar("Shared")
 Item = TypeVar("Item")
 
 
-class Workshop:
+class Workspace:
     """In this process, finished pieces in memory. The orchestrator's keeps them in the sweep's folder, so that work resumes."""
 
     distributed: bool = False

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.contract import Attribution, Estimator, Evidence
+from estimators.contract import Attribution, Estimator
+from estimators.evidence import Evidence
 from estimators.registry import find
 from estimators.scores import lds
 from orchestrator.attribution.evidence import heldout, load_runs, no_runs_yet

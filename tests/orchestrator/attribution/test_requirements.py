@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import requirements
+from orchestrator.attribution import requirements
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 

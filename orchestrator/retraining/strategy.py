@@ -11,6 +11,8 @@ from dataclasses import asdict
 
 import torch
 
+from orchestrator.execution.pool import Work
+from orchestrator.execution.resources import resolve_device
 from orchestrator.store.durable import write_atomically
 from orchestrator.sweeps.sweep import Sweep
 from workers.packed.calibration import calibrated
@@ -33,3 +35,12 @@ def training_plan(sweep: Sweep, device: str, threads: int) -> Plan | None:
     if sweep.paths.root.is_dir() and not plan.failed:
         write_atomically(sweep.paths.calibration, json.dumps(asdict(plan), indent=1).encode())
     return plan
+
+
+def work_of(sweep: Sweep) -> Work:
+    """Return what is the same for all packs of a sweep."""
+    settings = sweep.config.ray
+    device, threads = resolve_device(settings), max(1, int(settings.num_cpus))
+    return Work(
+        sweep.spec, sweep.config.measures, sweep.queries, device, threads, training_plan(sweep, device, threads)
+    )

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from estimators.workshop import Arrays, Item, Shared, Workshop
+from estimators.workspace import Arrays, Item, Shared, Workspace
 from orchestrator.config.schema import RaySection
 from orchestrator.execution.ray_pool import map_on_ray
 from orchestrator.store.durable import PARTIAL, make_folder, refusing, sync, sync_tree
 from orchestrator.store.paths import SweepPaths, check_name
 
 
-class SweepWorkshop(Workshop):
+class SweepWorkspace(Workspace):
     """Pieces of one attribution. Those of another fit under its name (other options, other runs) are of no use and removed."""
 
     def __init__(self, paths: SweepPaths, label: str, stamp: str, ray: RaySection, say: Callable[[str], None]):

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.attribution.early_stopping import watched
+from orchestrator.retraining.counts import finished
 from orchestrator.stages.plan import prepare
-from orchestrator.stages.retrain import finished, retrain
-from orchestrator.stopping import watched
+from orchestrator.stages.retrain import retrain
 from orchestrator.store.ledger import DONE, PENDING
 from orchestrator.sweeps.stopping_record import read_stopping
 from orchestrator.sweeps.sweep import Sweep

@@ -1,0 +1,103 @@
+"""What an estimator may look at: finished runs, reference models, the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estimators.workspace import Workspace
+from workers.errors import ConfigError
+from workers.runs import Checkpoint, Queries
+from workers.task import DifferentiableTask, Task
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The finished runs of one design, seen through one measure."""
+
+    design: str
+    """The design's name in the configuration."""
+    kind: str
+    """Its kind: subsets, bernoulli, leave_one_out, ..."""
+    measure: str
+    masks: NDArray[np.bool_]
+    """(m, n) bool: masks[j, i] says whether example i was in the subset of run j."""
+    outputs: NDArray[np.float32]
+    """(m, t) float32, finite: only finished runs are here."""
+    subsets: NDArray[np.int64]
+    """(m,) which subset of the design each run belongs to; runs of one subset differ in their seeds."""
+    repeats: NDArray[np.int64]
+    """(m,) which repeat of its subset each run is."""
+    chains: NDArray[np.int64] | None = None
+    """(m,) which permutation each run's subset is a prefix of; -1 for one of an unfinished permutation, which is then not used.
+    A permutation without its last prefixes was truncated: there its outputs count as those of the full set."""
+    antithetic: bool = False
+    """Whether the chains 2k and 2k + 1 are a permutation and its reverse, so that only pairs are independent."""
+
+    def blocks(
+        self, rows: int = 4096, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
+        """Yield masks (b, n) and outputs (b, t) of the runs start..stop, at most `rows` at a time.
+
+        For estimators that never need all runs at once: a large design is then read from the store, and is never in memory.
+        """
+        stop = len(self.subsets) if stop is None else stop
+        for first in range(start, stop, rows):
+            block = slice(first, min(first + rows, stop))
+            yield self.masks[block], self.outputs[block]
+
+    def means(self) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Return one row a subset: masks (s, n) and outputs averaged over that subset's seeds (s, t), float64."""
+        _, first, inverse, counts = np.unique(self.subsets, return_index=True, return_inverse=True, return_counts=True)
+        sums = np.zeros((len(first), self.outputs.shape[1]))
+        np.add.at(sums, inverse, self.outputs.astype(np.float64))
+        return self.masks[first], sums / counts[:, None]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One model trained on the full set, with the checkpoints kept of it (ascending epochs, the last is the final one)."""
+
+    seed: int
+    checkpoints: tuple[Checkpoint, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything an estimator may look at. Runs kept for scoring are never here."""
+
+    n: int
+    t: int
+    measure: str
+    runs: Mapping[str, Runs] = field(default_factory=dict)
+    """Fitting designs by name."""
+    references: tuple[Reference, ...] = ()
+    task: Task | DifferentiableTask | None = None
+    queries: Queries = field(default_factory=Queries)
+    seed: int = 0
+    """Root of whatever the estimator draws (projections, splits)."""
+    empty: NDArray[np.float32] | None = None
+    """(t,) the outputs of a model of no data, where the task or the design gives them."""
+    workspace: Workspace = field(default_factory=Workspace)
+    """Where long work is done."""
+
+    def of_kind(self, *kinds: str, design: str | None = None) -> Runs:
+        """Return the runs of the one design of these kinds, or of the one named. Raises ConfigError when there is not one."""
+        found = [r for r in self.runs.values() if r.kind in kinds and design in (None, r.design)]
+        if len(found) != 1:
+            wanted = f"design {design!r}" if design else f"one fitting design of kind {' or '.join(kinds)}"
+            have = ", ".join(f"{r.design} ({r.kind})" for r in self.runs.values()) or "none"
+            hint = "; name it with `design:`" if len(found) > 1 else ""
+            raise ConfigError(f"the estimator needs {wanted}, the sweep has: {have}{hint}")
+        return found[0]
+
+    def differentiable(self) -> DifferentiableTask:
+        """Return the task, refusing one whose gradients cannot be taken."""
+        if not isinstance(self.task, DifferentiableTask):
+            raise ConfigError(
+                "the estimator needs gradients, so a DifferentiableTask; this sweep's task is a black box"
+            )
+        return self.task

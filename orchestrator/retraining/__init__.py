@@ -1,0 +1,1 @@
+"""What is left to train: counted, mended, cut into jobs."""

@@ -1,0 +1,21 @@
+"""How a caller follows a retraining, and stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.store.verification import Damage
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How the caller follows a retraining and stops it."""
+
+    on_start: Callable[[dict[str, int]], None] = lambda totals: None
+    """Called with the runs still to do, by design."""
+    on_commit: Callable[[str, int, int], None] = lambda design, done, failed: None
+    should_stop: Callable[[], bool] = lambda: False
+    patience: Callable[[], bool] = lambda: True
+    on_damage: Callable[[Damage], None] = lambda damage: None
+    """Called for everything damaged that was found and will be trained again."""
