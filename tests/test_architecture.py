@@ -15,7 +15,7 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 from estimators.contract import Estimator
 from estimators.registry import BUILT_IN as ESTIMATORS
 from estimators.registry import find, names
-from orchestrator.cli import app
+from orchestrator.cli.main import app
 from orchestrator.config.loading import load, shipped, validate
 from orchestrator.designs import AnyDesign
 from workers.loading import BUILT_IN as TASKS

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import ClassVar
 
 from estimators.contract import Attribution
 from estimators.difference_in_means import DifferenceInMeans
 from estimators.evidence import Evidence
 from workers.errors import ConfigError
-from workers.runs import Queries
 
 
 class Memorization(DifferenceInMeans):
@@ -37,15 +33,3 @@ class Memorization(DifferenceInMeans):
         """Return tau (n, t), in the units of the measure; column q is the training example of query q."""
         self.check(evidence)
         return super().attribute(evidence)
-
-
-def own_effects(tau: NDArray[np.floating[Any]], queries: Queries) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the training examples among the queries (k,) and each one's effect on its own output, from tau (n, t).
-
-    With any attribution (or its standard errors) of queries that are training examples; k = t. Raises ConfigError for
-    other queries.
-    """
-    if queries.source != "train":
-        raise ConfigError("an example's effect on its own output needs queries that are training examples")
-    examples = queries.take(len(tau))
-    return examples, tau[examples, np.arange(len(examples))].astype(np.float64)

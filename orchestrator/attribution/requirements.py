@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from estimators.direction import direction
+from estimators.scores.per_example import flipped
 from orchestrator.attribution.evidence import no_runs_yet
 from orchestrator.config.schema import DetectionSection, RemovalSection
 from orchestrator.designs.imported import Imported
-from orchestrator.examples import flipped
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.roles import fresh_design, scoring_design
 from orchestrator.sweeps.sweep import Sweep

@@ -1,6 +1,1 @@
-"""The report: one self-contained HTML page of a sweep. Data in (`ReportData`), text out (`render`); reads no store."""
-
-from orchestrator.report.data import DesignHealth, ReportData
-from orchestrator.report.html import render
-
-__all__ = ["DesignHealth", "ReportData", "render"]
+"""The report: one self-contained HTML page of a sweep. `collect` reads the sweep; `page/` draws plain data and reads nothing."""

@@ -10,17 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.scoring.table import SCORE_COLUMNS
 from workers.errors import DataError
 from workers.runs import Queries
 
 Family = Literal["retraining", "gradients", "other"]
 """What an estimator's answers come from: retrained models, gradients (or features) of a few models, or neither."""
-
-SCORE_COLUMNS = (
-    *("estimator", "metric", "value", "low", "high", "ceiling", "measure", "design"),
-    *("queries", "subsets", "seeds", "train_seconds", "attribute_seconds"),
-)
-"""Columns of the tidy score table, one row an (estimator, metric)."""
 
 
 @dataclass(frozen=True)

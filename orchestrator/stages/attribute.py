@@ -15,8 +15,8 @@ from estimators.evidence import Evidence
 from orchestrator.attribution.evidence import gather
 from orchestrator.attribution.requirements import KINDS
 from orchestrator.attribution.workspace import SweepWorkspace
-from orchestrator.class_effects import class_effects, lines
 from orchestrator.config.schema import EstimatorSection
+from orchestrator.report.class_effects import class_effects, lines
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution, remove_attribution, write_attribution
 from orchestrator.store.run_store import RunStore

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from estimators.registry import find
-from estimators.scores import noise_ceiling, spearman
-from orchestrator.attribution.evidence import heldout
-from orchestrator.report import render
-from orchestrator.report.data import SCORE_COLUMNS, DesignHealth, Family, ReportData
-from orchestrator.report.leaderboard import family_of
-from orchestrator.retraining.counts import finished
-from orchestrator.stages import findings
-from orchestrator.store import accounting
-from orchestrator.store.attributions import list_attributions, read_attribution
+from orchestrator.report.collect import collect
+from orchestrator.report.page.html import render
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
@@ -28,91 +15,3 @@ def report(sweep: Sweep, store: RunStore) -> Path:
     """Write report.html from what is there by now; return its path."""
     write_atomically(sweep.paths.report, render(collect(sweep, store)).encode())
     return sweep.paths.report
-
-
-def collect(sweep: Sweep, store: RunStore) -> ReportData:
-    """Return everything the report shows."""
-    measure = sweep.config.measures[0]
-    stored = set(list_attributions(sweep.paths))
-    answers = {label: read_attribution(sweep.paths, label) for label in sweep.config.estimators if label in stored}
-    told = {label: answer[3] for label, answer in answers.items()}
-    same = {label: answer for label, answer in answers.items() if answer[3]["measure"] == measure}
-    runs = heldout(sweep, store, measure)
-    if runs is None:
-        masks, actual = np.zeros((0, sweep.task.n), dtype=bool), np.zeros((0, sweep.t))
-        ceiling = np.full(sweep.t, np.nan)
-    else:
-        masks, actual = runs.means()
-        ceiling = noise_ceiling(runs, resamples=0).per_query
-    predicted = {label: masks @ answer[0].astype(np.float64) for label, answer in same.items()}
-    for label, answer in same.items():
-        if answer[1] is not None:
-            predicted[label] = predicted[label] + answer[1]
-    return ReportData(
-        title=sweep.config.name,
-        created=f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
-        description=_describe(sweep.task),
-        measure=measure,
-        n=sweep.task.n,
-        t=sweep.t,
-        config_yaml=sweep.paths.config.read_text(encoding="utf-8"),
-        config_hash=sweep.config.identity(),
-        versions={key: str(value) for key, value in store.attributes.items() if value and key != "data_hash"},
-        designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),
-        scores=_scores(sweep),
-        models={label: int(answer[3]["models"]) for label, answer in answers.items()},
-        actual=actual,
-        predicted=predicted if runs is not None else {},
-        per_query_lds={label: spearman(one, actual) for label, one in predicted.items()} if runs is not None else {},
-        per_query_ceiling=ceiling,
-        attributions={label: answer[0] for label, answer in same.items()},
-        stage_seconds={
-            "retrain (worker time)": accounting.train_seconds(store, store.designs),
-            **{f"attribute: {label}": float(answer[3]["seconds"]) for label, answer in answers.items()},
-        },
-        failures=tuple(accounting.failure_lines(store)[:20]),
-        show=getattr(sweep.task, "show", None),
-        label=getattr(sweep.task, "label", None),
-        queries=sweep.queries,
-        families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
-        expectations=findings.expectations(sweep, store, told),
-        stopping=findings.stopping(sweep),
-        learning_curves=findings.learning_curves(sweep, told),
-        utilities=findings.utilities(sweep, told),
-        group_effects=findings.group_effects(sweep, told),
-        class_effects=findings.class_tables(sweep, told),
-        removal=findings.removal_lines(sweep),
-    )
-
-
-def _describe(task: Any) -> str:
-    """Return the task's own line, or its class name and sizes."""
-    return str(task.describe()) if hasattr(task, "describe") else f"{type(task).__name__}: {task.n:,} training examples"
-
-
-def _family(estimator: str) -> Family:
-    return family_of(find(estimator).needs)
-
-
-def _scores(sweep: Sweep) -> pd.DataFrame:
-    if sweep.paths.scores.is_file():
-        return pd.read_parquet(sweep.paths.scores)
-    return pd.DataFrame(columns=SCORE_COLUMNS)
-
-
-def _health(store: RunStore, name: str, counts: tuple[int, int, int]) -> DesignHealth:
-    layout = store.designs[name]
-    wall = accounting.wall_seconds(store, name)
-    done, failed, pending = counts
-    return DesignHealth(
-        name,
-        layout.kind,
-        layout.purpose,
-        layout.runs,
-        done,
-        failed,
-        accounting.train_seconds(store, [name]),
-        wall,
-        (done + failed) / wall if wall > 0 else 0.0,
-        layout.runs - done - failed - pending,
-    )

@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 import yaml
 
-from orchestrator import cli
+from orchestrator.cli import main
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config, RaySection
 from orchestrator.execution import ray_session
@@ -151,7 +151,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["counterfactory", *map(str, arguments)])
         try:
-            cli.main()
+            main.main()
             code: object = 0
         except SystemExit as stop:
             code = stop.code or 0
@@ -191,7 +191,7 @@ def finished_sweep(ray_started: None, tmp_path_factory: pytest.TempPathFactory) 
     (place / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
     arguments = ["counterfactory", "run", str(place / "tiny.yaml"), "--out", str(place / "sweep")]
     with mock.patch.object(sys, "argv", arguments), pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert not ended.value.code
     return place / "sweep"
 

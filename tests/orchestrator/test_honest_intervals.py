@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from estimators.registry import find
+from estimators.scores.per_example import own_effects
 from estimators.values.intervals import interval
-from estimators.values.memorization import own_effects
 from orchestrator.attribution.evidence import gather
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain

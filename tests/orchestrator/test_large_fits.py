@@ -17,8 +17,9 @@ from estimators.lasso.settings import Settings
 from orchestrator.attribution import evidence
 from orchestrator.attribution.evidence import load_runs
 from orchestrator.attribution.lazy_runs import LazyRuns
+from orchestrator.imports.survey import Request
 from orchestrator.stages.attribute import attribute
-from orchestrator.stages.import_runs import Request, import_runs
+from orchestrator.stages.import_runs import import_runs
 from orchestrator.store.attributions import read_attribution
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore

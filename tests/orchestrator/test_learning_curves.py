@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.imports.survey import Request
+from orchestrator.report.collect import collect
 from orchestrator.stages.attribute import attribute
-from orchestrator.stages.import_runs import Request, import_runs
-from orchestrator.stages.report import collect, report
+from orchestrator.stages.import_runs import import_runs
+from orchestrator.stages.report import report
 from orchestrator.stages.score import score
 from orchestrator.store.attributions import read_attribution
 from orchestrator.store.run_store import RunStore

@@ -21,7 +21,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from orchestrator.cli import app
+from orchestrator.cli.main import app
 from orchestrator.store.ledger import DONE
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
@@ -29,7 +29,7 @@ from orchestrator.store.run_store import RunStore
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0
 """Seconds after which a process under test is taken to hang."""
-CONSOLE_SCRIPT = "import sys\nfrom orchestrator.cli import main\nsys.exit(main())\n"
+CONSOLE_SCRIPT = "import sys\nfrom orchestrator.cli.main import main\nsys.exit(main())\n"
 
 SLOW_TASK = '''"""Digits by logistic regression; on a worker, every training rests for PAUSE seconds first."""
 

@@ -16,7 +16,7 @@ DIES_INSIDE = """
 import os, signal, sys
 
 from orchestrator import {module}
-from orchestrator.cli import main
+from orchestrator.cli.main import main
 
 whole, calls = {module}.{method}, 0
 

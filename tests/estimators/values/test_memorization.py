@@ -5,7 +5,7 @@ import pytest
 
 from estimators.evidence import Evidence, Runs
 from estimators.registry import find
-from estimators.values.memorization import own_effects
+from estimators.scores.per_example import own_effects
 from workers import Queries
 from workers.errors import ConfigError, DataError
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from orchestrator import cli
+from orchestrator.cli import main
 
 M, N, T = 40, 12, 3
 
@@ -119,7 +119,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["counterfactory", *map(str, arguments)])
         try:
-            cli.main()
+            main.main()
             code: object = 0
         except SystemExit as stop:
             code = stop.code or 0

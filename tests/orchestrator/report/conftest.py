@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 
-from orchestrator.report import DesignHealth, ReportData, render
-from orchestrator.report.data import SCORE_COLUMNS
+from orchestrator.report.data import DesignHealth, ReportData
+from orchestrator.report.page.html import render
+from orchestrator.scoring.table import SCORE_COLUMNS
 
 # estimator -> (noise of its attribution, family, models): the more noise, the lower its LDS
 ESTIMATORS: Mapping[str, tuple[float, str, int]] = {

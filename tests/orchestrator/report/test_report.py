@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from orchestrator.report import render
+from orchestrator.report.page.html import render
 from workers.errors import DataError
 from workers.runs import Queries
 

@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.report import render
 from orchestrator.report.data import (
-    SCORE_COLUMNS,
     ClassEffects,
     DesignHealth,
     Expectation,
@@ -20,7 +18,9 @@ from orchestrator.report.data import (
     StopCurve,
     Utilities,
 )
+from orchestrator.report.page.html import render
 from orchestrator.report.text import quantity
+from orchestrator.scoring.table import SCORE_COLUMNS
 from workers.errors import DataError
 from workers.runs import Queries
 

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator import cli
+from orchestrator.cli import session
 from orchestrator.config.loading import load
 from orchestrator.config.schema import yaml_format
-from orchestrator.report.data import SCORE_COLUMNS
 from orchestrator.retraining.watch import Watch
+from orchestrator.scoring.table import SCORE_COLUMNS
 from orchestrator.stages import retrain as retraining
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
@@ -331,7 +331,7 @@ def test_ctrl_c_outside_the_training_says_how_to_go_on(
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.attributing, "attribute", interrupted)
+    monkeypatch.setattr(session.attributing, "attribute", interrupted)
     ended = command("attribute", sweep_copy)
     assert (ended.code, ended.out) == (130, "")
     assert ended.err == "interrupted; the same command goes on from here\n"
@@ -353,7 +353,7 @@ def test_ctrl_c_in_the_training_commits_says_how_to_go_on_and_goes_on(
         return really(sweep, store, stops, pool=inline_pool(sweep, slots=1), **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli.retraining, "retrain", interrupting)
+        patch.setattr(session.retraining, "retrain", interrupting)
         ended = command("retrain", folder)
     assert ended.code == 130
     assert "stopping: waiting up to 30 s for packs in flight" in ended.err
@@ -363,7 +363,7 @@ def test_ctrl_c_in_the_training_commits_says_how_to_go_on_and_goes_on(
     assert counts["pending"] == 42 - counts["done"]
     assert counts["running"] is None, "the lease was given back"
     patched = lambda sweep, store, watch, **options: really(sweep, store, watch, pool=inline_pool(sweep), **options)  # noqa: E731
-    monkeypatch.setattr(cli.retraining, "retrain", patched)
+    monkeypatch.setattr(session.retraining, "retrain", patched)
     assert f"{counts['pending']} runs to train" in command("retrain", folder).err
 
 
@@ -393,7 +393,7 @@ def test_a_fault_that_is_not_the_users_is_one_line_and_exit_code_1(
     def fail(*arguments: object, **options: object) -> None:
         raise CounterfactoryError("estimators.mine: returned shape (1,), expected (60, 8)")
 
-    monkeypatch.setattr(cli.attributing, "attribute", fail)
+    monkeypatch.setattr(session.attributing, "attribute", fail)
     ended = command("attribute", sweep_copy)
     assert (ended.code, ended.err) == (1, "failed: estimators.mine: returned shape (1,), expected (60, 8)\n")
 

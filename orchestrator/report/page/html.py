@@ -14,9 +14,10 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from estimators.direction import HIGHER_IS_BETTER, LOWER_IS_BETTER
-from orchestrator.report import figures, gallery, growth, leaderboard, text
+from orchestrator.report import text
 from orchestrator.report.data import LearningCurve, ReportData
-from orchestrator.report.leaderboard import Entry
+from orchestrator.report.page import figures, gallery, leaderboard, learning_curves
+from orchestrator.report.page.leaderboard import Entry
 
 MOST_QUERIES = 5
 """Queries in the gallery; the scatter plots take three."""
@@ -103,8 +104,8 @@ def _growth(data: ReportData, board: tuple[Entry, ...]) -> list[tuple[LearningCu
     return [
         (
             curve,
-            growth.figure(curve, leaderboard.family(data, curve.estimator), f"growth-{k}"),
-            growth.sentence(curve, lds.get(curve.estimator)),
+            learning_curves.figure(curve, leaderboard.family(data, curve.estimator), f"growth-{k}"),
+            learning_curves.sentence(curve, lds.get(curve.estimator)),
         )
         for k, curve in enumerate(data.learning_curves)
     ]

@@ -4,8 +4,8 @@ import time
 import pytest
 from rich.console import Console
 
-from orchestrator import progress
-from orchestrator.progress import Counter, Reporter, duration
+from orchestrator.cli import progress
+from orchestrator.cli.progress import Counter, Reporter, duration
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console, RenderableType
 
-from orchestrator import show
+from orchestrator.cli import tables
 from orchestrator.stages.status import Status
 from orchestrator.stages.verify import Rerun
 from orchestrator.store.verification import Damage
@@ -43,7 +43,7 @@ def test_the_leaderboard_is_by_lds_best_first_then_the_other_metrics() -> None:
             row("c", math.nan),
         ]
     )
-    lines = [line for line in text(show.leaderboard(table)).splitlines() if "margin" in line]
+    lines = [line for line in text(tables.leaderboard(table)).splitlines() if "margin" in line]
     assert [line.split()[1] for line in lines] == ["b", "a", "c", "b", "retraining"]
     assert [cell.strip() for cell in lines[0].split("│")[4:9]] == [
         "0.400",
@@ -52,15 +52,15 @@ def test_the_leaderboard_is_by_lds_best_first_then_the_other_metrics() -> None:
         "0.50",
         "2 min 10 s",
     ]
-    assert "nan" not in text(show.leaderboard(table))
+    assert "nan" not in text(tables.leaderboard(table))
 
 
 def test_an_empty_leaderboard_says_so() -> None:
-    assert "no scores" in text(show.leaderboard(pd.DataFrame()))
+    assert "no scores" in text(tables.leaderboard(pd.DataFrame()))
 
 
 def test_records_are_json_without_nan() -> None:
-    records = show.records(pd.DataFrame([row("a", 0.2), row("b", math.inf)]).assign(queries=np.int64(3)))
+    records = tables.records(pd.DataFrame([row("a", 0.2), row("b", math.inf)]).assign(queries=np.int64(3)))
     parsed = json.loads(json.dumps(records, allow_nan=False))
     assert parsed[0]["attribute_seconds"] is None
     assert parsed[1]["value"] is None
@@ -69,7 +69,7 @@ def test_records_are_json_without_nan() -> None:
 
 def test_plain_data_is_what_json_can_hold() -> None:
     nested = {1: (np.float32(0.5), np.array([1.0, np.nan])), "x": [np.int8(2), np.bool_(True), None, "s"]}
-    assert show.plain(nested) == {"1": [0.5, [1.0, None]], "x": [2, True, None, "s"]}
+    assert tables.plain(nested) == {"1": [0.5, [1.0, None]], "x": [2, True, None, "s"]}
 
 
 def status(**changes: object) -> Status:
@@ -89,32 +89,32 @@ def status(**changes: object) -> Status:
 
 
 def test_status_tells_how_far_and_how_to_go_on() -> None:
-    shown = text(show.status_view(status()))
+    shown = text(tables.status_view(status()))
     assert "/runs/x" in shown
     for cell in ("1,200", "3", "797", "not running; `counterfactory retrain"):
         assert cell in shown
 
 
 def test_status_tells_who_is_running_and_for_how_long() -> None:
-    shown = text(show.status_view(status(running={"pid": 7, "host": "h"}, rate=2.5, seconds_left=318.8)))
+    shown = text(tables.status_view(status(running={"pid": 7, "host": "h"}, rate=2.5, seconds_left=318.8)))
     assert "running: process 7 on h, 2.5 runs/s, 5 min 19 s left" in shown
 
 
 def test_status_tells_failures_as_they_are_up_to_ten() -> None:
-    shown = text(show.status_view(status(failures=tuple(f"fit: KeyError: [bold]{k}" for k in range(12)))))
+    shown = text(tables.status_view(status(failures=tuple(f"fit: KeyError: [bold]{k}" for k in range(12)))))
     assert "failure: fit: KeyError: [bold]0" in shown
     assert "... and 2 other failures" in shown
 
 
 def test_a_damage_is_one_line() -> None:
     damage = Damage("fit", 3, tuple(range(96, 104)), Path("/x/c/3/0"), "outputs", "flipped")
-    assert show.damage_line(damage) == "fit pack 3 (outputs; rows 96, 97, 98, 99, 100, ...): /x/c/3/0"
+    assert tables.damage_line(damage) == "fit pack 3 (outputs; rows 96, 97, 98, 99, 100, ...): /x/c/3/0"
 
 
 @pytest.mark.parametrize("equal", [True, False])
 def test_verification_tells_what_was_trained_again(equal: bool) -> None:
     rerun = Rerun("fit", 5, equal, 0.0 if equal else 0.25)
-    shown = text(show.verification({"fit": (10, 0, 0)}, [], [rerun], {"torch": ("2.9", "2.10")}))
+    shown = text(tables.verification({"fit": (10, 0, 0)}, [], [rerun], {"torch": ("2.9", "2.10")}))
     assert "all 10 finished rows agree with the ledger" in shown
     assert ("trained again: fit row 5: equal, bit by bit" if equal else "differs by up to 0.25") in shown
     assert ("made with torch 2.9, here it is 2.10" in shown) is not equal
@@ -122,7 +122,7 @@ def test_verification_tells_what_was_trained_again(equal: bool) -> None:
 
 def test_verification_tells_damage_and_its_remedy() -> None:
     damage = Damage("fit", 0, (1,), Path("/x"), "checkpoint", "missing")
-    shown = text(show.verification({"fit": (10, 0, 0)}, [damage], [], {}))
+    shown = text(tables.verification({"fit": (10, 0, 0)}, [damage], [], {}))
     assert "damaged: fit pack 0 (checkpoint; rows 1): /x" in shown
     assert "1 places damaged; `counterfactory run` or `retrain` trains them again" in shown
     assert "agree with the ledger" not in shown

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.removal import nested_sweeps, read_curves
+from orchestrator.applications.brittleness import nested_sweeps, read_removals
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.stages.score import score
@@ -53,7 +53,7 @@ def test_the_curves_are_what_remains_is_worth(removing: Raw, make_sweep: Make, i
     attributed(sweep, worth)
     assert sweep.config.scores.removal is not None
     assert train(sweep, inline_pool) == sweep.config.scores.removal.trainings == 3 * 3 * 2
-    curves = {(one.estimator, one.order): one for one in read_curves(sweep)}
+    curves = {(one.estimator, one.order): one for one in read_removals(sweep)}
     assert set(curves) == {("difference_in_means", "best"), ("difference_in_means", "worst"), ("random", "any")}
     best, worst = (curves["difference_in_means", order].curve for order in ("best", "worst"))
     np.testing.assert_allclose(best.removed, [0, 0.3, 0.6], atol=1e-12)
@@ -83,7 +83,7 @@ def test_for_a_loss_the_helpful_ones_are_those_that_lower_it(removing: Raw, make
     prepare(sweep).close()
     attributed(sweep, 0.9 ** np.arange(N))
     train(sweep, inline_pool)
-    curves = {one.order: one.curve.area.value for one in read_curves(sweep)}
+    curves = {one.order: one.curve.area.value for one in read_removals(sweep)}
     assert curves["best"] > curves["worst"]
 
 
@@ -94,10 +94,10 @@ def test_other_values_start_their_curves_anew_and_leave_the_rest(
     prepare(sweep).close()
     attributed(sweep, 0.9 ** np.arange(N))
     train(sweep, inline_pool)
-    before = {one.estimator: one for one in read_curves(sweep)}
+    before = {one.estimator: one for one in read_removals(sweep)}
     attributed(sweep, -(0.9 ** np.arange(N)))
     assert train(sweep, inline_pool) == 2 * 3 * 2
-    after = {(one.estimator, one.order): one.curve for one in read_curves(sweep)}
+    after = {(one.estimator, one.order): one.curve for one in read_removals(sweep)}
     assert after["difference_in_means", "best"].area > after["difference_in_means", "worst"].area
     np.testing.assert_array_equal(after["random", "any"].utility, before["random"].curve.utility)
 
@@ -121,7 +121,7 @@ def test_a_curve_without_all_its_runs_is_not_shown(removing: Raw, make_sweep: Ma
     nested = next(nested_sweeps(sweep))
     with prepare(nested) as store:
         store.forget("best", np.array([0, 1]))
-    assert [(one.estimator, one.order) for one in read_curves(sweep)] == [
+    assert [(one.estimator, one.order) for one in read_removals(sweep)] == [
         ("difference_in_means", "worst"),
         ("random", "any"),
     ]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from orchestrator.report import text
 from orchestrator.report.data import ReportData, Utilities
-from orchestrator.report.leaderboard import Entry
+from orchestrator.report.page.leaderboard import Entry
 from workers.errors import DataError
 
 _LARGEST = 192

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.class_effects import WIDEST, class_effects, lines
+from orchestrator.report.class_effects import WIDEST, class_effects, lines
 from orchestrator.report.data import ClassEffects
 
 TOLD: dict[str, Any] = {

@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.progress import duration
 from orchestrator.forecast.cost import Forecast
-from orchestrator.progress import duration
 from orchestrator.stages.import_runs import Imported
 from orchestrator.stages.plan import Planned
 from orchestrator.stages.status import Status

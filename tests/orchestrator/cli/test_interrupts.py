@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from orchestrator.interrupts import Interrupts
+from orchestrator.cli.interrupts import Interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.forecast.cost import forecast, keep_forecast
 from orchestrator.forecast.trial_runs import TrialRuns
-from orchestrator.stages import findings
+from orchestrator.report import sections
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 
@@ -29,7 +29,7 @@ def test_time_is_compared_for_the_runs_that_were_trained_too(
     with prepare(sweep) as store:
         keep_forecast(sweep, forecast(sweep, sweep.plans, TrialRuns((12, 24), (0.1, 0.1)), 0))
         retrain(sweep, store, pool=inline_pool(sweep))
-        told = [one for one in findings.expectations(sweep, store, {}) if one.unit == "time" and not np.isnan(one.low)]
+        told = [one for one in sections.expectations(sweep, store, {}) if one.unit == "time" and not np.isnan(one.low)]
         done = sum(int((store.states(name) == 1).sum()) for name in store.designs)
     assert len(told) == said
     assert told[-1].forecast == pytest.approx(told[0].forecast * done / 97)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.direction import direction
-from estimators.values.memorization import own_effects
-from workers.errors import TaskError
+from workers.errors import ConfigError, TaskError
 from workers.runs import Queries
 
 Better = Literal["higher", "lower"] | None
@@ -59,3 +58,15 @@ def flipped(task: Any) -> NDArray[np.bool_] | None:
             f"{type(task).__name__}.flipped: its shape is {found.shape} {found.dtype}, expected ({task.n},) bool"
         )
     return found if found.any() else None
+
+
+def own_effects(tau: NDArray[np.floating[Any]], queries: Queries) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the training examples among the queries (k,) and each one's effect on its own output, from tau (n, t).
+
+    With any attribution (or its standard errors) of queries that are training examples; k = t. Raises ConfigError for
+    other queries.
+    """
+    if queries.source != "train":
+        raise ConfigError("an example's effect on its own output needs queries that are training examples")
+    examples = queries.take(len(tau))
+    return examples, tau[examples, np.arange(len(examples))].astype(np.float64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from estimators.direction import direction
-from orchestrator.examples import Valued, flipped
+from estimators.scores.per_example import Valued, flipped
 from workers.errors import ConfigError, TaskError
 from workers.runs import Queries
 

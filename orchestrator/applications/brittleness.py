@@ -6,28 +6,23 @@ designs `best` and `worst` lack ever more examples; and `removal/random`, whose 
 
 from __future__ import annotations
 
-import io
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.scores.per_example import Valued
 from estimators.scores.removal import RemovalCurve, removal_curve, removal_masks
+from orchestrator.applications.nested_sweep import nest, sharing, write_masks
 from orchestrator.attribution.evidence import load_runs
-from orchestrator.config.loading import validate
-from orchestrator.config.schema import Config, RemovalSection
-from orchestrator.examples import Valued
+from orchestrator.config.schema import RemovalSection
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
-from orchestrator.store.durable import write_atomically
 from orchestrator.store.paths import SweepPaths, check_name
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.plan import PROVISIONAL_PACK
 from orchestrator.sweeps.sweep import Sweep
 
 ANY = "any"
@@ -47,11 +42,6 @@ class Removal:
     train_seconds: float
 
 
-def folder(sweep: Sweep, label: str) -> SweepPaths:
-    """Return where the sweep of one estimator's curves is."""
-    return SweepPaths(sweep.paths.root / "removal" / check_name(label))
-
-
 def nested_sweeps(sweep: Sweep) -> Iterator[Sweep]:
     """Yield the sweeps to be trained, their masks written down, for every estimator that has an attribution.
 
@@ -61,17 +51,17 @@ def nested_sweeps(sweep: Sweep) -> Iterator[Sweep]:
     if section is None:
         return
     for label, masks in _all_masks(sweep, section):
-        nested = _nested(sweep, section, label, tuple(masks))
-        files = {nested.config.folder / f"{order}.npy": _npy(remaining) for order, remaining in masks.items()}
-        if not _stands(nested, files):
-            _clear(nested.paths)
-        for path, content in files.items():
-            if not path.is_file():
-                write_atomically(path, content)
+        nested = nest(sweep, folder(sweep, label), f"{sweep.config.name}-removal-{label}", masks, section.seeds)
+        write_masks(nested, masks)
         yield nested
 
 
-def read_curves(sweep: Sweep) -> tuple[Removal, ...]:
+def folder(sweep: Sweep, label: str) -> SweepPaths:
+    """Return where the sweep of one estimator's curves is."""
+    return SweepPaths(sweep.paths.root / "removal" / check_name(label))
+
+
+def read_removals(sweep: Sweep) -> tuple[Removal, ...]:
     """Return the curves whose runs are all there, by estimator and order."""
     section = sweep.config.scores.removal
     found: list[Removal] = []
@@ -79,7 +69,7 @@ def read_curves(sweep: Sweep) -> tuple[Removal, ...]:
         paths = folder(sweep, label)
         if not paths.config.is_file() or not paths.runs.exists():
             continue
-        nested = _sharing(sweep, Sweep.at(paths.root))
+        nested = sharing(sweep, Sweep.at(paths.root))
         with RunStore.open(paths) as store:
             found += [one for order in store.designs if (one := _curve(sweep, nested, store, label, order)) is not None]
     return tuple(found)
@@ -111,54 +101,25 @@ def _all_masks(sweep: Sweep, section: RemovalSection) -> Iterator[tuple[str, dic
         yield RemovalSection.BASELINE, {ANY: removal_masks(drawn, section.fractions, "best")}
 
 
-def _nested(sweep: Sweep, section: RemovalSection, label: str, orders: tuple[str, ...]) -> Sweep:
-    config, paths = sweep.config, folder(sweep, label)
-    runs = len(section.fractions) * section.seeds
-    preferred = PROVISIONAL_PACK if config.pack == "auto" else config.pack
-    raw: dict[str, Any] = {
-        "name": f"{config.name}-removal-{label}",
-        "seed": config.seed,
-        "folder": str(paths.root),
-        "task": {"name": _absolute(config), "arguments": dict(sweep.spec.arguments)},
-        "queries": config.queries.model_dump(),
-        "measures": config.measures,
-        "designs": {order: {"kind": "explicit", "masks": f"{order}.npy", "seeds": section.seeds} for order in orders},
-        "pack": min(preferred, max(1, math.ceil(runs / 8))),
-        "scores": {"lds": None, "loo": None, "detection": None},
-        "ray": config.ray.model_dump(),
-    }
-    return _sharing(sweep, Sweep(validate(raw, str(paths.root)), paths))
-
-
-def _absolute(config: Config) -> str:
-    """Return the task's name; if it is a file, one that is found from another folder too."""
-    source, colon, attribute = config.task.name.rpartition(":")
-    if not source.endswith(".py"):
-        return config.task.name
-    return f"{(config.folder / Path(source).expanduser()).resolve()}{colon}{attribute}"
-
-
-def _sharing(sweep: Sweep, nested: Sweep) -> Sweep:
-    """Return the nested sweep with the task that is built already."""
-    nested.__dict__["task"] = sweep.task
-    return nested
-
-
-def _stands(nested: Sweep, files: dict[Path, bytes]) -> bool:
-    """Say whether what the folder holds, if anything, was made for these masks."""
-    if not nested.paths.config.is_file():
-        return not nested.paths.root.exists()
-    same = all(path.is_file() and path.read_bytes() == content for path, content in files.items())
-    return same and Sweep.at(nested.paths.root).config.identity() == nested.config.identity()
-
-
-def _clear(paths: SweepPaths) -> None:
-    if paths.runs.exists():
-        RunStore.open(paths, write=True).close()  # refuses, by the lease, while another process trains there
-    shutil.rmtree(paths.root, ignore_errors=True)
-
-
-def _npy(masks: NDArray[np.bool_]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, masks)
-    return buffer.getvalue()
+def removal_rows(sweep: Sweep) -> list[dict[str, Any]]:
+    """Return the areas under the finished removal curves; the random order's curve stands for either order."""
+    rows: list[dict[str, Any]] = []
+    section = sweep.config.scores.removal
+    for one in read_removals(sweep):
+        value, low, high = one.curve.area
+        common = {
+            "value": value,
+            "low": low,
+            "high": high,
+            "ceiling": math.nan,
+            "measure": one.measure,
+            "design": one.order,
+            "queries": sweep.t,
+            "subsets": len(one.curve.removed),
+            "seeds": one.seeds,
+            "train_seconds": one.train_seconds,
+            "attribute_seconds": math.nan,
+        }
+        orders = section.order if section is not None and one.order == ANY else (one.order,)
+        rows += [{"estimator": one.estimator, "metric": f"removal_{order}_area", **common} for order in orders]
+    return rows

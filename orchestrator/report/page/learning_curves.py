@@ -8,10 +8,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from orchestrator.report import svg, text
+from orchestrator.report import text
 from orchestrator.report.data import Family, LearningCurve
-from orchestrator.report.figures import WIDTH, blank
-from orchestrator.report.leaderboard import Score
+from orchestrator.report.page import svg
+from orchestrator.report.page.figures import WIDTH, blank
+from orchestrator.report.page.leaderboard import Score
 
 
 def figure(curve: LearningCurve, family: Family, name: str) -> Markup:

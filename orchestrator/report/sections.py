@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from estimators.values.intervals import interval
-from orchestrator import removal
+from orchestrator.applications import brittleness
 from orchestrator.attribution.early_stopping import WATCHED
-from orchestrator.class_effects import class_effects, group_name
 from orchestrator.config.stopping_criteria import parse
 from orchestrator.forecast.cost import REMOVAL, Forecast, read_forecast
+from orchestrator.report.class_effects import class_effects, group_name
 from orchestrator.report.data import (
     ClassEffects,
     Expectation,
@@ -73,7 +73,7 @@ def _facts(made: Forecast, sweep: Sweep, store: RunStore) -> dict[str, _Fact]:
     facts = {}
     for one in made.designs:
         if one.design == REMOVAL:
-            curves = removal.read_curves(sweep)
+            curves = brittleness.read_removals(sweep)
             runs = sum(curve.seeds * len(curve.curve.removed) for curve in curves)
             facts[REMOVAL] = _Fact(runs, sum(curve.train_seconds for curve in curves))
         elif one.design in store.designs:
@@ -197,5 +197,5 @@ def removal_lines(sweep: Sweep) -> tuple[RemovalLine, ...]:
             one.curve.utility,
             one.curve.standard_error,
         )
-        for one in removal.read_curves(sweep)
+        for one in brittleness.read_removals(sweep)
     )

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from orchestrator.report import svg, text
+from orchestrator.report import text
 from orchestrator.report.data import RemovalLine, StopCurve
-from orchestrator.report.leaderboard import Entry
+from orchestrator.report.page import svg
+from orchestrator.report.page.leaderboard import Entry
 
 WIDTH = 430
 """Width of a figure that takes half the page, in its own pixels; the page scales it."""

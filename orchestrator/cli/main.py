@@ -5,37 +5,28 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from orchestrator import show
+from orchestrator.cli import tables
+from orchestrator.cli.console import err, out
+from orchestrator.cli.session import attribute_watched, remove_watched, retrain_watched, settled
 from orchestrator.config import json_schema, loading
 from orchestrator.config.template import STARTER
-from orchestrator.execution.ray_pool import ray_pool
 from orchestrator.execution.scheduler import EveryRunFailedError
-from orchestrator.forecast import cost
-from orchestrator.interrupts import Interrupts
-from orchestrator.progress import Reporter, duration
-from orchestrator.removal import nested_sweeps
+from orchestrator.imports.survey import Request
 from orchestrator.retraining.counts import finished
-from orchestrator.retraining.strategy import work_of
-from orchestrator.retraining.watch import Watch
-from orchestrator.stages import attribute as attributing
 from orchestrator.stages import export as exporting
 from orchestrator.stages import forecast as settling
 from orchestrator.stages import import_runs as importing
 from orchestrator.stages import plan as planning
 from orchestrator.stages import report as reporting
-from orchestrator.stages import retrain as retraining
 from orchestrator.stages import score as scoring
 from orchestrator.stages import status as standing
 from orchestrator.stages import verify as verifying
 from orchestrator.store.run_store import RunStore
-from orchestrator.store.verification import Damage
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, CounterfactoryError, StoreError, UserError
 
@@ -49,9 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-WIDTH = None if sys.stdout.isatty() else 120
-out = Console(width=WIDTH)
-err = Console(stderr=True)
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of one that ships.")]
 Overrides = Annotated[
@@ -75,20 +63,20 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        err.print(f"[bold red]error:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
+        err.print(f"[bold red]error:[/] {tables.escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
     except EveryRunFailedError as error:
-        err.print(f"[bold red]stopped:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
+        err.print(f"[bold red]stopped:[/] {tables.escape(str(error))}", soft_wrap=True, highlight=False)
         err.print(
             "The tracebacks are kept: `counterfactory status DIR`. Mend the cause, then run with --retry-failed.",
             soft_wrap=True,
         )
         sys.exit(1)
     except OSError as error:
-        err.print(f"[bold red]error:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
+        err.print(f"[bold red]error:[/] {tables.escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
     except CounterfactoryError as error:
-        err.print(f"[bold red]failed:[/] {show.escape(str(error))}", soft_wrap=True, highlight=False)
+        err.print(f"[bold red]failed:[/] {tables.escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except SystemExit as stop:
         if _interrupted(stop):
@@ -130,17 +118,17 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Do everything: plan, retrain, attribute, score, report; goes on where a former call ended."""
-    sweep = _settled(_asked(config, overrides, out_dir, sample), yes)
+    sweep = settled(_asked(config, overrides, out_dir, sample), yes)
     with planning.prepare(sweep) as store:
-        failed = _retrain(sweep, store, retry_failed)
-        failed += _attribute(sweep, store)
-        failed += _remove(sweep, retry_failed)
+        failed = retrain_watched(sweep, store, retry_failed)
+        failed += attribute_watched(sweep, store)
+        failed += remove_watched(sweep, retry_failed)
         scores = scoring.score(sweep, store)
         where = reporting.report(sweep, store)
     if as_json:
-        _print_json({"folder": str(sweep.paths.root), "report": str(where), "scores": show.records(scores)})
+        _print_json({"folder": str(sweep.paths.root), "report": str(where), "scores": tables.records(scores)})
     else:
-        out.print(show.leaderboard(scores))
+        out.print(tables.leaderboard(scores))
         out.print(f"report: {where}", soft_wrap=True, highlight=False)
     if failed:
         raise typer.Exit(1)
@@ -162,20 +150,20 @@ def plan(
             {
                 "folder": str(sweep.paths.root),
                 "identity": sweep.config.identity(),
-                "designs": show.rows(planned),
+                "designs": tables.rows(planned),
                 "forecast": None if expected is None else expected.plain(),
             }
         )
     else:
-        out.print(show.plan_table(sweep, planned, expected))
+        out.print(tables.plan_table(sweep, planned, expected))
 
 
 @app.command()
 def retrain(folder: Folder, retry_failed: RetryFailed = False, yes: Yes = False) -> None:
     """Train every run that the sweep in DIR lacks."""
-    sweep = _settled(Sweep.at(folder), yes)
+    sweep = settled(Sweep.at(folder), yes)
     with planning.prepare(sweep) as store:
-        failed = _retrain(sweep, store, retry_failed)
+        failed = retrain_watched(sweep, store, retry_failed)
     if failed:
         raise typer.Exit(1)
 
@@ -187,7 +175,7 @@ def attribute(
     """Compute the attributions of the sweep in DIR from its finished runs."""
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths, write=True) as store:
-        failed = _attribute(sweep, store, again)
+        failed = attribute_watched(sweep, store, again)
     if failed:
         raise typer.Exit(1)
 
@@ -207,14 +195,14 @@ def score(
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths, write=attributions is None) as store:
         if attributions is None:
-            _remove(sweep)
+            remove_watched(sweep)
         scores = (
             scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
         )
     if as_json:
-        _print_json(show.records(scores))
+        _print_json(tables.records(scores))
     else:
-        out.print(show.leaderboard(scores))
+        out.print(tables.leaderboard(scores))
 
 
 @app.command()
@@ -234,7 +222,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
     if as_json:
         _print_json(found.plain())
     else:
-        out.print(show.status_view(found))
+        out.print(tables.status_view(found))
 
 
 @app.command()
@@ -252,9 +240,9 @@ def verify(
         changes = verifying.machine_changes(sweep, store) if rerun and sound else {}
         counts = finished(sweep, store) if sound else {}
     if as_json:
-        _print_json({"damages": show.rows(damages), "reruns": show.rows(reruns), "machine_changes": changes})
+        _print_json({"damages": tables.rows(damages), "reruns": tables.rows(reruns), "machine_changes": changes})
     else:
-        out.print(show.verification(counts, damages, reruns, changes))
+        out.print(tables.verification(counts, damages, reruns, changes))
     if damages or not all(one.equal for one in reruns):
         raise typer.Exit(1)
 
@@ -290,14 +278,12 @@ def import_runs(
     as_json: Json = False,
 ) -> None:
     """Read runs that were made elsewhere into a new sweep: then attribute, score and report it, with no task at all."""
-    request = importing.Request(
-        fit, outputs, score, score_outputs, measure, n, holdout, seed, overrides=tuple(overrides or ())
-    )
+    request = Request(fit, outputs, score, score_outputs, measure, n, holdout, seed, overrides=tuple(overrides or ()))
     imported = importing.import_runs(request, out_dir)
     if as_json:
-        _print_json({"folder": str(out_dir), "designs": show.rows(imported)})
+        _print_json({"folder": str(out_dir), "designs": tables.rows(imported)})
     else:
-        out.print(show.import_table(imported))
+        out.print(tables.import_table(imported))
         out.print(f"{out_dir}: go on with `counterfactory attribute {out_dir}`", soft_wrap=True, highlight=False)
 
 
@@ -334,107 +320,4 @@ def configs() -> None:
     """List the configurations that ship."""
     for name, path in loading.shipped().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
-        out.print(f"[bold]{name}[/]  {show.escape(first)}", highlight=False)
-
-
-def _settled(sweep: Sweep, yes: bool) -> Sweep:
-    """Return the sweep with its packs sized; say what it is forecast to take, and ask before a long one."""
-    settled, expected = settling.settle(sweep)
-    if expected is None or sweep.paths.runs.exists():
-        return settled
-    long = expected.seconds > settling.LARGE_SECONDS and not yes
-    if long and not sys.stdin.isatty():
-        raise ConfigError(f"{show.forecast_line(expected)}: that is long; add --yes if it is meant")
-    err.print(show.forecast_line(expected), highlight=False)
-    if long:
-        typer.confirm("Train it?", abort=True)
-    cost.keep_forecast(settled, expected)
-    return settled
-
-
-def _retrain(sweep: Sweep, store: RunStore, retry_failed: bool) -> int:
-    """Retrain with progress on the terminal; return how many runs have failed.
-
-    Ctrl-C ends in order, says how to go on, and exits 130.
-    """
-    settings = sweep.config.ray
-    reporter: Reporter | None = None
-
-    def say_damage(damage: Damage) -> None:
-        err.print(f"[yellow]damaged, will be trained again:[/] {show.escape(show.damage_line(damage))}", soft_wrap=True)
-
-    def say_stop() -> None:
-        err.print(
-            f"stopping: waiting up to {settings.patience:g} s for packs in flight (Ctrl-C again gives them up)",
-            soft_wrap=True,
-        )
-
-    def start(totals: dict[str, int]) -> None:
-        nonlocal reporter
-        reporter = Reporter(err, {name: total for name, total in totals.items() if total})
-        if reporter.counter.total:
-            err.print(f"[bold]{sweep.config.name}[/]: {reporter.counter.total:,} runs to train", highlight=False)
-            reporter.open()
-
-    def commit(design: str, done: int, failed: int) -> None:
-        if reporter:
-            reporter.add(design, done, failed)
-
-    with Interrupts(settings.patience, say_stop) as signals:
-        watch = Watch(start, commit, signals.stopping, signals.patient, say_damage)
-        try:
-            tally = retraining.retrain(sweep, store, watch, retry_failed=retry_failed)
-        finally:
-            if reporter:
-                reporter.close()
-    counts = finished(sweep, store).values()
-    done, failed, pending = (sum(count[state] for count in counts) for state in range(3))
-    if reporter and tally.done + tally.failed:
-        err.print(
-            f"trained {tally.done:,} runs in {duration(reporter.counter.seconds)}"
-            f" ({reporter.counter.summary()}); {done:,} of {done + failed + pending:,} are done"
-        )
-    if failed:
-        err.print(
-            f"[yellow]{failed:,} runs failed[/]; why: counterfactory status {sweep.paths.root}; mend the cause, then "
-            "run with --retry-failed",
-            soft_wrap=True,
-        )
-    if signals.stopping():
-        err.print(f"interrupted with {pending:,} runs to go; the same command goes on from here", soft_wrap=True)
-        store.close()
-        raise typer.Exit(130)
-    return failed
-
-
-def _remove(sweep: Sweep, retry_failed: bool = False) -> int:
-    """Train what the removal curves need, if the configuration asks for any; return how many runs have failed."""
-    failed = 0
-    with ExitStack() as stack:
-        for nested in nested_sweeps(sweep):
-            with planning.prepare(nested) as store:
-                if any(pending for _, _, pending in finished(nested, store).values()):
-                    # Ray is started once for all of them.
-                    stack.enter_context(ray_pool(work_of(sweep), sweep.config.ray))
-                failed += _retrain(nested, store, retry_failed)
-    return failed
-
-
-def _attribute(sweep: Sweep, store: RunStore, again: bool = False) -> int:
-    """Compute the attributions, saying each; return how many of them failed."""
-
-    def say(made: attributing.Attributed) -> None:
-        if made.error:
-            err.print(f"[bold red]failed:[/] {show.escape(made.error)}", soft_wrap=True, highlight=False)
-            return
-        trained = f"from {made.models:,} models, " if made.models else ""
-        note = "kept" if made.kept else duration(made.seconds)
-        err.print(f"attributed [bold]{made.estimator}[/] ({trained}{note})", highlight=False)
-        for line in made.notes:
-            err.print(f"  {show.escape(line)}", soft_wrap=True, highlight=False)
-
-    def tell(line: str) -> None:
-        err.print(show.escape(line), soft_wrap=True, highlight=False)
-
-    made = attributing.attribute(sweep, store, say, again=again, say=tell)
-    return sum(bool(one.error) for one in made)
+        out.print(f"[bold]{name}[/]  {tables.escape(first)}", highlight=False)

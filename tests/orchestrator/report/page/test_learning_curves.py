@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.report import ReportData, growth, render
-from orchestrator.report.data import LearningCurve
-from orchestrator.report.leaderboard import Score
+from orchestrator.report.data import LearningCurve, ReportData
+from orchestrator.report.page import learning_curves
+from orchestrator.report.page.html import render
+from orchestrator.report.page.leaderboard import Score
 
 Make = Callable[..., ReportData]
 
@@ -48,15 +49,15 @@ def test_without_a_curve_nothing_is_said(html: str) -> None:
 @pytest.mark.parametrize("value", [-0.1, math.nan, None])
 def test_without_a_useful_lds_the_curves_own_sentence_stands(value: Any) -> None:
     lds = None if value is None else Score(value, value, value, math.nan)
-    assert growth.sentence(CURVE, lds) == "A" + CURVE.sentence[1:]
+    assert learning_curves.sentence(CURVE, lds) == "A" + CURVE.sentence[1:]
 
 
 def test_the_relative_errors_of_lds_and_gain_add_in_squares_and_nothing_exceeds_one() -> None:
-    then = growth.grown(Score(0.4, 0.36, 0.44, math.nan), CURVE)
+    then = learning_curves.grown(Score(0.4, 0.36, 0.44, math.nan), CURVE)
     assert then.value == pytest.approx(0.5)
     assert then.low == pytest.approx(0.5 * (1 - math.hypot(0.1, 1 - 1.1 / 1.25)))
     assert then.high == pytest.approx(0.5 * (1 + math.hypot(0.1, 1.4 / 1.25 - 1)))
-    full = growth.grown(Score(0.9, 0.85, 0.95, math.nan), CURVE)
+    full = learning_curves.grown(Score(0.9, 0.85, 0.95, math.nan), CURVE)
     assert full.value == full.high == 1
 
 

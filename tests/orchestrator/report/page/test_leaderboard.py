@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.report import leaderboard
+from orchestrator.report.page import leaderboard
 
 
 @pytest.mark.parametrize(

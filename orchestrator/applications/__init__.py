@@ -1,0 +1,1 @@
+"""Uses of attributions, each verified by retraining in sweeps inside the sweep."""

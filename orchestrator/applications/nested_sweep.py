@@ -1,0 +1,85 @@
+"""A sweep inside a sweep's folder: the same task on subsets that an answer of the outer one names."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.config.loading import validate
+from orchestrator.config.schema import Config
+from orchestrator.store.durable import write_atomically
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.plan import PROVISIONAL_PACK
+from orchestrator.sweeps.sweep import Sweep
+
+
+def nest(sweep: Sweep, paths: SweepPaths, name: str, masks: Mapping[str, NDArray[np.bool_]], seeds: int) -> Sweep:
+    """Return the sweep in `paths` that trains on given subsets: an `explicit` design, by name, for every array (k, n)."""
+    config = sweep.config
+    runs = seeds * max(len(subsets) for subsets in masks.values())
+    preferred = PROVISIONAL_PACK if config.pack == "auto" else config.pack
+    raw: dict[str, Any] = {
+        "name": name,
+        "seed": config.seed,
+        "folder": str(paths.root),
+        "task": {"name": _absolute(config), "arguments": dict(sweep.spec.arguments)},
+        "queries": config.queries.model_dump(),
+        "measures": config.measures,
+        "designs": {design: {"kind": "explicit", "masks": f"{design}.npy", "seeds": seeds} for design in masks},
+        "pack": min(preferred, max(1, math.ceil(runs / 8))),
+        "scores": {"lds": None, "loo": None, "detection": None},
+        "ray": config.ray.model_dump(),
+    }
+    return sharing(sweep, Sweep(validate(raw, str(paths.root)), paths))
+
+
+def write_masks(nested: Sweep, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Write the subsets down where the nested sweep's designs look for them; a folder made for others is removed first."""
+    files = {nested.config.folder / f"{design}.npy": _npy(subsets) for design, subsets in masks.items()}
+    if not _stands(nested, files):
+        _clear(nested.paths)
+    for path, content in files.items():
+        if not path.is_file():
+            write_atomically(path, content)
+
+
+def _absolute(config: Config) -> str:
+    """Return the task's name; if it is a file, one that is found from another folder too."""
+    source, colon, attribute = config.task.name.rpartition(":")
+    if not source.endswith(".py"):
+        return config.task.name
+    return f"{(config.folder / Path(source).expanduser()).resolve()}{colon}{attribute}"
+
+
+def sharing(sweep: Sweep, nested: Sweep) -> Sweep:
+    """Return the nested sweep with the task that is built already."""
+    nested.__dict__["task"] = sweep.task
+    return nested
+
+
+def _stands(nested: Sweep, files: dict[Path, bytes]) -> bool:
+    """Say whether what the folder holds, if anything, was made for these masks."""
+    if not nested.paths.config.is_file():
+        return not nested.paths.root.exists()
+    same = all(path.is_file() and path.read_bytes() == content for path, content in files.items())
+    return same and Sweep.at(nested.paths.root).config.identity() == nested.config.identity()
+
+
+def _clear(paths: SweepPaths) -> None:
+    if paths.runs.exists():
+        RunStore.open(paths, write=True).close()  # refuses, by the lease, while another process trains there
+    shutil.rmtree(paths.root, ignore_errors=True)
+
+
+def _npy(masks: NDArray[np.bool_]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, masks)
+    return buffer.getvalue()

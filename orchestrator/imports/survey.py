@@ -1,0 +1,160 @@
+"""What is to be imported, looked at once: which runs, of which subsets, for which purpose."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.imports import ForeignRuns, read
+from workers.errors import ConfigError, DataError
+
+HOLDOUT = 0.1
+BLOCK_BYTES = 8 * 2**20
+"""What a pack may take in the store, about."""
+MOST_ROWS = 4096
+FEWEST_FITTING, FEWEST_SCORING = 4, 2
+"""Subsets that a datamodel and the LDS need at least."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be imported."""
+
+    fit: Path
+    outputs: str | None = None
+    score: Path | None = None
+    score_outputs: str | None = None
+    measure: str = "margin"
+    n: int | None = None
+    holdout: float | None = None
+    """Fraction of the subsets that are kept for scoring, without `score`; None takes a tenth."""
+    seed: int = 0
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """Runs, looked at once: what their subsets are and whether their outputs are finite."""
+
+    runs: ForeignRuns
+    keys: list[bytes]
+    """(m,) a hash of each run's mask."""
+    finite: NDArray[np.bool_]
+    """(m,)"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some runs of a source on their way to be a design."""
+
+    name: str
+    purpose: str
+    surveyed: Surveyed
+    chosen: NDArray[np.int64]
+    """(m,) which runs."""
+    pack: int
+
+    def numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return subset and repeat of each run, (m,) each: runs with equal masks are repeats of one subset."""
+        seen: dict[bytes, list[int]] = {}
+        subsets, repeats = np.empty(len(self.chosen), np.int64), np.empty(len(self.chosen), np.int32)
+        for row, run in enumerate(self.chosen):
+            number, count = seen.setdefault(self.surveyed.keys[run], [len(seen), 0])
+            subsets[row], repeats[row] = number, count
+            seen[self.surveyed.keys[run]][1] += 1
+        return subsets, repeats
+
+    def packs(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield first row and runs of every pack."""
+        for start in range(0, len(self.chosen), self.pack):
+            yield start, self.chosen[start : start + self.pack]
+
+
+def held_out_fraction(request: Request) -> float:
+    """Return the fraction of the subsets that is kept for scoring. Raises ConfigError for one that is none."""
+    fraction = HOLDOUT if request.holdout is None else request.holdout
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"--holdout {fraction:g}: expected a fraction, at least 0 and below 1")
+    return fraction
+
+
+def survey(runs: ForeignRuns, purpose: str) -> Surveyed:
+    """Read everything once. Raises DataError for masks that are not 0/1, and for empty subsets."""
+    keys: list[bytes] = []
+    finite, empty = np.empty(len(runs), bool), []
+    step = rows_at_once(runs)
+    for start in range(0, len(runs), step):
+        block = np.arange(start, min(start + step, len(runs)))
+        masks, outputs = runs.block(block)
+        keys += [hashlib.blake2b(row, digest_size=16).digest() for row in np.packbits(masks, axis=1)]
+        finite[block] = np.isfinite(outputs).all(axis=1)
+        empty += (start + np.flatnonzero(~masks.any(axis=1))).tolist()
+    if empty:
+        raise DataError(
+            f"{runs.where}: {len(empty)} of its {len(runs)} runs have an empty subset, such as run {empty[0]}: rows that were "
+            "never written look so; leave them out of the file, or say so in _completed.npy"
+        )
+    return Surveyed(runs, keys, finite)
+
+
+def scored(request: Request, fit: Surveyed) -> Surveyed:
+    """Read the scoring runs. Raises DataError unless they are of the same examples and queries, and of other subsets."""
+    assert request.score is not None
+    if request.holdout is not None:
+        raise ConfigError("--holdout goes without --score: the scoring runs are either given or split off")
+    score = survey(read(request.score, request.score_outputs or request.outputs, request.n), "score")
+    if score.runs.outputs_file.resolve() == fit.runs.outputs_file.resolve():
+        raise ConfigError(
+            f"{fit.runs.outputs_file} would be the outputs of the fitting and of the scoring runs: name the latter's with "
+            "--score-outputs"
+        )
+    sizes = (fit.runs.n, fit.runs.t), (score.runs.n, score.runs.t)
+    if sizes[0] != sizes[1]:
+        raise DataError(
+            f"{request.fit} has {sizes[0][0]} examples and {sizes[0][1]} queries, {request.score} has {sizes[1][0]} and "
+            f"{sizes[1][1]}: fitting and scoring runs must be of the same ones"
+        )
+    first = {key: run for run, key in reversed(list(enumerate(fit.keys)))}
+    shared = [run for run, key in enumerate(score.keys) if key in first]
+    if shared:
+        raise DataError(
+            f"{len({score.keys[run] for run in shared})} of the {len(set(score.keys))} scoring subsets are also among the "
+            f"{len(set(fit.keys))} fitting ones (scoring run {shared[0]} is fitting run {first[score.keys[shared[0]]]}): a "
+            "method must not be scored on subsets it was fitted on"
+        )
+    return score
+
+
+def held_out(surveyed: Surveyed, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split whole subsets, drawn by the seed; return the fitting runs and the scoring runs, in their order."""
+    distinct = list(dict.fromkeys(surveyed.keys))
+    count = max(FEWEST_SCORING, round(fraction * len(distinct))) if fraction else 0
+    drawn = np.random.default_rng(seed).permutation(len(distinct))[:count]
+    held = {distinct[k] for k in drawn}
+    scoring = np.array([key in held for key in surveyed.keys])
+    return np.flatnonzero(~scoring), np.flatnonzero(scoring)
+
+
+def refuse_unusable(part: Part) -> None:
+    """Raise DataError when too few subsets have finite outputs for anything to be made of them."""
+    runs = part.surveyed.runs
+    usable = part.chosen[part.surveyed.finite[part.chosen]]
+    subsets, fewest = len({part.surveyed.keys[run] for run in usable}), FEWEST_FITTING
+    if part.purpose == "score":
+        fewest = FEWEST_SCORING
+    if subsets < fewest:
+        bad = len(part.chosen) - len(usable)
+        raise DataError(
+            f"{runs.where}: has {subsets} subsets with finite outputs to {part.purpose} on, expected at least {fewest} "
+            f"({bad} of {len(part.chosen)} runs have outputs that are not finite)"
+        )
+
+
+def rows_at_once(runs: ForeignRuns) -> int:
+    """Return the rows that are read and stored at a time."""
+    return int(np.clip(BLOCK_BYTES // max(runs.n // 8 + 1, 4 * runs.t), 1, min(MOST_ROWS, max(1, len(runs)))))

@@ -1,0 +1,111 @@
+"""What a sweep's folder holds, gathered for its report."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from estimators.registry import find
+from estimators.scores import noise_ceiling, spearman
+from orchestrator.attribution.evidence import heldout
+from orchestrator.report import sections
+from orchestrator.report.data import DesignHealth, Family, ReportData
+from orchestrator.report.page.leaderboard import family_of
+from orchestrator.retraining.counts import finished
+from orchestrator.scoring.table import SCORE_COLUMNS
+from orchestrator.store import accounting
+from orchestrator.store.attributions import list_attributions, read_attribution
+from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.sweep import Sweep
+
+
+def collect(sweep: Sweep, store: RunStore) -> ReportData:
+    """Return everything the report shows."""
+    measure = sweep.config.measures[0]
+    stored = set(list_attributions(sweep.paths))
+    answers = {label: read_attribution(sweep.paths, label) for label in sweep.config.estimators if label in stored}
+    told = {label: answer[3] for label, answer in answers.items()}
+    same = {label: answer for label, answer in answers.items() if answer[3]["measure"] == measure}
+    runs = heldout(sweep, store, measure)
+    if runs is None:
+        masks, actual = np.zeros((0, sweep.task.n), dtype=bool), np.zeros((0, sweep.t))
+        ceiling = np.full(sweep.t, np.nan)
+    else:
+        masks, actual = runs.means()
+        ceiling = noise_ceiling(runs, resamples=0).per_query
+    predicted = {label: masks @ answer[0].astype(np.float64) for label, answer in same.items()}
+    for label, answer in same.items():
+        if answer[1] is not None:
+            predicted[label] = predicted[label] + answer[1]
+    return ReportData(
+        title=sweep.config.name,
+        created=f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
+        description=_describe(sweep.task),
+        measure=measure,
+        n=sweep.task.n,
+        t=sweep.t,
+        config_yaml=sweep.paths.config.read_text(encoding="utf-8"),
+        config_hash=sweep.config.identity(),
+        versions={key: str(value) for key, value in store.attributes.items() if value and key != "data_hash"},
+        designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),
+        scores=read_scores(sweep),
+        models={label: int(answer[3]["models"]) for label, answer in answers.items()},
+        actual=actual,
+        predicted=predicted if runs is not None else {},
+        per_query_lds={label: spearman(one, actual) for label, one in predicted.items()} if runs is not None else {},
+        per_query_ceiling=ceiling,
+        attributions={label: answer[0] for label, answer in same.items()},
+        stage_seconds={
+            "retrain (worker time)": accounting.train_seconds(store, store.designs),
+            **{f"attribute: {label}": float(answer[3]["seconds"]) for label, answer in answers.items()},
+        },
+        failures=tuple(accounting.failure_lines(store)[:20]),
+        show=getattr(sweep.task, "show", None),
+        label=getattr(sweep.task, "label", None),
+        queries=sweep.queries,
+        families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
+        expectations=sections.expectations(sweep, store, told),
+        stopping=sections.stopping(sweep),
+        learning_curves=sections.learning_curves(sweep, told),
+        utilities=sections.utilities(sweep, told),
+        group_effects=sections.group_effects(sweep, told),
+        class_effects=sections.class_tables(sweep, told),
+        removal=sections.removal_lines(sweep),
+    )
+
+
+def _describe(task: Any) -> str:
+    """Return the task's own line, or its class name and sizes."""
+    return str(task.describe()) if hasattr(task, "describe") else f"{type(task).__name__}: {task.n:,} training examples"
+
+
+def _family(estimator: str) -> Family:
+    return family_of(find(estimator).needs)
+
+
+def read_scores(sweep: Sweep) -> pd.DataFrame:
+    """Return the scores that the folder keeps, an empty table when there are none."""
+    if sweep.paths.scores.is_file():
+        return pd.read_parquet(sweep.paths.scores)
+    return pd.DataFrame(columns=SCORE_COLUMNS)
+
+
+def _health(store: RunStore, name: str, counts: tuple[int, int, int]) -> DesignHealth:
+    layout = store.designs[name]
+    wall = accounting.wall_seconds(store, name)
+    done, failed, pending = counts
+    return DesignHealth(
+        name,
+        layout.kind,
+        layout.purpose,
+        layout.runs,
+        done,
+        failed,
+        accounting.train_seconds(store, [name]),
+        wall,
+        (done + failed) / wall if wall > 0 else 0.0,
+        layout.runs - done - failed - pending,
+    )

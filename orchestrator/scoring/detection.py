@@ -1,0 +1,39 @@
+"""How well one number an example finds those that the task mislabelled."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from estimators.scores import auc
+from estimators.scores.per_example import Valued, flipped
+from orchestrator.scoring.table import Judged
+from orchestrator.sweeps.sweep import Sweep
+
+
+def detection(sweep: Sweep, judged: Judged) -> list[dict[str, Any]]:
+    """Say how well one number an example finds those that the task mislabelled, where there are some."""
+    section, wrong = sweep.config.scores.detection, flipped(sweep.task)
+    if section is None or wrong is None:
+        return []
+    valued = Valued(judged.values, judged.utility, judged.measure, sweep.queries)
+    examples, suspicion = valued.suspicion(section.better)
+    if wrong[examples].all() or not wrong[examples].any():
+        return []
+    value, low, high = auc(suspicion, wrong[examples])
+    row = {
+        "estimator": judged.label,
+        "metric": "detection_auc",
+        "value": value,
+        "low": low,
+        "high": high,
+        "ceiling": math.nan,
+        "measure": judged.measure,
+        "design": "",
+        "queries": sweep.t,
+        "subsets": 0,
+        "seeds": 0,
+        "train_seconds": judged.train_seconds,
+        "attribute_seconds": judged.attribute_seconds,
+    }
+    return [row]
