@@ -59,7 +59,7 @@ def render(data: ReportData) -> str:
 
 
 def _resource(name: str) -> str:
-    return files("orchestrator.report").joinpath(name).read_text(encoding="utf-8")
+    return files("orchestrator.report.page").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
