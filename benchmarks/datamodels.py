@@ -30,13 +30,14 @@ from skglm.penalties import L1
 from skglm.solvers import AndersonCD
 from sklearn.linear_model import LassoCV, lasso_path
 
-from estimators.datamodel import fit_blocks
 from estimators.lasso.collect import Split, blocks_of, collect
 from estimators.lasso.fit import Fit
 from estimators.lasso.gram import add_gram
 from estimators.lasso.jit import cores
-from estimators.lasso.path import Paths, solve_paths
+from estimators.lasso.path import solve_paths
+from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
+from estimators.lasso.solution import Paths
 
 GAP = 1e-4
 CASES = ((1000, 500, 100), (2000, 1000, 100), (4000, 2000, 200), (1000, 2000, 100))

@@ -33,7 +33,7 @@ from scipy.stats import binom
 from sklearn.datasets import load_iris
 from sklearn.naive_bayes import GaussianNB
 
-from estimators.values.shapley import Shapley
+from estimators.retraining_based.shapley import Shapley
 from orchestrator.attribution.evidence import gather
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config

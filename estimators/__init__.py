@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from estimators.datamodel import Datamodel
+    from estimators.lasso.regressor import Datamodel
 
 __all__ = ["Datamodel"]
 
@@ -13,7 +13,7 @@ __all__ = ["Datamodel"]
 def __getattr__(name: str) -> object:
     """Import `Datamodel` when it is asked for: its compiler and scikit-learn take seconds that other users should not pay."""
     if name == "Datamodel":
-        from estimators.datamodel import Datamodel
+        from estimators.lasso.regressor import Datamodel
 
         return Datamodel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,20 +10,20 @@ from estimators.contract import Estimator
 from workers.errors import ConfigError, near
 
 BUILT_IN = {
-    "datamodel": "estimators.datamodel:DatamodelEstimator",
-    "difference_in_means": "estimators.difference_in_means:DifferenceInMeans",
-    "leave_one_out": "estimators.leave_one_out:LeaveOneOut",
-    "tracin": "estimators.tracin:TracIn",
-    "trak": "estimators.trak:Trak",
-    "influence": "estimators.influence:Influence",
-    "similarity": "estimators.similarity:Similarity",
-    "random": "estimators.random:Random",
-    "shapley": "estimators.values.shapley:Shapley",
-    "beta_shapley": "estimators.values.shapley:BetaShapley",
-    "banzhaf": "estimators.values.banzhaf:Banzhaf",
-    "groups": "estimators.values.groups:Groups",
-    "memorization": "estimators.values.memorization:Memorization",
-    "knn_shapley": "estimators.values.knn_shapley:KnnShapley",
+    "datamodel": "estimators.retraining_based.datamodel:DatamodelEstimator",
+    "difference_in_means": "estimators.retraining_based.difference_in_means:DifferenceInMeans",
+    "leave_one_out": "estimators.retraining_based.leave_one_out:LeaveOneOut",
+    "tracin": "estimators.gradient_based.tracin:TracIn",
+    "trak": "estimators.gradient_based.trak:Trak",
+    "influence": "estimators.gradient_based.influence:Influence",
+    "similarity": "estimators.baselines.similarity:Similarity",
+    "random": "estimators.baselines.random:Random",
+    "shapley": "estimators.retraining_based.shapley:Shapley",
+    "beta_shapley": "estimators.retraining_based.shapley:BetaShapley",
+    "banzhaf": "estimators.retraining_based.banzhaf:Banzhaf",
+    "groups": "estimators.retraining_based.leave_group_out:Groups",
+    "memorization": "estimators.retraining_based.memorization:Memorization",
+    "knn_shapley": "estimators.baselines.knn_shapley:KnnShapley",
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from estimators.gradients.model import Examples, Model, Parameters
+from estimators.gradients.functional_model import Examples, Model, Parameters
 from workers.errors import ConfigError
 from workers.measures import Measure
 from workers.task import DifferentiableTask

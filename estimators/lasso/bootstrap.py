@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from estimators.lasso.collect import Block, Split
 from estimators.lasso.fit import Fit, refit
-from estimators.lasso.path import Column
 from estimators.lasso.ridge import refit_ridge
 from estimators.lasso.settings import Settings
+from estimators.lasso.solution import Column
 from estimators.lasso.statistics import Floats, Statistics
 
 

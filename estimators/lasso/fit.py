@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from estimators.lasso.collect import Collected, Split
 from estimators.lasso.diagnostics import r2, spearman
 from estimators.lasso.gap import relative_gaps
-from estimators.lasso.path import Column, Paths, solve_paths
+from estimators.lasso.path import solve_paths
 from estimators.lasso.ridge import fit_ridge
 from estimators.lasso.selection import select
 from estimators.lasso.settings import Settings
+from estimators.lasso.solution import Column, Paths
 from estimators.lasso.statistics import Floats, Statistics
 from workers.errors import DataError
 

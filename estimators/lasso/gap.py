@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.lasso.descent import duality_gap, subtract_rows
-from estimators.lasso.jit import spread
-from estimators.lasso.path import Column
+from estimators.lasso.solution import Column
 from estimators.lasso.statistics import Floats, Quadratic, Statistics
+from estimators.lasso.threads import spread
 
 
 def relative_gaps(

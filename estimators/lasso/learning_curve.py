@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from estimators.lasso.collect import Held, Split, blocks_of, mean_of_finite
 from estimators.lasso.diagnostics import resampled_spearman
-from estimators.lasso.jit import spread
 from estimators.lasso.selection import walk_paths
 from estimators.lasso.settings import Settings
 from estimators.lasso.statistics import Floats, Statistics
+from estimators.lasso.threads import spread
 from workers.errors import DataError
 
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 1.0)

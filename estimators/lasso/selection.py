@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.lasso.collect import Collected, Held
-from estimators.lasso.path import Column, Paths, solve_paths
+from estimators.lasso.path import solve_paths
 from estimators.lasso.settings import Settings
+from estimators.lasso.solution import Column, Paths
 from estimators.lasso.statistics import Floats, Statistics
 
 

@@ -1,8 +1,8 @@
 """Score attributions against runs they were not fitted on: pure functions on arrays."""
 
-from estimators.scores.arrays import judge_array
 from estimators.scores.ceiling import Agreement, Ceiling, SeedCheck, noise_ceiling, seed_check
 from estimators.scores.detection import auc
+from estimators.scores.external import judge_array
 from estimators.scores.lds import lds
 from estimators.scores.loo import loo_correlation
 from estimators.scores.overlap import count_overlap, refuse_overlap

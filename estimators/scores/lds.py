@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from estimators.evidence import Runs
-from estimators.scores.arrays import judge_array
 from estimators.scores.bootstrap import Resamples
 from estimators.scores.ceiling import noise_ceiling, seeds_per_subset
+from estimators.scores.external import judge_array
 from estimators.scores.overlap import refuse_overlap
 from estimators.scores.result import Score
 from estimators.scores.spearman import resampled_spearman

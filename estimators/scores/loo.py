@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from estimators.scores.arrays import judge_array
 from estimators.scores.bootstrap import Resamples
+from estimators.scores.external import judge_array
 from estimators.scores.result import Score
 from estimators.scores.spearman import resampled_spearman
 from workers.errors import DataError

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.direction import direction
 from workers.errors import ConfigError, TaskError
+from workers.measures import direction
 from workers.runs import Queries
 
 Better = Literal["higher", "lower"] | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from estimators.direction import direction
 from estimators.scores.per_example import flipped
 from orchestrator.attribution.evidence import no_runs_yet
 from orchestrator.config.schema import DetectionSection, RemovalSection
@@ -11,6 +10,7 @@ from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.roles import fresh_design, scoring_design
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, UserError, near
+from workers.measures import direction
 from workers.task import DifferentiableTask
 
 KINDS = {

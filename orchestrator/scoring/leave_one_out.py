@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from estimators.leave_one_out import measured_effects
+from estimators.retraining_based.leave_one_out import measured_effects
 from estimators.scores import Score, loo_correlation
 from orchestrator.attribution.evidence import load_runs
 from orchestrator.scoring.table import Judged

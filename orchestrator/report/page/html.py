@@ -13,11 +13,11 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from estimators.direction import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from orchestrator.report import text
 from orchestrator.report.data import LearningCurve, ReportData
 from orchestrator.report.page import figures, gallery, leaderboard, learning_curves
 from orchestrator.report.page.leaderboard import Entry
+from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 MOST_QUERIES = 5
 """Queries in the gallery; the scatter plots take three."""

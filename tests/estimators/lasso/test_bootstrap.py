@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Lasso, Ridge
 
-from estimators.datamodel import fit_blocks
 from estimators.lasso.collect import blocks_of
+from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
 
 RESAMPLES = 4

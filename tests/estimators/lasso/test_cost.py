@@ -4,11 +4,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from estimators.datamodel import fit_blocks
 from estimators.lasso.collect import blocks_of
 from estimators.lasso.cost import GPU_80, NODE_64, Machine, forecast, this_machine
 from estimators.lasso.curve_cost import affordable_queries, forecast_curve
 from estimators.lasso.learning_curve import learning_curve
+from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
 from workers.errors import ConfigError
 

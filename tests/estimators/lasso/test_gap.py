@@ -1,7 +1,7 @@
 import numpy as np
 
 from estimators.lasso.gap import relative_gaps
-from estimators.lasso.path import Column
+from estimators.lasso.solution import Column
 
 
 def dense_gap(x, y, w, penalty, ridge):

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from sklearn.linear_model import ElasticNet, lasso_path
 
 from estimators.lasso.collect import Held
-from estimators.lasso.path import Column, solve_paths
+from estimators.lasso.fista import lockstep
+from estimators.lasso.path import solve_paths
 from estimators.lasso.settings import Settings
+from estimators.lasso.solution import Column
 from estimators.lasso.statistics import Statistics
-from estimators.lasso.torch_path import lockstep
 
 TIGHT = Settings(precision="float64", tolerance=1e-13, lambdas=10, epsilon=1e-2, max_sweeps=200_000, threads=1)
 GRID = TIGHT.grid()

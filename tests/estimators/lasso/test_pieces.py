@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from estimators.datamodel import DatamodelEstimator, fit_blocks
 from estimators.evidence import Evidence, Runs
 from estimators.lasso import pieces
 from estimators.lasso.collect import Split
 from estimators.lasso.cost import LAPTOP, forecast
 from estimators.lasso.pieces import Job, fit_in_pieces
+from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
+from estimators.retraining_based.datamodel import DatamodelEstimator
 from estimators.workspace import Arrays, Workspace
 from workers.errors import ConfigError
 

@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from estimators.direction import direction
 from estimators.scores.per_example import Valued, flipped
 from workers.errors import ConfigError, TaskError
+from workers.measures import direction
 from workers.runs import Queries
 
 TAU = np.array([[3.0, 1.0], [-2.0, -4.0], [0.5, 0.0]])

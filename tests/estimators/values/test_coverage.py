@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from estimators.difference_in_means import DifferenceInMeans
 from estimators.evidence import Evidence, Runs
-from estimators.leave_one_out import LeaveOneOut
-from estimators.values.banzhaf import Banzhaf
-from estimators.values.groups import Groups
+from estimators.retraining_based.banzhaf import Banzhaf
+from estimators.retraining_based.difference_in_means import DifferenceInMeans
+from estimators.retraining_based.leave_group_out import Groups
+from estimators.retraining_based.leave_one_out import LeaveOneOut
+from estimators.retraining_based.shapley import BetaShapley, Shapley
 from estimators.values.intervals import interval
-from estimators.values.semivalues import banzhaf_sizes, beta_sizes
-from estimators.values.shapley import BetaShapley, Shapley
+from estimators.values.semivalue_weights import banzhaf_sizes, beta_sizes
 
 SWEEPS = 300
 N = 6

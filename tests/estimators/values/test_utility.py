@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from estimators.difference_in_means import DifferenceInMeans
 from estimators.evidence import Evidence, Runs
-from estimators.leave_one_out import LeaveOneOut
+from estimators.retraining_based.difference_in_means import DifferenceInMeans
+from estimators.retraining_based.leave_one_out import LeaveOneOut
 from estimators.values.utility import utility_of, utility_runs
 
 

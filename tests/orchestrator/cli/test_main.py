@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from orchestrator.cli import session
-from orchestrator.config.loading import load
 from orchestrator.config import yaml_format
+from orchestrator.config.loading import load
 from orchestrator.retraining.watch import Watch
 from orchestrator.scoring.table import SCORE_COLUMNS
 from orchestrator.stages import retrain as retraining

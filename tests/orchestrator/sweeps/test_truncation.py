@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from estimators.values.shapley import Shapley
+from estimators.retraining_based.shapley import Shapley
 from orchestrator.attribution.evidence import gather, load_runs
 from orchestrator.retraining.counts import finished
 from orchestrator.retraining.watch import Watch

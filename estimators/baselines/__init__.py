@@ -1,0 +1,1 @@
+"""What every estimator must beat: answers that look at no training."""

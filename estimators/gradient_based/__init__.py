@@ -1,0 +1,1 @@
+"""Estimators that look at the gradients of reference models: one file each."""

@@ -1,0 +1,129 @@
+"""Influence functions: the first-order effect of an example's weight on the minimizer of the training loss."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from estimators.contract import Attribution
+from estimators.curvature.gauss_newton import GaussNewton, l2_curvature
+from estimators.curvature.solvers import CholeskySolver, ConjugateGradients, RootSolver, Solution, Solver
+from estimators.evidence import Evidence
+from estimators.gradients.functional_model import Examples, Model
+from estimators.gradients.per_example import blocks, measure_to_differentiate, products
+from estimators.reference_estimator import ReferenceEstimator, attribution
+from workers.recipe import Recipe
+
+EXACT_UP_TO = 8_000
+"""`solver: auto` forms and factors the (p, p) matrix up to so many parameters."""
+AUTO_FRACTION = 0.1
+"""`damping: auto` is this fraction of the mean eigenvalue (Grosse et al. 2023)."""
+PROBES = 32
+"""Random directions that estimate the mean eigenvalue when the matrix is not formed."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Solves:
+    """What happened in the solves of all reference models."""
+
+    solver: list[str] = field(default_factory=list)
+    damping: list[float] = field(default_factory=list)
+    iterations: int = 0
+    largest_residual: float = 0.0
+    unconverged: int = 0
+
+    def add(self, solution: Solution) -> None:
+        self.iterations = max(self.iterations, solution.iterations)
+        self.largest_residual = max(self.largest_residual, solution.residual)
+        self.unconverged += solution.unconverged
+
+
+class Influence(ReferenceEstimator):
+    """tau[i, q] = - (1/n) grad f_q^T (G + (damping + weight decay) I)^-1 grad loss_i, averaged over models.
+
+    Koh & Liang 2017, equation 2, with the generalized Gauss-Newton matrix G of the mean training loss in place of the
+    Hessian (Martens 2020; Bae et al. 2022), at the last checkpoint. Example i enters the mean loss with weight 1/n, so
+    tau is the first-order effect of including it, in units of the measure. All arithmetic is in float64, whatever the
+    training's precision: the inverse magnifies rounding.
+    """
+
+    name: ClassVar[str] = "influence"
+
+    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="added to the curvature's diagonal; auto = 0.1 x its mean eigenvalue"
+    )
+    weight_decay: bool = Field(
+        True, description="add the recipe's weight decay (sgd, adam) to the diagonal, as its L2 term"
+    )
+    solver: Literal["auto", "exact", "cg"] = Field(
+        "auto", description="exact (Cholesky), cg, or exact while parameters or examples x outputs are at most 8,000"
+    )
+    tolerance: float = Field(1e-6, gt=0, lt=1, description="cg: relative residual to reach")
+    max_iterations: int = Field(1000, ge=1, description="cg: most iterations a block of queries")
+
+    def attribute(self, evidence: Evidence) -> Attribution:
+        """Solve for every query and model. Raises ConfigError for a flat measure or a singular matrix.
+
+        A conjugate gradient that does not converge is counted in the details (`unconverged`) and logged, not hidden.
+        """
+        task = evidence.differentiable()
+        references = self.references(evidence)
+        train = Examples.training(task, torch.float64)
+        queries = Examples.queried(task, evidence.queries, torch.float64)
+        total = torch.zeros(len(train), len(queries), dtype=torch.float64)
+        solves = _Solves()
+        for reference in references:
+            model = Model(task, reference.checkpoints[-1], torch.float64)
+            measure = measure_to_differentiate(task, evidence.measure, model, queries)
+            curvature = GaussNewton(model, task.loss, train, self.budget // 2)
+            solve = self._solver(curvature, task.recipe, evidence.seed, solves)
+            # Conjugate gradients hold a handful of vectors a query: an eighth of the budget for the queries' gradients.
+            for where, rows in blocks(model, measure, queries, self.budget // 8):
+                solution = solve(rows)
+                solves.add(solution)
+                total[:, where] -= products(model, task.loss, train, solution.values, self.budget // 2)
+        if solves.unconverged:
+            logger.warning(
+                "influence: %d of %d solves did not reach the relative residual %g in %d iterations (largest: %.2g)",
+                *(solves.unconverged, len(references) * len(queries), self.tolerance, self.max_iterations),
+                solves.largest_residual,
+            )
+        return attribution(total / (len(train) * len(references)), self, len(references), **vars(solves))
+
+    def _solver(self, curvature: GaussNewton, recipe: Recipe, seed: int, solves: _Solves) -> Solver:
+        """Return the solver for one model, and note its kind and damping."""
+        p, rank = curvature.model.p, curvature.rank
+        by_roots = rank < p and rank * p * 8 <= self.budget
+        smaller = rank if by_roots else p
+        exact = self.solver == "exact" or (self.solver == "auto" and smaller <= EXACT_UP_TO)
+        dense = curvature.dense() if exact and not by_roots else None
+        roots = torch.cat(list(curvature.roots())) / len(curvature.examples) ** 0.5 if exact and by_roots else None
+        if dense is not None:
+            trace = float(dense.trace())
+        elif roots is not None:
+            trace = float((roots**2).sum())
+        else:
+            trace = curvature.trace(PROBES, _probe_seed(seed)) if self.damping == "auto" else 0.0
+        damping = AUTO_FRACTION * trace / p if self.damping == "auto" else self.damping
+        solves.solver.append("exact" if exact else "cg")
+        solves.damping.append(damping)
+        shift = damping + (l2_curvature(recipe) if self.weight_decay else 0.0)
+        if dense is not None:
+            return CholeskySolver(dense, shift)
+        if roots is not None:
+            return RootSolver(roots, shift)
+        return ConjugateGradients(curvature.product, shift, self.tolerance, self.max_iterations)
+
+
+def _probe_seed(seed: int) -> int:
+    """Return the seed of the probing directions, on a stream of their own."""
+    key = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(b"estimators.influence"),))
+    return int(key.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,195 @@
+"""TRAK: one Newton step of the model linearized in its parameters, averaged over models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from estimators.contract import Attribution
+from estimators.curvature.solvers import CholeskySolver
+from estimators.evidence import Evidence, Reference
+from estimators.gradients.functional_model import Examples, Model, precision_of
+from estimators.gradients.per_example import blocks, measure_to_differentiate
+from estimators.gradients.projection import Kind, Projection
+from estimators.reference_estimator import ReferenceEstimator, attribution
+from workers.errors import ConfigError
+from workers.measures import Measure
+from workers.runs import Checkpoint
+from workers.task import DifferentiableTask
+
+EXACT_UP_TO = 20_000
+"""`project_dim: auto` leaves gradients of so many parameters as they are."""
+AUTO_DIM = 4096
+AUTO_FRACTION = 1.0
+"""`damping: auto` is this multiple of the mean of the eigenvalues of Phi^T R Phi that can differ from 0: min(n, k) of them."""
+
+
+@dataclass(frozen=True)
+class TrakOutput:
+    """The scalar f that TRAK linearizes, and the training loss as a function of it."""
+
+    value: Measure
+    """f, (b,)."""
+    residual: Callable[[Tensor, Tensor], Tensor]
+    """-dloss/df, (b,), from f and the targets."""
+    curvature: Callable[[Tensor, Tensor], Tensor]
+    """d2loss/df2, (b,), from f and the targets."""
+
+
+def trak_output(task: DifferentiableTask) -> TrakOutput:
+    """Return the output function of a task: the measure it calls `margin`, else the one it calls `prediction`.
+
+    Raises ConfigError when it has neither.
+    """
+    known = task.measurements()
+    if "margin" in known:  # f = log(p / (1 - p)), loss = log(1 + exp(-f))
+        return TrakOutput(
+            known["margin"],
+            residual=lambda f, _: torch.sigmoid(-f),
+            curvature=lambda f, _: torch.sigmoid(f) * torch.sigmoid(-f),
+        )
+    if "prediction" in known:  # loss = (f - y)^2; both derivatives are halved, which cancels in tau
+        return TrakOutput(
+            known["prediction"],
+            residual=lambda f, y: y.reshape(f.shape) - f,
+            curvature=lambda f, _: torch.ones_like(f),
+        )
+    raise ConfigError(
+        f"trak linearizes a measure named 'margin' or 'prediction'; {type(task).__name__} has only: "
+        f"{', '.join(sorted(known))}"
+    )
+
+
+class Trak(ReferenceEstimator):
+    """tau[:, q] = (mean over models of Phi (Phi^T R Phi + damping I)^-1 phi_q) * (mean over models of r).
+
+    Park et al. 2023, equations 13-15 and section 3.2: Phi (n, k) has the rows phi_i = P^T grad f_i(theta), f the margin
+    (classification) or the prediction (regression); phi_q = P^T grad of the measure at query q (f itself, or by the
+    chain rule any other measure); r_i = -dloss/df = 1 - p_i, or y_i - f_i. R is the identity as in the authors'
+    estimator, or diag(d2loss/df2) with `reweight`; examples' weights multiply R and r. As the authors do, the two means
+    are taken before the product. tau is in units of the measure, for R with `reweight` or in regression.
+
+    The leverage (the denominator of the leave-one-out formula) is left out, as in the paper. Label smoothing is not
+    seen by r.
+    """
+
+    name: ClassVar[str] = "trak"
+
+    project_dim: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        "auto",
+        description="dimension of projected gradients; null = exact; auto = exact up to 20,000 parameters, else 4096",
+    )
+    projection: Kind = Field("rademacher", description="distribution of the random projection's entries")
+    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="added to the Gram matrix's diagonal; auto = the mean of its non-zero eigenvalues"
+    )
+    checkpoints: Literal["last", "all"] = Field(
+        "last", description="last of each reference model, or all after epoch 0, each as a model of its own"
+    )
+    reweight: bool = Field(False, description="weight the Gram matrix by the loss's second derivative")
+
+    def attribute(self, evidence: Evidence) -> Attribution:
+        """Average over models. Raises ConfigError for a flat measure, features beyond the budget, a singular matrix."""
+        task = evidence.differentiable()
+        output = trak_output(task)
+        references = self.references(evidence)
+        dtype = precision_of(task)
+        train, queries = Examples.training(task, dtype), Examples.queried(task, evidence.queries, dtype)
+        effects = torch.zeros(len(train), len(queries), dtype=torch.float64)
+        residuals = torch.zeros(len(train), dtype=torch.float64)
+        dampings: list[float] = []
+        dimension = 0
+        for stream, checkpoint in enumerate(self._chosen(references)):
+            model = Model(task, checkpoint, dtype)
+            measure = measure_to_differentiate(task, evidence.measure, model, queries)
+            projected = self._projected_dim(model.p)
+            dimension = self._affordable(projected or model.p, len(train) + len(queries))
+            project = self._projection(model, projected, evidence.seed, stream)
+            f = _values(model, output.value, train)
+            weights = torch.ones_like(f) if train.weights is None else train.weights.double()
+            curvature = weights * output.curvature(f, train.targets) if self.reweight else weights
+            features = self._features(model, output.value, replace(train, weights=None), project, dimension)
+            targets = self._features(model, measure, queries, project, dimension)
+            dampings.append(self._damping(features, curvature))
+            effects += newton_effects(features, targets, curvature, dampings[-1])
+            residuals += weights * output.residual(f, train.targets)
+        count = len(dampings)
+        tau = effects / count * (residuals / count).unsqueeze(1)
+        return attribution(tau, self, len(references), damping=dampings, dimension=dimension, checkpoints=count)
+
+    def _chosen(self, references: tuple[Reference, ...]) -> Iterator[Checkpoint]:
+        """Yield the checkpoints to use; the initial model only where there is no other."""
+        for reference in references:
+            *earlier, last = reference.checkpoints
+            if self.checkpoints == "all":
+                yield from (checkpoint for checkpoint in earlier if checkpoint.epoch > 0)
+            yield last
+
+    def _projected_dim(self, p: int) -> int | None:
+        """Return the dimension to project p parameters to, or None to leave them."""
+        if self.project_dim == "auto":
+            return None if p <= EXACT_UP_TO else AUTO_DIM
+        return self.project_dim
+
+    def _affordable(self, dimension: int, rows: int) -> int:
+        """Return `dimension`. Raises ConfigError when `rows` of features take more than half the budget."""
+        held = rows * dimension * torch.float64.itemsize
+        if held > self.budget // 2:
+            raise ConfigError(
+                f"trak: features of {rows} examples in {dimension} dimensions take {held / 2**30:.2g} GiB, more than half "
+                f"of memory_gb={self.memory_gb:g}: expected a smaller project_dim or a larger memory_gb"
+            )
+        return dimension
+
+    def _projection(self, model: Model, dimension: int | None, seed: int, stream: int) -> Projection | None:
+        """Return the model's own projection, or None where gradients are left as they are."""
+        if dimension is None:
+            return None
+        return Projection(model.p, dimension, seed, stream, model.dtype, self.budget // 4, self.projection)
+
+    def _features(
+        self, model: Model, objective: Measure, examples: Examples, project: Projection | None, dimension: int
+    ) -> Tensor:
+        """Return the gradients, projected if asked: (b, k) float64."""
+        features = torch.empty(len(examples), dimension, dtype=torch.float64)
+        for where, rows in blocks(model, objective, examples, self.budget // 4):
+            features[where] = rows if project is None else project(rows)
+        return features
+
+    def _damping(self, features: Tensor, curvature: Tensor) -> float:
+        if self.damping != "auto":
+            return self.damping
+        return AUTO_FRACTION * float(curvature @ features.square().sum(1)) / min(features.shape)
+
+
+def newton_effects(features: Tensor, targets: Tensor, curvature: Tensor, damping: float) -> Tensor:
+    """Return Phi (Phi^T R Phi + damping I)^-1 Phi_q^T, (n, t), for Phi (n, k), Phi_q (t, k), R = diag(`curvature`).
+
+    With more dimensions than examples, in its equal form (damping I + K R)^-1 Phi Phi_q^T with K = Phi Phi^T (n, n),
+    which for damping 0 is the limit damping -> 0. Raises ConfigError when the matrix is singular.
+    """
+    n, k = features.shape
+    if k <= n:
+        gram = features.T @ (features * curvature.unsqueeze(1))
+        return features @ CholeskySolver(gram, damping)(targets).values.T
+    system = (features @ features.T) * curvature
+    system.diagonal().add_(damping)
+    effects: Tensor
+    effects, info = torch.linalg.solve_ex(system, features @ targets.T)
+    if int(info) != 0:
+        raise ConfigError(
+            f"trak: the kernel matrix ({n} x {n}) with damping {damping:g} is singular: expected a larger damping"
+        )
+    return effects
+
+
+@torch.no_grad()
+def _values(model: Model, output: Measure, examples: Examples, batch: int = 4096) -> Tensor:
+    """Return the output function of every example, (b,) float64."""
+    parts = zip(torch.split(examples.inputs, batch), torch.split(examples.targets, batch), strict=True)
+    return torch.cat([output(model(model.parameters, x), y) for x, y in parts]).double()
