@@ -48,7 +48,7 @@ class Way:
 
     name: str
     precision: str
-    path: str
+    method: str
     width: int | str = "auto"
     shift: int = 0
     """Added to all seeds."""
@@ -105,7 +105,7 @@ def train(way: Way, masks: NDArray[np.bool_], seeds: int) -> NDArray[np.float32]
         for row, mask in enumerate(masks)
         for repeat in range(seeds)
     ]
-    outcomes = train_pack(task, runs, ["margin"], Queries(), path=way.path, width=way.width)  # type: ignore[arg-type]
+    outcomes = train_pack(task, runs, ["margin"], Queries(), method=way.method, width=way.width)  # type: ignore[arg-type]
     return np.stack([outcome.outputs["margin"] for outcome in outcomes]).reshape(len(masks), seeds, -1)
 
 

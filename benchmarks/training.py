@@ -36,7 +36,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from workers import Classification, Queries, Recipe, Run
-from workers.packed.calibration import plan_of
+from workers.packed.calibration import strategy_of
 from workers.packs import train_pack
 from workers.tasks.networks import resnet9
 
@@ -183,7 +183,7 @@ def ours(task: Benchmark, runs: Sequence[Run], **options: object) -> list[np.nda
 
 def alone(task: Benchmark, runs: Sequence[Run]) -> list[np.ndarray]:
     """One model after another, the plain way of ours: what a pack of one costs."""
-    return ours(task, runs, path="alone")
+    return ours(task, runs, method="alone")
 
 
 def dattri(task: Benchmark, runs: Sequence[Run]) -> list[np.ndarray]:
@@ -255,11 +255,11 @@ def compare(name: str, side: str, other: str, folder: Path, models: int, rounds:
                     useful = [case.flops(task.n // 2, task.t) * counts[way] / seconds for seconds, _ in done]
                     fraction = max(fraction, sum(useful) / sum(peak for _, peak in done))
     rates = {way: busy * counts[way] / best[way] for way, busy in processes.items()}
-    plan = plan_of(task, "cpu")
+    plan = strategy_of(task, "cpu")
     return Row(
         name if side == OURS else f"{name}, alone", other, rates[side], rates[other], rates[side] / rates[other],
         agrees(case, folder), fraction if case.linear else None,
-        f"{plan.path}: {plan.reason}" if side == OURS else "alone: as asked for",
+        f"{plan.method}: {plan.reason}" if side == OURS else "alone: as asked for",
     )  # fmt: skip
 
 
@@ -285,9 +285,9 @@ def compare_threads(name: str, folder: Path, models: int, rounds: int) -> Row:
         for pool in pools.values():
             pool.terminate()
     ratio = rates[PROCESSES] / rates[1]
-    plan = plan_of(Benchmark(case, load(case.data, folder)), "cpu")
+    plan = strategy_of(Benchmark(case, load(case.data, folder)), "cpu")
     return Row(
-        name, THREADS, rates[PROCESSES], rates[1], ratio, agrees(case, folder), None, f"{plan.path}: {plan.reason}"
+        name, THREADS, rates[PROCESSES], rates[1], ratio, agrees(case, folder), None, f"{plan.method}: {plan.reason}"
     )
 
 
@@ -304,7 +304,7 @@ def agrees(case: Case, folder: Path) -> bool:
     inputs, targets, n = load(case.data, folder)
     task = Benchmark(case, (inputs[: n + 20], targets[: n + 20], n), recipe)
     runs = [Run(0, np.arange(100), 1), Run(1, np.arange(10), 2)]
-    pairs = zip(ours(task, runs), ours(task, runs, path="alone"), strict=True)
+    pairs = zip(ours(task, runs), ours(task, runs, method="alone"), strict=True)
     return all(np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in pairs)
 
 
@@ -321,11 +321,11 @@ def draw(file: Path, folder: Path) -> None:
         data = load(case.data, folder)
         task = Benchmark(case, data, case.recipe.model_copy(update={"epochs": epochs}))
         widths = [width for width in WIDTHS if name != "cnn" or width <= 8]
-        stacked = [rate(task, width, path="stacked", width=width) for width in widths]
+        stacked = [rate(task, width, method="stacked", width=width) for width in widths]
         axis.plot(widths, stacked, "o-", label="lockstep (torch.func)")
-        axis.axhline(rate(task, 4, path="alone"), color="gray", linestyle=":", label="alone")
+        axis.axhline(rate(task, 4, method="alone"), color="gray", linestyle=":", label="alone")
         if case.linear:
-            axis.axhline(rate(task, 16, path="resident"), color="tab:red", label="resident kernels")
+            axis.axhline(rate(task, 16, method="resident"), color="tab:red", label="resident kernels")
         axis.set(title=name, xlabel="models together, K", xscale="log", yscale="log")
         axis.set_xticks(widths, [str(width) for width in widths], minor=False)
         axis.minorticks_off()

@@ -13,8 +13,8 @@ from estimators.evidence import Evidence, Reference
 from estimators.gradients.functional_model import Examples, Model, precision_of
 from estimators.gradients.per_example import measure_to_differentiate
 from workers.errors import ConfigError, DivergedError
+from workers.randomness.streams import build_module
 from workers.runs import Checkpoint
-from workers.streams import build_module
 
 
 class ReferenceEstimator(Estimator):

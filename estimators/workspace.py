@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
+
+from workers.machine import total_bytes
 
 Arrays = Mapping[str, NDArray[Any]]
 """A finished piece: arrays by name."""
@@ -28,7 +29,7 @@ class Workspace:
     @property
     def memory(self) -> int:
         """Bytes of memory that one piece may take when nothing else is said: half of this machine's."""
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return total_bytes() // 2
 
     def map(
         self, work: Callable[[Shared, Item], Arrays], shared: Shared, items: Sequence[Item]

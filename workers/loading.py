@@ -9,16 +9,15 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from workers.contract import check_contract
 from workers.errors import ConfigError, CounterfactoryError, TaskError, near
-from workers.runs import Queries
 from workers.task import DifferentiableTask, Task
+from workers.task_checks import check_contract
 
 BUILT_IN = {
     "digits": "workers.tasks.digits:Digits",
@@ -77,38 +76,6 @@ def find_data(path: str, folder: Path) -> Path:
     named = os.environ.get("COUNTERFACTORY_DATA")
     usual = [Path(place).absolute() / wanted for place in (named, "data", "../shared/data") if place]
     return next((place for place in (beside, *usual) if place.exists()), beside)
-
-
-def check_queries(task: Task | DifferentiableTask, queries: Queries) -> None:
-    """Raise ConfigError when the task has no such queries."""
-    if queries.source not in ("task", "train"):
-        raise ConfigError(f"queries come from 'task' or 'train', found {queries.source!r}")
-    black_box = not isinstance(task, DifferentiableTask)
-    if queries.source == "train" and black_box and not callable(getattr(task, "measure_train", None)):
-        kind = type(task).__name__
-        raise ConfigError(f"queries of source 'train' need a method measure_train(model), which {kind} lacks")
-    count = task.n if queries.source == "train" else task.t
-    if queries.indices is not None and not queries.indices:
-        raise ConfigError("queries: an empty list of indices leaves nothing to measure")
-    outside = [index for index in queries.indices or () if not 0 <= index < count]
-    if outside:
-        raise ConfigError(f"query index {outside[0]} is out of range: expected 0..{count - 1} ({len(outside)} outside)")
-
-
-def known_measures(task: Task | DifferentiableTask) -> tuple[str, ...] | None:
-    """Return the measures a task offers, or None when a black box does not say (attribute `measures`)."""
-    if isinstance(task, DifferentiableTask):
-        return tuple(task.measurements())
-    named = getattr(task, "measures", None)
-    return None if named is None else tuple(named)
-
-
-def check_measures(task: Task | DifferentiableTask, names: Sequence[str]) -> None:
-    """Raise ConfigError for a measure that the task says it does not have."""
-    known = known_measures(task)
-    for name in names:
-        if known is not None and name not in known:
-            raise ConfigError(f"unknown measure {name!r} of {type(task).__name__}: {near(name, list(known))}")
 
 
 def _load_attribute(name: str, folder: Path) -> tuple[Any, str]:

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers import training
 from workers.errors import DivergedError, TaskError, near
-from workers.packed.calibration import plan_of
-from workers.packed.plan import Path, Plan
+from workers.packed.calibration import strategy_of
 from workers.packed.resident import Begun, Resident
 from workers.packed.stacked import Stacked
+from workers.packed.strategy import Method, Strategy
 from workers.runs import Checkpoint, Failure, Outcome, OutOfMemory, Queries, Run
 from workers.task import DifferentiableTask, Task
+from workers.training import alone
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Trained = tuple[Outputs, tuple[Checkpoint, ...]]
@@ -33,28 +33,28 @@ def train_pack(
     queries: Queries,
     device: str = "cpu",
     width: int | Literal["auto"] = "auto",
-    path: Path | Literal["auto"] = "auto",
-    plan: Plan | None = None,
+    method: Method | Literal["auto"] = "auto",
+    strategy: Strategy | None = None,
 ) -> list[Outcome]:
     """Train every run and measure it; return one outcome a run, in order.
 
     `width` is how many models a differentiable task trains together: 1 trains them alone, the plain way; "auto" does what
-    calibration found fastest on this machine (workers.packed.calibration). `path` chooses the way itself, and `plan` settles
+    calibration found fastest on this machine (workers.packed.calibration). `method` names the way itself, `strategy` settles
     all of it beforehand. None of it changes a run's results beyond rounding, and what "auto" chooses on a CPU gives the same
     bits in any pack. An exception of the user's code becomes that run's `Failure`. Raises OutOfMemory, with nothing returned,
     when the device is too small for the pack.
     """
     if not isinstance(task, DifferentiableTask):
         return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
-    plan = plan or plan_of(task, device, width, path)
-    trainer = _latest.of(task, device, plan)
+    strategy = strategy or strategy_of(task, device, width, method)
+    trainer = _latest.of(task, device, strategy)
     if isinstance(trainer, Resident):
         groups = [runs[start : start + trainer.together] for start in range(0, len(runs), trainer.together)]
         return [outcome for group in groups for outcome in _train_resident(trainer, group, measures, queries)]
     if trainer is not None:
-        packs = [runs[start : start + plan.width] for start in range(0, len(runs), plan.width)]
+        packs = [runs[start : start + strategy.width] for start in range(0, len(runs), strategy.width)]
         return [outcome for pack in packs for outcome in _train_stacked(trainer, pack, measures, queries)]
-    return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device, plan)) for run in runs]
+    return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device, strategy)) for run in runs]
 
 
 class _Latest(threading.local):
@@ -64,22 +64,22 @@ class _Latest(threading.local):
     state: tuple[object, ...] = ()
     trainer: Resident | Stacked | None = None
 
-    def of(self, task: DifferentiableTask, device: str, plan: Plan) -> Resident | Stacked | None:
-        """Return what trains packs of the task by the plan; None for training alone."""
+    def of(self, task: DifferentiableTask, device: str, strategy: Strategy) -> Resident | Stacked | None:
+        """Return what trains packs of the task by the strategy; None for training alone."""
         data = (task.train_inputs, task.train_targets, task.train_weights, task.query_inputs, task.query_targets)
         parts = (task, task.recipe, *data)
         versions = tuple(0 if part is None or part.is_inference() else part._version for part in data)  # counts writes
-        state = (device, plan.path, plan.width, *versions)
+        state = (device, strategy.method, strategy.width, *versions)
         if list(map(id, parts)) != list(map(id, self.parts)) or state != self.state:
-            self.parts, self.state, self.trainer = parts, state, _trainer(task, device, plan)
+            self.parts, self.state, self.trainer = parts, state, _trainer(task, device, strategy)
         return self.trainer
 
 
-def _trainer(task: DifferentiableTask, device: str, plan: Plan) -> Resident | Stacked | None:
-    if plan.path == "resident":
+def _trainer(task: DifferentiableTask, device: str, strategy: Strategy) -> Resident | Stacked | None:
+    if strategy.method == "resident":
         return Resident.of(task)
-    if plan.path in ("stacked", "compiled"):
-        return Stacked(task, device, plan.width if plan.path == "compiled" else 0)
+    if strategy.method in ("stacked", "compiled"):
+        return Stacked(task, device, strategy.width if strategy.method == "compiled" else 0)
     return None
 
 
@@ -100,10 +100,10 @@ def _attempt(run: Run, train: Callable[[Run], Trained]) -> Outcome:
 
 
 def _train_alone(
-    task: DifferentiableTask, run: Run, measures: Sequence[str], queries: Queries, device: str, plan: Plan
+    task: DifferentiableTask, run: Run, measures: Sequence[str], queries: Queries, device: str, strategy: Strategy
 ) -> Trained:
-    module, checkpoints = training.train(task, run, device, plan.channels_last)
-    return training.measure(task, module, measures, queries, device), checkpoints
+    module, checkpoints = alone.train(task, run, device, strategy.channels_last)
+    return alone.measure(task, module, measures, queries, device), checkpoints
 
 
 def _train_resident(trainer: Resident, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:

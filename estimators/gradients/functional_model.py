@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from workers.errors import DataError
-from workers.precision import DTYPES
+from workers.randomness.streams import build_module
 from workers.runs import Checkpoint, Queries
-from workers.streams import build_module
 from workers.task import DifferentiableTask
-from workers.training import cast
+from workers.training.precision import DTYPES, cast
 
 Parameters = Mapping[str, Tensor]
 

@@ -11,9 +11,9 @@ import numpy as np
 from estimators.lasso.collect import BLOCK, Split, blocks_of, collect
 from estimators.lasso.fit import fit
 from estimators.lasso.gram import add_gram
-from estimators.lasso.jit import cores
 from estimators.lasso.settings import Settings
 from workers.errors import ConfigError
+from workers.machine import cores
 
 GIB = 2**30
 WALKED = 0.5

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from estimators.lasso.jit import cores
+from workers.machine import cores
 
 Result = TypeVar("Result")
 

@@ -19,12 +19,12 @@ from estimators.lasso.collect import FEWEST, Split
 from estimators.lasso.cost import GIB, LAPTOP, Forecast, Machine, duration, forecast, this_machine
 from estimators.lasso.curve_cost import affordable_queries, forecast_curve
 from estimators.lasso.fit import Fit
-from estimators.lasso.jit import cores
 from estimators.lasso.learning_curve import FEWEST_HELD, learning_curve
 from estimators.lasso.pieces import Job, cut, fit_in_pieces
 from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
 from workers.errors import ConfigError
+from workers.machine import cores
 
 LARGE_SECONDS = 60.0
 """Estimated time on a laptop from which a fit is forecast, done in pieces and resumed."""

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeVar
 
-from workers.chains import Arrival
 from workers.loading import TaskSpec
-from workers.packed.plan import Plan
+from workers.packed.strategy import Strategy
+from workers.prefixes import Arrival
 from workers.runs import Outcome, Queries, Run
 
 Item = TypeVar("Item")
@@ -87,7 +87,7 @@ class Work:
     queries: Queries
     device: str
     threads: int
-    plan: Plan | None = None
+    strategy: Strategy | None = None
     """How packs are trained, the same for the whole sweep; None lets every worker choose (a black box, or a GPU)."""
     folder: str = field(default_factory=os.getcwd)
     """Where the user is: file names in the user's own code mean files from here."""
@@ -95,6 +95,6 @@ class Work:
     @property
     def grain(self) -> int | None:
         """Runs that a worker trains together; None where only the workers know (a GPU takes as many as it can)."""
-        if self.plan is not None:
-            return self.plan.width
+        if self.strategy is not None:
+            return self.strategy.width
         return 1 if self.device == "cpu" else None

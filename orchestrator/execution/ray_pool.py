@@ -19,11 +19,11 @@ from orchestrator.config.schema import RaySection
 from orchestrator.execution.pool import Done, Item, Job, Lost, Result, Work
 from orchestrator.execution.ray_session import nodes_room, started
 from orchestrator.execution.serialization import OutcomeParcel, RunParcel
-from workers import datasets
-from workers.chains import Arrival, train_chains
+from workers.data import shared
 from workers.errors import ConfigError, CounterfactoryError
 from workers.loading import TaskSpec, build_task
 from workers.packs import train_pack
+from workers.prefixes import Arrival, train_prefixes
 from workers.task import DifferentiableTask, Task
 
 
@@ -53,9 +53,9 @@ def _train(
     task = _build(key, work.spec)
     runs = parcel.unwrap()
     if arrival is None:
-        outcomes = train_pack(task, runs, work.measures, work.queries, work.device, plan=work.plan)
+        outcomes = train_pack(task, runs, work.measures, work.queries, work.device, strategy=work.strategy)
     else:
-        outcomes = train_chains(task, runs, work.measures, work.queries, work.device, arrival, work.plan)
+        outcomes = train_prefixes(task, runs, work.measures, work.queries, work.device, arrival, work.strategy)
     where = f"{socket.gethostname()}/{os.getpid()}"
     return OutcomeParcel.of(outcomes), where, started, time.perf_counter() - clock
 
@@ -64,7 +64,7 @@ def _accept(key: str, work: Work, data: Mapping[str, Any]) -> None:
     """Set this worker process up for the jobs of a pool."""
     if os.path.isdir(work.folder):  # another node of a cluster may have no such folder
         os.chdir(work.folder)
-    datasets.provide({name: ray.get(reference) for name, reference in data.items()})
+    shared.provide({name: ray.get(reference) for name, reference in data.items()})
     gc.freeze()  # as in the driver
     _given[key] = work
 
@@ -73,7 +73,7 @@ class RayPool:
     """Workers of a Ray cluster, or of this machine (`address: local`)."""
 
     def __init__(self, work: Work, settings: RaySection):
-        data = {name: ray.put(arrays) for name, arrays in datasets.loaded().items()}
+        data = {name: ray.put(arrays) for name, arrays in shared.loaded().items()}
         self._shared = {"work": ray.put(work)}  # in a dict Ray leaves it alone, and a worker fetches it once
         self._data = data
         self._key = f"{os.getpid()}-{id(self)}"

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import torch
 
 from orchestrator.config.schema import RaySection
 from workers.errors import ConfigError
-from workers.machine import cores
+from workers.machine import cores, total_bytes
 
 
 def refuse_impossible(settings: RaySection) -> None:
     """Raise ConfigError when this machine could never run one pack, before anything is started or written."""
     if settings.address != "local":
         return
-    node = {"CPU": float(cores()), "GPU": float(torch.cuda.device_count()), "memory": float(_memory())}
+    node = {"CPU": float(cores()), "GPU": float(torch.cuda.device_count()), "memory": float(total_bytes())}
     room_on(settings, [node])
-
-
-def _memory() -> int:
-    """Return this machine's memory in bytes: the most that a pack can ask for."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def room_on(settings: RaySection, nodes: list[dict[str, float]]) -> int:

@@ -14,7 +14,7 @@ from orchestrator.forecast.standard_error import Trial, expected_error
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
 from workers.loading import build_task
-from workers.packed.calibration import plan_of
+from workers.packed.calibration import strategy_of
 from workers.packs import train_pack
 from workers.runs import Run
 from workers.task import DifferentiableTask
@@ -73,7 +73,7 @@ def try_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDG
 def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> TrialRuns:
     """Time packs of the sizes that the designs have."""
     if isinstance(sweep.task, DifferentiableTask):
-        plan_of(sweep.task, "cpu")  # measured once on a machine, not once a worker
+        strategy_of(sweep.task, "cpu")  # measured once on a machine, not once a worker
     started = time.perf_counter()
     sizes = sorted({max(1, round(mean_size(plan))) for plan in plans.values()})
     sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.attribution.early_stopping import Stopper
 from orchestrator.designs.permutations import Permutations
 from orchestrator.execution.pool import Job
 from orchestrator.store.ledger import PENDING
@@ -19,15 +18,16 @@ from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.truncation import Truncation
 
 
-def jobs_of(sweep: Sweep, store: RunStore, stopper: Stopper) -> Iterator[Job | None]:
+def jobs_of(sweep: Sweep, store: RunStore, is_stopped: Callable[[str], bool]) -> Iterator[Job | None]:
     """Yield one job for every pack with rows still to do: reference models first, they are few and long.
 
-    Designs that are scored on come before those that are stopped by their score.
+    Designs that are scored on come before those that are stopped by their score. `is_stopped` is asked before every job
+    whether its design is to be drawn from no more.
     """
     order = sorted(sweep.plans.values(), key=lambda plan: (plan.design.kind != "full", plan.name in sweep.config.stop))
     for plan in order:
         packs = _chained(store, plan) if isinstance(plan.design, Permutations) else _packs(store, plan)
-        yield from takewhile(lambda _, name=plan.name: not stopper.met(name), packs)  # type: ignore[misc]
+        yield from takewhile(lambda _, name=plan.name: not is_stopped(name), packs)  # type: ignore[misc]
 
 
 def _packs(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:

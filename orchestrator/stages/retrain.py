@@ -71,4 +71,4 @@ def _schedule(sweep: Sweep, store: RunStore, watch: Watch, pool: Pool, runs: int
         stopper.landed(design)
 
     scheduler = Scheduler(pool, store, sweep.config.ray.in_flight, landed, watch.should_stop, watch.patience)
-    return scheduler.run(jobs_of(sweep, store, stopper), runs)
+    return scheduler.run(jobs_of(sweep, store, stopper.met), runs)

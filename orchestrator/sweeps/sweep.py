@@ -16,7 +16,7 @@ from orchestrator.config.loading import read, validate
 from orchestrator.config.schema import Config
 from orchestrator.store.paths import SweepPaths
 from orchestrator.sweeps.plan import DesignPlan, make_plan
-from workers import loading
+from workers import loading, task_checks
 from workers.errors import ConfigError, StoreError
 from workers.loading import TaskSpec, build_task
 from workers.runs import Queries
@@ -73,12 +73,12 @@ class Sweep:
         """The task, built once; queries and measures are checked against it."""
         task = build_task(self.spec)
         try:
-            loading.check_queries(task, self.queries)
+            task_checks.check_queries(task, self.queries)
         except ConfigError as error:
             raise ConfigError(
                 f"queries.indices: {error}" if self.queries.indices is not None else str(error)
             ) from error
-        loading.check_measures(task, self.config.measures)
+        task_checks.check_measures(task, self.config.measures)
         return task
 
     @cached_property

@@ -1,7 +1,7 @@
 """Which prefixes of a permutation need no training, because the utility has already arrived at the full set's.
 
 Decided from what the store holds and nothing else, so that a resumed sweep decides as an undisturbed one does. Packs of whole
-permutations end them on the worker (workers/chains.py); where a permutation is longer than a pack, its next pack waits here.
+permutations end them on the worker (workers/prefixes.py); where a permutation is longer than a pack, its next pack waits here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orchestrator.designs.permutations import Permutations
 from orchestrator.store.ledger import DONE, PENDING
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.plan import DesignPlan
-from workers.chains import Arrival, utility
+from workers.prefixes import Arrival, utility
 
 Verdict = Literal["launch", "wait", "skip"]
 

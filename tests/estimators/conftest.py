@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from estimators.evidence import Evidence, Reference, Runs
 from workers import Classification, DifferentiableTask, Queries, Recipe, Regression, Run
 from workers.runs import Checkpoint
-from workers.training import train
+from workers.training.alone import train
 
 RECIPE = Recipe(lr=0.3, batch_size=8, epochs=4, precision="float64")
 

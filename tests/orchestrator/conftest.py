@@ -23,9 +23,9 @@ from orchestrator.execution.ray_pool import ray_pool
 from orchestrator.forecast.trial_runs import try_runs
 from orchestrator.stages import forecast
 from orchestrator.sweeps.sweep import Sweep
-from workers.chains import train_chains
 from workers.loading import TaskSpec
 from workers.packs import train_pack
+from workers.prefixes import train_prefixes
 from workers.runs import Queries
 
 TINY: dict[str, Any] = {
@@ -62,7 +62,7 @@ class InlinePool:
         job = self._flying.popleft()
         sweep = self.sweep
         asked = (sweep.task, job.runs, sweep.config.measures, sweep.queries)
-        outcomes = train_chains(*asked, "cpu", job.arrival) if job.arrival else train_pack(*asked)
+        outcomes = train_prefixes(*asked, "cpu", job.arrival) if job.arrival else train_pack(*asked)
         return [Done(job, tuple(outcomes), "inline", 1.0, 1.0)]
 
     def cancel(self) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from workers import Queries, loading
 from workers.errors import ConfigError, DataError, TaskError
-from workers.loading import TaskSpec, build_task, check_measures, check_queries, known_measures
+from workers.loading import TaskSpec, build_task
+from workers.task_checks import check_measures, check_queries, known_measures
 
 BLACK_BOX = """
 import numpy as np

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from workers import Queries, Run
-from workers.loading import TaskSpec, build_task, check_measures
+from workers.loading import TaskSpec, build_task
 from workers.packs import train_pack
+from workers.task_checks import check_measures
 
 PAGE = Path(__file__).parents[2] / "docs" / "your-own-task.md"
 FILES = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL))

@@ -10,50 +10,49 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import asdict
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from workers.errors import ConfigError, UserError
-from workers.packed import kernels
-from workers.packed.plan import Path, Plan
+from workers.kernels import cpu
+from workers.packed.strategy import Method, Strategy
 from workers.packed.timing import Probe, best_lockstep, is_resident, measure
-from workers.streams import build_module
+from workers.randomness.streams import build_module
 from workers.task import DifferentiableTask
 
 _FORMAT = 3
 """Raised whenever a way changes what it costs, so that old choices are measured anew."""
 
 
-def plan_of(
+def strategy_of(
     task: DifferentiableTask,
     device: str,
     width: int | Literal["auto"] = "auto",
-    path: Path | Literal["auto"] = "auto",
-) -> Plan:
+    method: Method | Literal["auto"] = "auto",
+) -> Strategy:
     """Return how to train packs of the task on the device.
 
     A width of 1 is training alone; another number asks for packed training, in lockstep by so many where the resident kernels
-    do not apply. "auto" is what was measured fastest. Raises ConfigError for a path that the task or the device does not allow.
+    do not apply. "auto" is what was measured fastest. Raises ConfigError for a method that the task or the device does not allow.
     """
-    if path == "resident" and not is_resident(task, device):
+    if method == "resident" and not is_resident(task, device):
         raise ConfigError(
-            "path 'resident' needs a chain of Linear layers with a built-in loss, in float32 or float64, on the CPU"
+            "method 'resident' needs a chain of Linear layers with a built-in loss, in float32 or float64, on the CPU"
         )
-    if path == "auto" and width == "auto":
+    if method == "auto" and width == "auto":
         return calibrated(task, device)
-    if path == "auto":
-        path = "alone" if width == 1 else "resident" if is_resident(task, device) else "stacked"
-    if path not in ("stacked", "compiled"):
-        return Plan(path, 1, False, "as asked for")
+    if method == "auto":
+        method = "alone" if width == 1 else "resident" if is_resident(task, device) else "stacked"
+    if method not in ("stacked", "compiled"):
+        return Strategy(method, 1, False, "as asked for")
     known = width if isinstance(width, int) else best_lockstep(Probe(task, device))[0]
-    return Plan(path, known, False, "as asked for")
+    return Strategy(method, known, False, "as asked for")
 
 
-def calibrated(task: DifferentiableTask, device: str) -> Plan:
-    """Return the plan measured for this task and machine, measuring now if nobody has.
+def calibrated(task: DifferentiableTask, device: str) -> Strategy:
+    """Return the strategy measured for this task and machine, measuring now if nobody has.
 
     A task whose own code fails is to be trained alone, where every run says so for itself; that is not kept.
     """
@@ -65,14 +64,14 @@ def calibrated(task: DifferentiableTask, device: str) -> Plan:
     except UserError:
         raise
     except Exception as error:
-        return Plan("alone", 1, False, f"the short training failed: {type(error).__name__}: {error}", failed=True)
-    return Plan(**json.loads(file.read_text()))
+        return Strategy("alone", 1, False, f"the short training failed: {type(error).__name__}: {error}", failed=True)
+    return Strategy.from_json(json.loads(file.read_text()))
 
 
-def _folder() -> FilePath:
+def _folder() -> Path:
     """Return the folder of the choices, made if need be. Raises ConfigError when it cannot be written."""
-    base = os.environ.get("XDG_CACHE_HOME") or FilePath.home() / ".cache"
-    folder = FilePath(os.environ.get("COUNTERFACTORY_CACHE") or FilePath(base) / "counterfactory") / "packing"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("COUNTERFACTORY_CACHE") or Path(base) / "counterfactory") / "packing"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,7 +83,7 @@ def _folder() -> FilePath:
 
 def _fingerprint(task: DifferentiableTask, device: str) -> str:
     """Return a hash of all that decides which way is fastest."""
-    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else kernels.CPU_NAME
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else cpu.CPU_NAME
     module, _ = build_module(task.module, 0, torch.float32)
     told = [
         _FORMAT, f"{type(task).__module__}.{type(task).__qualname__}", repr(module), task.recipe.model_dump_json(),
@@ -94,10 +93,10 @@ def _fingerprint(task: DifferentiableTask, device: str) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
-def _publish(plan: Plan, file: FilePath) -> None:
-    """Write the plan unless another worker's is there already."""
+def _publish(strategy: Strategy, file: Path) -> None:
+    """Write the strategy unless another worker's is there already."""
     with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as part:
-        json.dump(asdict(plan), part)
+        json.dump(strategy.to_json(), part)
     try:
         os.link(part.name, file)
     except FileExistsError:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from workers.streams import build_module
+from workers.randomness.streams import build_module
 
 _Step = tuple[Callable[..., Any], str, tuple[Any, ...], dict[str, Any]]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from workers import training
-from workers.precision import DTYPES
-from workers.streams import build_module
+from workers.machine import available_bytes
+from workers.randomness.streams import build_module
 from workers.task import DifferentiableTask
+from workers.training import precision
+from workers.training.precision import DTYPES
 
 _CUDA_SHARE = 0.8
 _CPU_SHARE = 0.25
@@ -29,8 +28,8 @@ def bytes_per_model(task: DifferentiableTask) -> int:
     """Return the bytes that one more model in lockstep takes: state, gradients, and what its backward pass keeps."""
     recipe = task.recipe
     module, _ = build_module(task.module, 0, DTYPES[recipe.precision])
-    x = training.cast(task.train_inputs[: recipe.batch_size], DTYPES[recipe.precision])
-    y = training.cast(task.train_targets[: recipe.batch_size], DTYPES[recipe.precision])
+    x = precision.cast(task.train_inputs[: recipe.batch_size], DTYPES[recipe.precision])
+    y = precision.cast(task.train_targets[: recipe.batch_size], DTYPES[recipe.precision])
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -47,25 +46,3 @@ def bytes_per_model(task: DifferentiableTask) -> int:
 
 def _bytes_of(tensors: list[Tensor] | list[nn.Parameter]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def available_bytes(device: torch.device) -> int:
-    """Return the free memory of a GPU, or what this process may still allocate on the machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = _meminfo()
-    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or used is None else min(free, max(0, limit - used))
-
-
-def _meminfo() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo has no MemAvailable")
-
-
-def _number(path: Path) -> int | None:
-    """Return the number in a control group's file; None where there is no such limit."""
-    text = path.read_text().strip() if path.exists() else "max"
-    return None if text == "max" else int(text)

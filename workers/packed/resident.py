@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workers import training
-from workers.dropout import hash_positions
-from workers.packed import kernels
-from workers.packed.chain import Chain, Dense, find_chain
+from workers.kernels import cpu
 from workers.packed.initial import Initial
-from workers.precision import DTYPES
+from workers.packed.linear_chain import Chain, Dense, find_chain
+from workers.randomness.dropout import hash_positions
+from workers.randomness.streams import Streams, build_module
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
-from workers.streams import Streams, build_module
 from workers.task import Classification, DifferentiableTask, Regression
+from workers.training import precision
+from workers.training.precision import DTYPES
 
 Array = NDArray[Any]
 
@@ -35,9 +35,9 @@ _ORDERS = 1 << 20
 def find_loss(task: DifferentiableTask) -> int | None:
     """Return the kernel's code of the task's loss, or None if the task brings its own."""
     if isinstance(task, Classification) and type(task).loss is Classification.loss:
-        return kernels.CROSS_ENTROPY
+        return cpu.CROSS_ENTROPY
     if isinstance(task, Regression) and type(task).loss is Regression.loss:
-        return kernels.SQUARED_ERROR
+        return cpu.SQUARED_ERROR
     return None
 
 
@@ -46,14 +46,14 @@ class Layout:
 
     def __init__(self, chain: Chain, dtype: np.dtype[Any]):
         self.chain = chain
-        self.vector = max(kernels.lanes(dtype), kernels.ROWS)
+        self.vector = max(cpu.lanes(dtype), cpu.ROWS)
         inputs = _round_up(chain.layers[0].inputs, self.vector)
         rows, size = [], 0
         for layer in chain.layers:
             last = layer is chain.layers[-1]
-            outputs = _round_up(layer.outputs, kernels.ROWS if last else self.vector)
+            outputs = _round_up(layer.outputs, cpu.ROWS if last else self.vector)
             bias = size + inputs * outputs
-            code = getattr(kernels, layer.activation.upper())
+            code = getattr(cpu, layer.activation.upper())
             where = bias if layer.bias is not None else -1
             drop = -1 if layer.dropout is None or layer.p == 0 else layer.dropout
             rows.append([layer.inputs, layer.outputs, inputs, outputs, size, where, code, drop])
@@ -61,8 +61,8 @@ class Layout:
             inputs = outputs
         self.table = np.array(rows, dtype=np.int64)
         self.size = size
-        self.widest = int(self.table[:, [kernels.IN_PADDED, kernels.OUT_PADDED]].max())
-        self.largest = int((self.table[:, kernels.IN_PADDED] * self.table[:, kernels.OUT_PADDED]).max())
+        self.widest = int(self.table[:, [cpu.IN_PADDED, cpu.OUT_PADDED]].max())
+        self.largest = int((self.table[:, cpu.IN_PADDED] * self.table[:, cpu.OUT_PADDED]).max())
 
     def views(self, flat: Array) -> dict[str, Array]:
         """Return every parameter by its name, shaped as torch has it, as a view of the flat array."""
@@ -114,7 +114,7 @@ class Resident:
         ).reshape(-1, 2)
         self.hyper = _hyper(self.recipe, self.dtype)
         self.rule = _rule(self.recipe)
-        self.constants = kernels.exp_constants(self.dtype)
+        self.constants = cpu.exp_constants(self.dtype)
         self.initial = Initial(task.module, DTYPES[task.recipe.precision])
         self._allocate()
         self._queries: Queries | None = None
@@ -137,7 +137,7 @@ class Resident:
     def _flat(self, inputs: torch.Tensor) -> Array:
         """Return examples (b, padded inputs) as the kernels take them."""
         flat: Array = inputs.detach().reshape(len(inputs), -1).numpy()
-        width = int(self.layout.table[0, kernels.IN_PADDED])
+        width = int(self.layout.table[0, cpu.IN_PADDED])
         if flat.shape[1] == width:
             return np.ascontiguousarray(flat, dtype=self.dtype)
         padded = _zeros((len(flat), width), self.dtype)
@@ -146,16 +146,16 @@ class Resident:
 
     def _allocate(self) -> None:
         layers, size = len(self.layout.table), self.layout.size
-        batch = max(_round_up(self.recipe.batch_size, self.layout.vector), kernels.BATCH)
+        batch = max(_round_up(self.recipe.batch_size, self.layout.vector), cpu.BATCH)
         self.first, self.second = (_zeros(size, self.dtype) for _ in range(2))
         self.flat = _zeros(size, self.dtype)
         self.views = self.layout.views(self.flat)
         self.acts = _zeros((layers + 1, batch * self.layout.widest), self.dtype)
         self.slopes = _zeros(self.acts.shape, self.dtype)
         self.deltas = _zeros((2, batch * self.layout.widest), self.dtype)
-        turned = int(self.layout.table[-1, kernels.IN_PADDED]) * batch
+        turned = int(self.layout.table[-1, cpu.IN_PADDED]) * batch
         self.scratch = _zeros(max(self.layout.largest, turned, 2 * batch), self.dtype)
-        self.g = _zeros(max(kernels.BLOCK, kernels.ROWS * self.layout.widest), self.dtype)
+        self.g = _zeros(max(cpu.BLOCK, cpu.ROWS * self.layout.widest), self.dtype)
         self.y = _zeros(batch, self.targets.dtype)
         self.factors = _zeros(batch, self.dtype)
         self.hashed = hash_positions(batch * self.layout.widest).numpy().view(np.uint32)
@@ -204,7 +204,7 @@ class Resident:
 
     def _advance(self, run: Run, streams: Streams, epochs: int, steps: slice, keys: Array, table: Array) -> None:
         orders = streams.order.orders(run.subset, epochs)
-        kernels.train(
+        cpu.train(
             self.inputs, self.targets, self.weights, orders, self.recipe.batch_size, self.layout.table, self.drops,
             keys[steps], self.loss, self.rule, self.hyper, table[steps], self.constants, self.flat, self.first, self.second,
             self.acts, self.slopes, self.deltas, self.scratch, self.g, self.y, self.factors, self.hashed,
@@ -231,14 +231,14 @@ class Resident:
     def _queried(self, queries: Queries) -> tuple[Array, torch.Tensor]:
         if queries != self._queries:
             asked, targets = self.task.examples(queries)
-            self._examples = self._flat(asked), training.cast(targets, DTYPES[self.recipe.precision])
+            self._examples = self._flat(asked), precision.cast(targets, DTYPES[self.recipe.precision])
             self._queries = queries
         return self._examples
 
     def predict(self, inputs: Array) -> torch.Tensor:
         """Return the present model's outputs in evaluation mode, (b, outputs), or (b,) if the module squeezes them."""
         out = np.empty((len(inputs), self.layout.chain.layers[-1].outputs), self.dtype)
-        kernels.predict(
+        cpu.predict(
             inputs, self.layout.table, self.constants, self.flat, self.acts, self.slopes, self.scratch, out
         )  # fmt: skip
         tensor = torch.from_numpy(out)
@@ -268,16 +268,16 @@ def _split(start: int, stop: int, most: int) -> list[int]:
 
 def _rule(recipe: Recipe) -> int:
     if recipe.optimizer == "sgd":
-        return kernels.NESTEROV if recipe.nesterov else kernels.SGD
-    return kernels.ADAM if recipe.optimizer == "adam" else kernels.ADAMW
+        return cpu.NESTEROV if recipe.nesterov else cpu.SGD
+    return cpu.ADAM if recipe.optimizer == "adam" else cpu.ADAMW
 
 
 def _hyper(recipe: Recipe, dtype: np.dtype[Any]) -> Array:
     """Return the recipe's constants in the order of the kernels' indices."""
     values = np.zeros(7, dtype)
-    values[kernels.MOMENTUM], values[kernels.DECAY] = recipe.momentum, recipe.weight_decay
-    values[kernels.BETA1], values[kernels.BETA2] = recipe.betas
-    values[kernels.EPSILON], values[kernels.SMOOTHING] = recipe.eps, recipe.label_smoothing
+    values[cpu.MOMENTUM], values[cpu.DECAY] = recipe.momentum, recipe.weight_decay
+    values[cpu.BETA1], values[cpu.BETA2] = recipe.betas
+    values[cpu.EPSILON], values[cpu.SMOOTHING] = recipe.eps, recipe.label_smoothing
     return values
 
 

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from workers import training
-from workers.augmentation import apply, draw
-from workers.dropout import KeyedDropout
 from workers.packed.optimizers import StackedOptimizer
-from workers.precision import DTYPES, forward, normalize_in_full
+from workers.randomness.augmentation import apply, draw
+from workers.randomness.dropout import KeyedDropout
+from workers.randomness.streams import Streams, build_module
 from workers.runs import Checkpoint, Queries, Run
-from workers.streams import Streams, build_module
 from workers.task import DifferentiableTask
+from workers.training import precision
+from workers.training.precision import DTYPES, forward, normalize_in_full
 
 State = dict[str, Tensor]
 
@@ -75,8 +75,8 @@ class Stacked:
         """With `compiled` the step of so many models is compiled when it is first taken: seconds, for each batch size."""
         self.task, self.recipe, self.device, self.compiled = task, task.recipe, torch.device(device), compiled
         self.dtype = DTYPES[task.recipe.precision]
-        self.inputs = training.cast(task.train_inputs, self.dtype, device)
-        self.targets = training.cast(task.train_targets, self.dtype, device)
+        self.inputs = precision.cast(task.train_inputs, self.dtype, device)
+        self.targets = precision.cast(task.train_targets, self.dtype, device)
         weights = task.train_weights
         self.weights = None if weights is None else weights.to(device, self.dtype)
         places = (0, 0, 0, 0, None if weights is None else 0)
@@ -231,7 +231,7 @@ class Pack:
     def outputs(self, inputs: Tensor, batch: int = 1024) -> Tensor:
         """Return every model's outputs in evaluation mode, (K, b, ...)."""
         self.template.eval()
-        cast = (training.cast(x, self.trainer.dtype, self.trainer.device) for x in torch.split(inputs, batch))
+        cast = (precision.cast(x, self.trainer.dtype, self.trainer.device) for x in torch.split(inputs, batch))
         return torch.cat([self._evaluate(x) for x in cast], dim=1)
 
     def _evaluate(self, x: Tensor) -> Tensor:
@@ -250,7 +250,7 @@ class Pack:
         """Return every model's measures, (t,) float32 each."""
         task = self.trainer.task
         inputs, targets = task.examples(queries)
-        y = training.cast(targets, self.trainer.dtype, self.trainer.device)
+        y = precision.cast(targets, self.trainer.dtype, self.trainer.device)
         return [
             {name: task.measurement(name)(one, y).float().cpu().numpy() for name in names}
             for one in self.outputs(inputs).unbind()

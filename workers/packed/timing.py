@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from workers import training
 from workers.packed.memory import largest_width
-from workers.packed.plan import Path, Plan
 from workers.packed.resident import Resident
 from workers.packed.stacked import Stacked
+from workers.packed.strategy import Method, Strategy
 from workers.runs import Run
 from workers.task import DifferentiableTask
+from workers.training import alone
 
 Train = Callable[[list[Run]], object]
 
@@ -41,7 +41,7 @@ class Probe:
 
     def alone(self, channels_last: bool = False) -> Train:
         """Return training one after another, the plain way."""
-        return lambda runs: [training.train(self.task, run, self.device, channels_last) for run in runs]
+        return lambda runs: [alone.train(self.task, run, self.device, channels_last) for run in runs]
 
     def runs(self, count: int) -> list[Run]:
         """Return runs on the first batches of the training set, each with its own seed."""
@@ -72,8 +72,8 @@ class Probe:
         return [count / value for value in best]
 
 
-def measure(task: DifferentiableTask, device: str) -> Plan:
-    """Return the fastest way as a plan whose reason tells the rates. Whatever the task's own code raises is passed on."""
+def measure(task: DifferentiableTask, device: str) -> Strategy:
+    """Return the fastest way as a strategy whose reason tells the rates. Whatever the task's own code raises is passed on."""
     probe = Probe(task, device)
     if is_resident(task, device):
         trainer = Resident.of(probe.task)
@@ -82,23 +82,23 @@ def measure(task: DifferentiableTask, device: str) -> Plan:
             [probe.alone(), lambda runs: [trainer.train(run, trainer.begin(run)) for run in runs]]
         )
         told = f"resident kernels {rate / alone:.2f} times as fast as alone, on a short training"
-        return Plan("resident", 1, False, told) if rate > alone * _GAIN else Plan("alone", 1, False, told)
+        return Strategy("resident", 1, False, told) if rate > alone * _GAIN else Strategy("alone", 1, False, told)
     alone, channels_last, told = _best_alone(probe)
     width, rate = best_lockstep(probe, least=alone * _HOPELESS)
     told += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible"
-    ways: list[tuple[float, Path, int]] = [(rate, "stacked", width)]
+    ways: list[tuple[float, Method, int]] = [(rate, "stacked", width)]
     if task.recipe.compile and width > 1:
         narrow, compiled, tried = compiled_lockstep(probe, width)
         told += f", compiled by {narrow} {compiled / alone:.2f} times" if compiled else f", compiling failed: {tried}"
         ways.append((compiled, "compiled", narrow))
-    for rate, path, width in sorted(ways, reverse=True):
+    for rate, method, width in sorted(ways, reverse=True):
         if rate <= alone * _GAIN:
             break
-        if torch.device(device).type != "cpu" or is_reproducible(probe, path, width):
-            return Plan(path, width, False, told)
-        told += f", but {path} a run's last bits would depend on its neighbours"
+        if torch.device(device).type != "cpu" or is_reproducible(probe, method, width):
+            return Strategy(method, width, False, told)
+        told += f", but {method} a run's last bits would depend on its neighbours"
         told += ": ask for a width to have it so" + ("" if task.recipe.compile else ", or for recipe.compile")
-    return Plan("alone", 1, channels_last, told)
+    return Strategy("alone", 1, channels_last, told)
 
 
 def is_resident(task: DifferentiableTask, device: str) -> bool:
@@ -155,9 +155,9 @@ def _widths(most: int) -> Iterator[int]:
         width *= 2
 
 
-def is_reproducible(probe: Probe, path: Path, width: int) -> bool:
+def is_reproducible(probe: Probe, method: Method, width: int) -> bool:
     """Whether, in lockstep, a run is bit for bit the same at another place of the pack and among fewer neighbours."""
-    trainer, runs = Stacked(probe.task, probe.device, width if path == "compiled" else 0), probe.runs(width)
+    trainer, runs = Stacked(probe.task, probe.device, width if method == "compiled" else 0), probe.runs(width)
     whole = trainer.train(runs)
     for pack in (runs[::-1], runs[: width // 2], runs[:1]):
         other = trainer.train(pack)

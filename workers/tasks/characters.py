@@ -12,7 +12,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workers import datasets, measures
+from workers import measures
+from workers.data import datasets
 from workers.errors import ConfigError
 from workers.measures import Measure
 from workers.recipe import Recipe

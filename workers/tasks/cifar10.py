@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from workers import datasets
+from workers.data import images
 from workers.recipe import Recipe
 from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
 from workers.tasks.images import ImageTask, Network, choose
@@ -29,7 +29,7 @@ RECIPE = Recipe(
 class Cifar10(ImageTask):
     """CIFAR-10; `width` is the number of channels of the network's first layer (64 in the literature's ResNet-9).
 
-    `path` is an .npz (arrays or JPEG bytes) or a torchvision root folder (see datasets.cifar10). Where there is a test
+    `path` is an .npz (arrays or JPEG bytes) or a torchvision root folder (see images.cifar10). Where there is a test
     set, queries are its first t images; otherwise they follow the training examples. `split_seed` permutes
     first, as a copy may be sorted by class.
     """
@@ -57,5 +57,5 @@ class Cifar10(ImageTask):
             network = Network(partial(resnet9, 3, width, 10), f"ResNet-9 of width {width}")
         else:
             network = Network(partial(cnn, 3, 32, width, 10), f"CNN of width {width}")
-        train, queries = choose(datasets.cifar10(path, download), n, t, split_seed)
+        train, queries = choose(images.cifar10(path, download), n, t, split_seed)
         super().__init__(train, queries, network, override(RECIPE, recipe), flip_labels, flip_seed)

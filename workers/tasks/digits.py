@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from workers import datasets
+from workers.data import datasets
 from workers.recipe import Recipe
 from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
 from workers.tasks.images import ImageTask, Network, choose

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from workers.datasets import Arrays, to_tensor
+from workers.data.shared import Arrays, to_tensor
 from workers.errors import ConfigError
 from workers.recipe import Recipe
 from workers.task import Classification

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from workers import datasets
+from workers.data import images
 from workers.recipe import Recipe
 from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
 from workers.tasks.images import ImageTask, Network, choose
@@ -27,7 +27,7 @@ RECIPES: dict[Model, Recipe] = {
 class Mnist(ImageTask):
     """MNIST by an MLP 784-128-64-10, a linear model or a small CNN.
 
-    `path` is an .npz or a torchvision root folder (see datasets.mnist). Where there is a test set, queries are its
+    `path` is an .npz or a torchvision root folder (see images.mnist). Where there is a test set, queries are its
     first t images; otherwise they follow the training examples. `split_seed` permutes first.
     """
 
@@ -52,7 +52,7 @@ class Mnist(ImageTask):
         recipe: RecipeArgument = None,
     ):
         network = _network(model, [128, 64] if hidden is None else hidden, width, dropout)
-        train, queries = choose(datasets.mnist(path, download), n, t, split_seed)
+        train, queries = choose(images.mnist(path, download), n, t, split_seed)
         super().__init__(train, queries, network, override(RECIPES[model], recipe), flip_labels, flip_seed)
 
 

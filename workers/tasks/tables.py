@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers import datasets
+from workers.data import datasets, tables
 from workers.errors import ConfigError, DataError, near
 from workers.tasks.splits import encode
 
@@ -42,7 +42,7 @@ def read(path: str | Path, target: str | None, drop: Sequence[str] = (), group: 
 
     Raises ConfigError for a column that is not there, DataError for a missing or infinite value in one that is used.
     """
-    columns = datasets.table(path)
+    columns = tables.table(path)
     named = [("drop", name) for name in drop] + [("group", group)] * (group is not None) + [("target", target)]
     for argument, name in named:
         if name is not None and name not in columns:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 from torch import nn
 
-from workers.datasets import to_tensor
+from workers.data.shared import to_tensor
 from workers.recipe import Recipe
 from workers.task import Classification, DifferentiableTask, Regression
 from workers.tasks import tables

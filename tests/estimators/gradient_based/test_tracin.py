@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from estimators.gradient_based.tracin import TracIn
 from workers import Recipe, Run
 from workers.errors import ConfigError
-from workers.training import train
+from workers.training.alone import train
 
 COSINE = Recipe(lr=0.3, schedule="cosine", batch_size=8, epochs=4, precision="float64", momentum=0.5)
 

@@ -145,8 +145,8 @@ def largest_difference(first: Sequence[Outcome], second: Sequence[Outcome]) -> f
 
 def compare(task: DifferentiableTask, path: str, runs: Sequence[Run], measure: str) -> None:
     """Assert that the path agrees with training alone, in every checkpoint and in the outputs."""
-    packed = train_pack(task, runs, [measure], Queries(), path=path, width=len(runs))
-    alone = train_pack(task, runs, [measure], Queries(), path="alone")
+    packed = train_pack(task, runs, [measure], Queries(), method=path, width=len(runs))
+    alone = train_pack(task, runs, [measure], Queries(), method="alone")
     assert largest_difference(packed, alone) < 1e-9
     for a, b in zip(packed, alone, strict=True):
         assert a.row == b.row

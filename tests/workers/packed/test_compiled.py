@@ -29,7 +29,7 @@ def test_agrees_with_training_alone(zoo, compare, unequal_runs, architecture, re
 
 
 def margins(task, runs):
-    outcomes = train_pack(task, runs, ["margin"], Queries(), path="compiled", width=6)
+    outcomes = train_pack(task, runs, ["margin"], Queries(), method="compiled", width=6)
     assert [outcome.failure for outcome in outcomes] == [None] * len(runs)
     return {outcome.row: outcome.outputs["margin"] for outcome in outcomes}
 
@@ -55,7 +55,7 @@ def test_only_whole_batches_and_common_last_ones_are_compiled(zoo, unequal_runs,
         return compiled(self, parameters, buffers, x, *rest)
 
     monkeypatch.setattr(Pack, "_slopes_compiled", watched)
-    train_pack(task, unequal_runs(()), ["margin"], Queries(), path="compiled", width=4)
+    train_pack(task, unequal_runs(()), ["margin"], Queries(), method="compiled", width=4)
     n, batch = task.n, RECIPE.batch_size
     assert batch in seen
     assert set(seen) <= {batch, n // 2 % batch, (n - 1) % batch, n % batch}
@@ -76,7 +76,7 @@ def test_calibration_takes_the_fastest_whose_bits_are_the_same(zoo, monkeypatch,
     monkeypatch.setattr(timing, "compiled_lockstep", lambda *_: (8, compiled, ""))
     monkeypatch.setattr(timing, "is_reproducible", lambda _, path, width: path in same_bits)
     plan = timing.measure(zoo(RECIPE.model_copy(update={"compile": True}), "layer_norm"), "cpu")
-    assert (plan.path, plan.width) == chosen
+    assert (plan.method, plan.width) == chosen
     assert ("would depend on its neighbours" in plan.reason) == (len(same_bits) < 2)
 
 

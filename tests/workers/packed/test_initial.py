@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from workers.packed.initial import Initial
-from workers.streams import build_module
+from workers.randomness.streams import build_module
 
 
 class Scaled(nn.Module):

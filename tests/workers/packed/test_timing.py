@@ -17,7 +17,7 @@ def test_what_cannot_run_in_lockstep_is_trained_alone(zoo):
             return super().loss(outputs, targets)
 
     plan = measure(Branching(RECIPE, "relu"), "cpu")
-    assert plan.path == "alone"
+    assert plan.method == "alone"
     assert "lockstep is not possible" in plan.reason
 
 

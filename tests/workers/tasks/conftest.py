@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from workers import Outcome, Queries, Run
-from workers.loading import TaskSpec, build_task, known_measures
+from workers.loading import TaskSpec, build_task
 from workers.packs import train_pack
+from workers.task_checks import known_measures
 
 
 @pytest.fixture

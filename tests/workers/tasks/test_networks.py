@@ -7,7 +7,7 @@ import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
-from workers.streams import build_module
+from workers.randomness.streams import build_module
 from workers.tasks.networks import CausalTransformer, cnn, mlp, resnet9
 
 IMAGES = partial(torch.randn, 4, 3, 8, 8)

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from workers.dropout import KeyedDropout, key_dropout
-from workers.shuffle import Shuffler
+from workers.randomness.dropout import KeyedDropout, key_dropout
+from workers.randomness.shuffle import Shuffler
 
 
 class Streams:

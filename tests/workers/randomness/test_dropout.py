@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from workers.dropout import KeyedDropout, keep_mask, key_dropout
+from workers.randomness.dropout import KeyedDropout, keep_mask, key_dropout
 
 
 def key(value):

@@ -10,18 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workers.augmentation import augment
-from workers.layouts import pool_before_relu, to_channels_last
-from workers.precision import DTYPES, forward, normalize_in_full
+from workers.randomness.augmentation import augment
+from workers.randomness.streams import Streams, build_module
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
-from workers.streams import Streams, build_module
 from workers.task import Classification, DifferentiableTask
-
-
-def cast(inputs: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """Move `inputs` to the device, floating ones also to `dtype`; integer ones (tokens, classes) keep theirs."""
-    return inputs.to(device, dtype) if inputs.is_floating_point() else inputs.to(device)
+from workers.training.layouts import pool_before_relu, to_channels_last
+from workers.training.precision import DTYPES, cast, forward, normalize_in_full
 
 
 def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from workers.augmentation import augment
+from workers.randomness.augmentation import augment
 
 
 def naive(images, crop, flip, rng):

@@ -16,11 +16,10 @@ offset, activation, dropout index or -1]; all parameters lie in one flat array.
 Everything compiled is in this one file: numba's disk cache watches only the file of the function that it caches.
 """
 
-# Types in compiled code are numba's to infer.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, unreachable"
-
 from __future__ import annotations
 
+# Types in compiled code are numba's to infer.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, unreachable"
 import math
 from typing import Any
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from workers.shuffle import Shuffler
+from workers.randomness.shuffle import Shuffler
 
 MASK = 2**64 - 1
 

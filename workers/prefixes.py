@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.packed.plan import Plan
+from workers.packed.strategy import Strategy
 from workers.packs import train_pack
 from workers.runs import Outcome, Queries, Run
 from workers.task import DifferentiableTask, Task
@@ -40,14 +40,14 @@ def utility(outputs: NDArray[np.floating[Any]]) -> float:
     return float(outputs.astype(np.float64).mean())
 
 
-def train_chains(
+def train_prefixes(
     task: Task | DifferentiableTask,
     runs: Sequence[Run],
     measures: Sequence[str],
     queries: Queries,
     device: str,
     arrival: Arrival,
-    plan: Plan | None = None,
+    strategy: Strategy | None = None,
 ) -> list[Outcome]:
     """Train the runs of whole permutations; return the outcomes of those that were trained, by row.
 
@@ -63,7 +63,7 @@ def train_chains(
         if not wanted:
             continue
         last = min((block + 1) * arrival.block, arrival.steps) - 1
-        trained = train_pack(task, wanted, measures, queries, device, plan=plan)
+        trained = train_pack(task, wanted, measures, queries, device, strategy=strategy)
         outcomes += trained
         active -= {
             outcome.row // arrival.steps

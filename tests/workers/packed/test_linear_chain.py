@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from workers.packed.chain import find_chain
-from workers.streams import build_module
+from workers.packed.linear_chain import find_chain
+from workers.randomness.streams import build_module
 
 
 def chain_of(factory):

@@ -1,10 +1,9 @@
 """The order of the examples in every epoch: a compiled shuffle, since numpy's costs a tenth of a small model's training."""
 
-# Types in compiled code are numba's to infer.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 from __future__ import annotations
 
+# Types in compiled code are numba's to infer.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray

@@ -1,19 +1,20 @@
-"""Does an object keep the task contract? Asked once, before anything is trained."""
+"""Does an object keep the task contract, and does it have what is asked of it? Asked once, before anything is trained."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workers.errors import CounterfactoryError, TaskError
-from workers.precision import DTYPES
+from workers.errors import ConfigError, CounterfactoryError, TaskError, near
 from workers.recipe import Recipe
-from workers.task import Classification, DifferentiableTask
-from workers.training import cast
+from workers.runs import Queries
+from workers.task import Classification, DifferentiableTask, Task
+from workers.training.precision import DTYPES, cast
 
 
 def check_contract(task: object, where: str) -> None:
@@ -98,3 +99,35 @@ def _check_computation(task: DifferentiableTask, where: str) -> None:
     except Exception as error:
         first = (str(error).strip().splitlines() or ["(no message)"])[0]
         raise TaskError(f"{where}: the module fails on its first examples: {type(error).__name__}: {first}") from error
+
+
+def check_queries(task: Task | DifferentiableTask, queries: Queries) -> None:
+    """Raise ConfigError when the task has no such queries."""
+    if queries.source not in ("task", "train"):
+        raise ConfigError(f"queries come from 'task' or 'train', found {queries.source!r}")
+    black_box = not isinstance(task, DifferentiableTask)
+    if queries.source == "train" and black_box and not callable(getattr(task, "measure_train", None)):
+        kind = type(task).__name__
+        raise ConfigError(f"queries of source 'train' need a method measure_train(model), which {kind} lacks")
+    count = task.n if queries.source == "train" else task.t
+    if queries.indices is not None and not queries.indices:
+        raise ConfigError("queries: an empty list of indices leaves nothing to measure")
+    outside = [index for index in queries.indices or () if not 0 <= index < count]
+    if outside:
+        raise ConfigError(f"query index {outside[0]} is out of range: expected 0..{count - 1} ({len(outside)} outside)")
+
+
+def known_measures(task: Task | DifferentiableTask) -> tuple[str, ...] | None:
+    """Return the measures a task offers, or None when a black box does not say (attribute `measures`)."""
+    if isinstance(task, DifferentiableTask):
+        return tuple(task.measurements())
+    named = getattr(task, "measures", None)
+    return None if named is None else tuple(named)
+
+
+def check_measures(task: Task | DifferentiableTask, names: Sequence[str]) -> None:
+    """Raise ConfigError for a measure that the task says it does not have."""
+    known = known_measures(task)
+    for name in names:
+        if known is not None and name not in known:
+            raise ConfigError(f"unknown measure {name!r} of {type(task).__name__}: {near(name, list(known))}")

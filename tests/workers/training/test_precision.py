@@ -8,7 +8,7 @@ from torch import nn
 from workers import Classification, Queries, Recipe, Run
 from workers.errors import ConfigError
 from workers.packs import train_pack
-from workers.precision import forward
+from workers.training.precision import forward
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from workers.layouts import pool_before_relu, to_channels_last
+from workers.training.layouts import pool_before_relu, to_channels_last
 
 
 def network():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from workers.dropout import KeyedDropout
+from workers.randomness.dropout import KeyedDropout
 
 ACTIVATIONS: dict[Any, str] = {
     nn.ReLU: "relu",

@@ -30,3 +30,8 @@ def forward(recipe: Recipe, device: torch.device | str, module: Callable[[Tensor
         return module(inputs)
     with torch.autocast(torch.device(device).type, torch.bfloat16, cache_enabled=False):
         return module(inputs).float()
+
+
+def cast(inputs: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """Move `inputs` to the device, floating ones also to `dtype`; integer ones (tokens, classes) keep theirs."""
+    return inputs.to(device, dtype) if inputs.is_floating_point() else inputs.to(device)

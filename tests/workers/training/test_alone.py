@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from workers import Queries, Recipe
-from workers.streams import Streams
-from workers.training import measure, train
+from workers.randomness.streams import Streams
+from workers.training.alone import measure, train
 
 
 def softmax(z):

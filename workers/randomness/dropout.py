@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workers.packed import kernels
+from workers.kernels import cpu
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class KeyedDropout(nn.Module):
         factors = torch.empty(inputs.shape, dtype=wide)
         flat = factors.view(-1).numpy()
         hashed = hash_positions(inputs.numel()).numpy().view(np.uint32)
-        kernels.dropout_factors(
+        cpu.dropout_factors(
             np.uint32(self.number), hashed, np.uint32(int(self.p * 2**31)), flat.dtype.type(scale), flat
         )
         return factors.to(inputs.dtype)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from workers import datasets
+from workers.data import datasets, images, shared, tables
 from workers.errors import ConfigError, DataError
 
 
@@ -18,10 +18,10 @@ def test_loads_once_and_read_only():
         calls.append(1)
         return {"x": np.arange(3)}
 
-    first, second = (datasets.cached("test:once", load) for _ in range(2))
+    first, second = (shared.cached("test:once", load) for _ in range(2))
     assert len(calls) == 1
     assert first["x"] is second["x"]
-    assert datasets.loaded()["test:once"]["x"] is first["x"]
+    assert shared.loaded()["test:once"]["x"] is first["x"]
     with pytest.raises(ValueError, match="read-only"):
         first["x"][0] = 1
 
@@ -29,15 +29,15 @@ def test_loads_once_and_read_only():
 def test_provided_arrays_replace_the_file_and_are_not_copied(tmp_path):
     path, array = tmp_path / "absent.npz", np.zeros((4, 28, 28), np.uint8)
     array.flags.writeable = False
-    datasets.provide({f"mnist:{path}": {"x": array, "y": np.arange(4)}})
-    assert np.shares_memory(datasets.mnist(path)["x"], array)
+    shared.provide({f"mnist:{path}": {"x": array, "y": np.arange(4)}})
+    assert np.shares_memory(images.mnist(path)["x"], array)
 
 
 @pytest.mark.parametrize(("writeable", "dtype"), [(True, "float32"), (False, "float32"), (False, "float64")])
 def test_to_tensor_never_hands_out_read_only_memory(writeable, dtype):
     array = np.arange(6, dtype="float32").reshape(2, 3)
     array.flags.writeable = writeable
-    tensor = datasets.to_tensor(array, dtype)
+    tensor = shared.to_tensor(array, dtype)
     assert tensor.dtype == getattr(torch, dtype)
     assert np.shares_memory(tensor.numpy(), array) == (writeable and dtype == "float32")
     tensor[0, 0] = 9
@@ -54,14 +54,14 @@ def test_an_unknown_bundled_set_is_refused_by_near_names():
         datasets.bundled("wines")
 
 
-def images(count, *shape):
+def some_images(count, *shape):
     return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
 def test_npz_of_arrays(tmp_path):
-    x, y = images(6, 32, 32, 3), np.arange(6, dtype=np.uint8)[:, None]
+    x, y = some_images(6, 32, 32, 3), np.arange(6, dtype=np.uint8)[:, None]
     np.savez(tmp_path / "c.npz", x=x, y=y, x_test=x[:2], y_test=y[:2])
-    arrays = datasets.cifar10(tmp_path / "c.npz")
+    arrays = images.cifar10(tmp_path / "c.npz")
     np.testing.assert_array_equal(arrays["x"], x)
     assert arrays["y"].tolist() == [0, 1, 2, 3, 4, 5]
     assert arrays["y_test"].dtype == np.int64
@@ -78,7 +78,7 @@ def test_npz_of_jpeg_bytes(tmp_path):
     labels = np.array([3, 1, 4], np.uint8)
     parts = {f"{s}_{k}": v for s in ("train", "test") for k, v in (("jpeg", jpeg), ("offset", offset))}
     np.savez(tmp_path / "j.npz", **parts, y_train=labels, y_test=labels)
-    arrays = datasets.cifar10(tmp_path / "j.npz")
+    arrays = images.cifar10(tmp_path / "j.npz")
     assert arrays["x"].shape == (3, 32, 32, 3)
     np.testing.assert_allclose(arrays["x_test"].mean((1, 2)), colours, atol=3)
     assert arrays["y"].tolist() == [3, 1, 4]
@@ -87,31 +87,31 @@ def test_npz_of_jpeg_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": images(2, 28, 28)}, "expected arrays `x` and `y`, found images"),
-        ({"x": images(2, 8, 8), "y": np.zeros(2)}, r"expected uint8 images of shape \(m, 28, 28\)"),
-        ({"x": images(2, 28, 28), "y": np.zeros(3)}, "must be 2 numbers from 0 to 9, found 3"),
+        ({"images": some_images(2, 28, 28)}, "expected arrays `x` and `y`, found images"),
+        ({"x": some_images(2, 8, 8), "y": np.zeros(2)}, r"expected uint8 images of shape \(m, 28, 28\)"),
+        ({"x": some_images(2, 28, 28), "y": np.zeros(3)}, "must be 2 numbers from 0 to 9, found 3"),
         ({"train_jpeg": np.zeros(2, np.uint8)}, "lacks train_offset, y_train"),
     ],
 )
 def test_a_wrong_npz_is_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "m.npz", **arrays)
     with pytest.raises(DataError, match=message):
-        datasets.mnist(tmp_path / "m.npz")
+        images.mnist(tmp_path / "m.npz")
 
 
 def test_a_file_that_is_no_npz(tmp_path):
     (tmp_path / "m.npz").write_text("no")
     with pytest.raises(DataError, match=r"cannot be read as an \.npz"):
-        datasets.mnist(tmp_path / "m.npz")
+        images.mnist(tmp_path / "m.npz")
 
 
 def test_missing_files_say_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"there is no file .*m\.npz"):
-        datasets.mnist(tmp_path / "m.npz")
+        images.mnist(tmp_path / "m.npz")
     with pytest.raises(DataError, match=r"set `path` .* or set `download: true`"):
-        datasets.mnist(tmp_path)
+        images.mnist(tmp_path)
     with pytest.raises(DataError, match="there is no file"):
-        datasets.table(tmp_path / "t.csv")
+        tables.table(tmp_path / "t.csv")
 
 
 FRAME = pd.DataFrame(
@@ -126,7 +126,7 @@ def test_tables(tmp_path, name):
         FRAME.to_parquet(path)
     else:
         FRAME.to_csv(path, sep="\t" if "tsv" in name else ";", index=False)
-    columns = datasets.table(path)
+    columns = tables.table(path)
     assert list(columns) == ["size", "colour", "count", "sold"]
     np.testing.assert_array_equal(columns["size"], [1.5, np.nan, 3])
     assert columns["colour"].tolist() == ["red", None, "blue"]
@@ -147,7 +147,7 @@ def test_tables(tmp_path, name):
 def test_a_wrong_table_is_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
-        datasets.table(tmp_path / name)
+        tables.table(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
@@ -164,11 +164,11 @@ def test_torchvisions_folder(tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for split, count in (("train", 5), ("t10k", 3)):
-        x, y = images(count, 28, 28), np.arange(count, dtype=np.uint8)
+        x, y = some_images(count, 28, 28), np.arange(count, dtype=np.uint8)
         for name, array in ((f"{split}-images-idx3-ubyte", x), (f"{split}-labels-idx1-ubyte", y)):
             header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
             (raw / name).write_bytes(header + array.tobytes())
-    arrays = datasets.mnist(tmp_path)
-    np.testing.assert_array_equal(arrays["x"], images(5, 28, 28))
+    arrays = images.mnist(tmp_path)
+    np.testing.assert_array_equal(arrays["x"], some_images(5, 28, 28))
     assert arrays["x_test"].shape == (3, 28, 28)
     assert arrays["y_test"].tolist() == [0, 1, 2]

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from workers.dropout import KeyedDropout
-from workers.streams import Streams, build_module
+from workers.randomness.dropout import KeyedDropout
+from workers.randomness.streams import Streams, build_module
 
 
 def draws(seed):

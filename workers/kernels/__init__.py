@@ -1,0 +1,1 @@
+"""Compiled kernels that train a small model without leaving the cache."""

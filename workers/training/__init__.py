@@ -1,0 +1,1 @@
+"""Training one model, the plain way."""
