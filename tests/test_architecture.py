@@ -63,7 +63,7 @@ def test_zarr_is_in_the_files_of_the_store() -> None:
 
 
 def test_yaml_is_read_in_one_way() -> None:
-    assert importing("yaml") <= {"orchestrator/config/yaml_format.py", "orchestrator/config/schema.py"}
+    assert importing("yaml") <= {"orchestrator/config/yaml_format.py", "orchestrator/config/loading.py"}
 
 
 def test_nothing_is_imported_that_is_not_declared() -> None:
@@ -140,6 +140,29 @@ def test_files_that_the_documents_name_exist() -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
         for named in re.findall(r"`((?:orchestrator|estimators|workers|configs)/[\w/.]+\.(?:py|yaml))`", text):
             assert (ROOT / named).exists(), f"{path.name} names {named}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_map_names_every_folder_and_every_loose_file(package: str) -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {package}/", 1)[1].split("\n## ", 1)[0]
+    first = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    named = {name.rstrip("/") for cell in first for name in re.findall(r"`([\w./]+)`", cell)}
+    there = {
+        path.name for path in (ROOT / package).iterdir() if path.name not in {"__init__.py", "__pycache__", "py.typed"}
+    }
+    assert named == there
+
+
+def test_no_file_lies_loose_in_the_orchestrator() -> None:
+    assert [path.name for path in (ROOT / "orchestrator").glob("*.py")] == ["__init__.py"]
+
+
+def test_tests_mirror_the_folders() -> None:
+    """A folder of tests is a folder of the code; `resilience` drives the whole from outside."""
+    tested = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    own = {Path(), Path("resilience")}
+    assert [str(folder) for folder in tested - own if not (ROOT / folder).is_dir()] == []
 
 
 def test_every_built_in_name_is_documented() -> None:

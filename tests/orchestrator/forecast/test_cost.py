@@ -14,7 +14,7 @@ from orchestrator.forecast import trial_runs
 from orchestrator.forecast.cost import Forecast, forecast, pack_by_time
 from orchestrator.forecast.standard_error import Trial, expected_error
 from orchestrator.forecast.trial_runs import TrialRuns, try_runs
-from orchestrator.stages.forecast import LARGE_SECONDS
+from orchestrator.stages import forecast as forecasting
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.sweeps.sweep import Sweep
@@ -216,7 +216,7 @@ def slow(sweep: Sweep, plans: Any) -> TrialRuns:
 def test_a_long_sweep_asks_first_and_without_a_terminal_refuses(
     refused: Callable[..., str], long_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "calibrate", slow)
+    monkeypatch.setattr(forecasting, "try_runs", slow)
     said = refused("run", long_yaml, "--out", tmp_path / "sweep")
     assert said.startswith("error: forecast: 993 runs, ")
     assert said.endswith("that is long; add --yes if it is meant")
@@ -227,11 +227,11 @@ def test_a_long_sweep_asks_first_and_without_a_terminal_refuses(
 def test_with_yes_it_goes_on_and_keeps_the_forecast(
     command: Callable[..., Any], long_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_started: None
 ) -> None:
-    monkeypatch.setattr(forecast, "calibrate", slow)
+    monkeypatch.setattr(forecasting, "try_runs", slow)
     ended = command("run", long_yaml, "--out", tmp_path / "sweep", "--yes", "designs.orders.permutations=1")
     assert ended.code == 0, ended.err
     assert ended.err.startswith("forecast: 423 runs, ")
     kept = costing.read_forecast(Sweep.at(tmp_path / "sweep"))
     assert kept is not None
-    assert kept.seconds > LARGE_SECONDS
+    assert kept.seconds > forecasting.LARGE_SECONDS
     assert "Forecast and fact" in (tmp_path / "sweep" / "report.html").read_text()

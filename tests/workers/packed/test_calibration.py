@@ -31,7 +31,7 @@ def test_the_choice_is_measured_once_and_kept(zoo, cache_folder, monkeypatch):
     (file,) = cache_folder.glob("packing/*.json")
     assert plan.method in ("resident", "alone")
     assert "times as fast" in plan.reason
-    assert Strategy(**json.loads(file.read_text())) == plan
+    assert Strategy.from_json(json.loads(file.read_text())) == plan
     monkeypatch.setattr(calibration, "measure", lambda *_: pytest.fail("measured again"))
     assert strategy_of(zoo(RECIPE, "relu"), "cpu") == plan
 

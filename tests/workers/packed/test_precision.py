@@ -70,7 +70,7 @@ def test_bf16_keeps_parameters_in_float32_and_learns(options):
 
 def test_bf16_differs_from_float32_by_its_rounding():
     runs = halves(4)
-    single, half = (margins(Blobs(precision=p, epochs=1), runs, path="alone") for p in ("float32", "bf16"))
+    single, half = (margins(Blobs(precision=p, epochs=1), runs, method="alone") for p in ("float32", "bf16"))
     assert 0 < np.abs(single - half).max() < 0.1
 
 
@@ -78,13 +78,13 @@ def test_bf16_differs_from_float32_by_its_rounding():
 def test_bf16_packed_and_alone_agree_but_for_rounding(zoo, unequal_runs, architecture):
     task = zoo(Recipe(lr=0.05, epochs=2, batch_size=8, precision="bf16"), architecture)
     runs = unequal_runs(())
-    alone, packed = margins(task, runs, path="alone"), margins(task, runs, path="stacked", width=4)
+    alone, packed = margins(task, runs, method="alone"), margins(task, runs, method="stacked", width=4)
     np.testing.assert_allclose(packed, alone, atol=0.05)
 
 
 def test_the_resident_kernels_do_not_take_bf16():
     with pytest.raises(ConfigError, match="float32 or float64"):
-        train_pack(Blobs(precision="bf16"), halves(1), ["margin"], Queries(), path="resident")
+        train_pack(Blobs(precision="bf16"), halves(1), ["margin"], Queries(), method="resident")
     assert np.isfinite(margins(Blobs(precision="bf16"), halves(2))).all()  # "auto" takes another way
 
 
@@ -92,7 +92,9 @@ def test_the_resident_kernels_do_not_take_bf16():
 def test_float32_agrees_after_a_few_steps(options):
     runs = [Run(row, np.arange(row, row + 48), row) for row in range(8)]
     task = Blobs(epochs=1)
-    np.testing.assert_allclose(margins(task, runs, **options), margins(task, runs, path="alone"), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        margins(task, runs, **options), margins(task, runs, method="alone"), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -100,7 +102,7 @@ def test_float32_agrees_after_a_few_steps(options):
 def test_float32_agrees_in_mean_outputs(options):
     """Paired by run, the mean difference from training alone is nothing but noise."""
     runs = halves(200)
-    apart = (margins(Blobs(), runs, **options) - margins(Blobs(), runs, path="alone")).mean(axis=1)
+    apart = (margins(Blobs(), runs, **options) - margins(Blobs(), runs, method="alone")).mean(axis=1)
     spread = apart.std(ddof=1)
     assert spread < 0.05 * margins(Blobs(), runs, **options).std(axis=0).mean()
     assert abs(apart.mean()) <= 4 * spread / np.sqrt(len(runs)) + 1e-6
