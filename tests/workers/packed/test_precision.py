@@ -56,7 +56,7 @@ def test_other_precisions_are_left_alone():
     assert torch.equal(forward(Recipe(), CPU, layer, x), layer(x))
 
 
-@pytest.mark.parametrize("options", [{"path": "alone"}, {"path": "stacked", "width": 4}])
+@pytest.mark.parametrize("options", [{"method": "alone"}, {"method": "stacked", "width": 4}])
 def test_bf16_keeps_parameters_in_float32_and_learns(options):
     runs = halves(4, (0, 6))
     for outcome in train_pack(Blobs(precision="bf16"), runs, ["correct"], Queries(), **options):
@@ -88,7 +88,7 @@ def test_the_resident_kernels_do_not_take_bf16():
     assert np.isfinite(margins(Blobs(precision="bf16"), halves(2))).all()  # "auto" takes another way
 
 
-@pytest.mark.parametrize("options", [{"path": "resident"}, {"path": "stacked", "width": 8}])
+@pytest.mark.parametrize("options", [{"method": "resident"}, {"method": "stacked", "width": 8}])
 def test_float32_agrees_after_a_few_steps(options):
     runs = [Run(row, np.arange(row, row + 48), row) for row in range(8)]
     task = Blobs(epochs=1)
@@ -98,7 +98,7 @@ def test_float32_agrees_after_a_few_steps(options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"path": "resident"}, {"path": "stacked", "width": 16}])
+@pytest.mark.parametrize("options", [{"method": "resident"}, {"method": "stacked", "width": 16}])
 def test_float32_agrees_in_mean_outputs(options):
     """Paired by run, the mean difference from training alone is nothing but noise."""
     runs = halves(200)
