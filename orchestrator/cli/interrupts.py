@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 
+class Interrupted(KeyboardInterrupt):
+    """A Ctrl-C that was answered in order: what was in flight is kept, and how to go on was said."""
+
+
 class Interrupts:
-    """Counts SIGINT and SIGTERM while the context is open, instead of dying of them."""
+    """Counts SIGINT and SIGTERM while the context is open, instead of dying of them.
+
+    Only the main thread hears signals; in any other this counts none.
+    """
 
     def __init__(self, patience: float, on_first: Callable[[], None] = lambda: None):
         self._patience = patience
@@ -22,6 +30,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         """Take over the two signals."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._former[number] = signal.signal(number, self._receive)
         return self

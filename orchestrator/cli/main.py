@@ -1,4 +1,8 @@
-"""The command line: `counterfactory COMMAND`. Thin: it parses, calls a stage, shows what came of it."""
+"""The command line: `counterfactory COMMAND`. Thin: it parses, calls a stage, shows what came of it.
+
+Every command imports what it needs when it is called: help and mistakes are answered at once, and looking at a sweep imports
+neither PyTorch nor Ray.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,16 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from orchestrator.cli import tables
 from orchestrator.cli.console import err, out
-from orchestrator.cli.session import attribute_watched, remove_watched, retrain_watched, settled
-from orchestrator.config import json_schema, loading
-from orchestrator.config.template import STARTER
-from orchestrator.execution.scheduler import EveryRunFailedError
-from orchestrator.imports.survey import Request
-from orchestrator.retraining.counts import finished
-from orchestrator.stages import export as exporting
-from orchestrator.stages import forecast as settling
-from orchestrator.stages import import_runs as importing
-from orchestrator.stages import plan as planning
-from orchestrator.stages import report as reporting
-from orchestrator.stages import score as scoring
-from orchestrator.stages import status as standing
-from orchestrator.stages import verify as verifying
-from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, CounterfactoryError, StoreError, UserError
+
+if TYPE_CHECKING:
+    from orchestrator.sweeps.sweep import Sweep
 
 app = typer.Typer(
     name="counterfactory",
@@ -62,35 +53,41 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is answered like Ctrl-C
     try:
         app()
-    except UserError as error:
-        err.print(f"[bold red]error:[/] {tables.escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
-    except EveryRunFailedError as error:
-        err.print(f"[bold red]stopped:[/] {tables.escape(str(error))}", soft_wrap=True, highlight=False)
-        err.print(
-            "The tracebacks are kept: `counterfactory status DIR`. Mend the cause, then run with --retry-failed.",
-            soft_wrap=True,
-        )
-        sys.exit(1)
-    except OSError as error:
-        err.print(f"[bold red]error:[/] {tables.escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
-    except CounterfactoryError as error:
-        err.print(f"[bold red]failed:[/] {tables.escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(1)
+    except (CounterfactoryError, OSError) as error:
+        sys.exit(_explain(error))
     except SystemExit as stop:
-        if _interrupted(stop):
+        if _cut_off(stop):
             err.print("interrupted; the same command goes on from here")
             # What was cut off half-made (an event loop of Ray's, say) fails in its own __del__; that is nobody's concern.
             sys.unraisablehook = lambda _: None
         raise
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Say whether Ctrl-C is behind an exception: typer turns it into a silent exit with code 130."""
+def _explain(error: CounterfactoryError | OSError) -> int:
+    """Say in a line what went wrong; return the exit code: 2 for a mistake in what was asked, 1 for anything else."""
+    if isinstance(error, UserError | OSError):
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        return 2
+    from orchestrator.execution.scheduler import EveryRunFailedError
+
+    stopped = isinstance(error, EveryRunFailedError)
+    word = "stopped" if stopped else "failed"
+    err.print(f"[bold red]{word}:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+    if stopped:
+        err.print(
+            "The tracebacks are kept: `counterfactory status DIR`. Mend the cause, then run with --retry-failed.",
+            soft_wrap=True,
+        )
+    return 1
+
+
+def _cut_off(error: BaseException | None) -> bool:
+    """Say whether a Ctrl-C is behind an exception that nobody has answered: typer turns it into a silent exit with code 130."""
+    from orchestrator.cli.interrupts import Interrupted
+
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error is not None and not isinstance(error, Interrupted)
 
 
 def _print_json(value: Any) -> None:
@@ -98,6 +95,10 @@ def _print_json(value: Any) -> None:
 
 
 def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sample: float | None = None) -> Sweep:
+    """Return the sweep that a command names."""
+    from orchestrator.config import loading
+    from orchestrator.sweeps.sweep import Sweep
+
     loaded = loading.load(config, overrides or ())
     if sample is not None:
         if sample == 0:
@@ -105,6 +106,14 @@ def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sampl
         loaded = loaded.sampled(sample)
         out_dir = out_dir or Path("runs") / f"{loaded.name}-sample-{sample:g}"
     return Sweep.of(loaded, out_dir)
+
+
+def _ask(forecast: str) -> None:
+    """Ask before a long sweep, where there is somebody to answer. Raises ConfigError where there is not."""
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{forecast}: that is long; add --yes if it is meant")
+    err.print(forecast, highlight=False)
+    typer.confirm("Train it?", abort=True)
 
 
 @app.command()
@@ -118,19 +127,19 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Do everything: plan, retrain, attribute, score, report; goes on where a former call ended."""
-    sweep = settled(_asked(config, overrides, out_dir, sample), yes)
-    with planning.prepare(sweep) as store:
-        failed = retrain_watched(sweep, store, retry_failed)
-        failed += attribute_watched(sweep, store)
-        failed += remove_watched(sweep, retry_failed)
-        scores = scoring.score(sweep, store)
-        where = reporting.report(sweep, store)
+    from orchestrator.cli import tables
+    from orchestrator.cli.session import run_sweep
+
+    outcome = run_sweep(
+        _asked(config, overrides, out_dir, sample), retry_failed=retry_failed, ask=None if yes else _ask
+    )
     if as_json:
-        _print_json({"folder": str(sweep.paths.root), "report": str(where), "scores": tables.records(scores)})
+        folder = str(outcome.sweep.paths.root)
+        _print_json({"folder": folder, "report": str(outcome.report), "scores": tables.records(outcome.scores)})
     else:
-        out.print(tables.leaderboard(scores))
-        out.print(f"report: {where}", soft_wrap=True, highlight=False)
-    if failed:
+        out.print(tables.leaderboard(outcome.scores))
+        out.print(f"report: {outcome.report}", soft_wrap=True, highlight=False)
+    if outcome.failed:
         raise typer.Exit(1)
 
 
@@ -143,8 +152,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Check a configuration, train a few runs to see how long they take, and show what the sweep would cost; writes nothing."""
-    sweep, expected = settling.settle(_asked(config, overrides, out_dir, sample), always=True)
-    planned = planning.preview(sweep)
+    from orchestrator.cli import tables
+    from orchestrator.stages.forecast import settle
+    from orchestrator.stages.plan import preview
+
+    sweep, expected = settle(_asked(config, overrides, out_dir, sample), always=True)
+    planned = preview(sweep)
     if as_json:
         _print_json(
             {
@@ -161,8 +174,12 @@ def plan(
 @app.command()
 def retrain(folder: Folder, retry_failed: RetryFailed = False, yes: Yes = False) -> None:
     """Train every run that the sweep in DIR lacks."""
-    sweep = settled(Sweep.at(folder), yes)
-    with planning.prepare(sweep) as store:
+    from orchestrator.cli.session import retrain_watched, settled
+    from orchestrator.stages.plan import prepare
+    from orchestrator.sweeps.sweep import Sweep
+
+    sweep = settled(Sweep.at(folder, options=True), ask=None if yes else _ask)
+    with prepare(sweep) as store:
         failed = retrain_watched(sweep, store, retry_failed)
     if failed:
         raise typer.Exit(1)
@@ -173,7 +190,11 @@ def attribute(
     folder: Folder, again: Annotated[bool, typer.Option("--again", help="Compute all of them anew.")] = False
 ) -> None:
     """Compute the attributions of the sweep in DIR from its finished runs."""
-    sweep = Sweep.at(folder)
+    from orchestrator.cli.session import attribute_watched
+    from orchestrator.store.run_store import RunStore
+    from orchestrator.sweeps.sweep import Sweep
+
+    sweep = Sweep.at(folder, options=True)
     with RunStore.open(sweep.paths, write=True) as store:
         failed = attribute_watched(sweep, store, again)
     if failed:
@@ -192,6 +213,12 @@ def score(
     """Judge attributions by held-out retrainings (LDS) and leave-one-out effects."""
     if measure is not None and attributions is None:
         raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
+    from orchestrator.cli import tables
+    from orchestrator.cli.session import remove_watched
+    from orchestrator.stages import score as scoring
+    from orchestrator.store.run_store import RunStore
+    from orchestrator.sweeps.sweep import Sweep
+
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths, write=attributions is None) as store:
         if attributions is None:
@@ -208,6 +235,10 @@ def score(
 @app.command()
 def report(folder: Folder) -> None:
     """Write report.html for the sweep in DIR."""
+    from orchestrator.stages import report as reporting
+    from orchestrator.store.run_store import RunStore
+    from orchestrator.sweeps.sweep import Sweep
+
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths, write=True) as store:
         out.print(str(reporting.report(sweep, store)), soft_wrap=True, highlight=False)
@@ -216,6 +247,11 @@ def report(folder: Folder) -> None:
 @app.command()
 def status(folder: Folder, as_json: Json = False) -> None:
     """Show how the sweep in DIR stands, also while it is running elsewhere."""
+    from orchestrator.cli import tables
+    from orchestrator.stages import status as standing
+    from orchestrator.store.run_store import RunStore
+    from orchestrator.sweeps.sweep import Sweep
+
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths) as store:
         found = standing.status(sweep, store)
@@ -232,6 +268,12 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every row against its hash, and some runs by training them again; exit code 1 if anything disagrees."""
+    from orchestrator.cli import tables
+    from orchestrator.retraining.counts import finished
+    from orchestrator.stages import verify as verifying
+    from orchestrator.store.run_store import RunStore
+    from orchestrator.sweeps.sweep import Sweep
+
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths) as store:
         damages = verifying.check_rows(store)
@@ -278,6 +320,10 @@ def import_runs(
     as_json: Json = False,
 ) -> None:
     """Read runs that were made elsewhere into a new sweep: then attribute, score and report it, with no task at all."""
+    from orchestrator.cli import tables
+    from orchestrator.imports.survey import Request
+    from orchestrator.stages import import_runs as importing
+
     request = Request(fit, outputs, score, score_outputs, measure, n, holdout, seed, overrides=tuple(overrides or ()))
     imported = importing.import_runs(request, out_dir)
     if as_json:
@@ -292,6 +338,10 @@ def export(
     folder: Folder, to: Annotated[Path, typer.Option("--to", metavar="FILE", help="A name ending in .parquet or .npz.")]
 ) -> None:
     """Write runs (and, to .npz, attributions) in a format that other programs read."""
+    from orchestrator.stages import export as exporting
+    from orchestrator.store.run_store import RunStore
+    from orchestrator.sweeps.sweep import Sweep
+
     sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths) as store:
         count = exporting.export(sweep, store, to)
@@ -303,6 +353,8 @@ def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("sweep.yaml"),
 ) -> None:
     """Write a commented configuration to start from."""
+    from orchestrator.config.template import STARTER
+
     if path.exists():
         raise StoreError(f"{path}: exists already; choose another name")
     path.write_text(STARTER.format(name=path), encoding="utf-8")
@@ -312,12 +364,16 @@ def init(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a configuration, for editors."""
+    from orchestrator.config import json_schema
+
     _print_json(json_schema.schema())
 
 
 @app.command()
 def configs() -> None:
     """List the configurations that ship."""
+    from orchestrator.config import loading
+
     for name, path in loading.shipped().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
-        out.print(f"[bold]{name}[/]  {tables.escape(first)}", highlight=False)
+        out.print(f"[bold]{name}[/]  {escape(first)}", highlight=False)

@@ -1,132 +1,193 @@
-"""Stages of a sweep, driven from a terminal: what is under way is shown there."""
+"""Stages of a sweep, one after the other, with what is under way shown on a console: what `counterfactory run` does.
+
+No command line is needed for it: a mistake is an exception, and so is Ctrl-C (`Interrupted`).
+"""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
-import typer
+import pandas as pd
+from rich.console import Console
 
 from orchestrator.applications.brittleness import nested_sweeps
 from orchestrator.cli import tables
 from orchestrator.cli.console import err
-from orchestrator.cli.interrupts import Interrupts
+from orchestrator.cli.interrupts import Interrupted, Interrupts
 from orchestrator.cli.progress import Reporter, duration
-from orchestrator.execution.ray_pool import ray_pool
+from orchestrator.execution.ray_session import started
+from orchestrator.execution.scheduler import Tally
 from orchestrator.forecast import cost
 from orchestrator.retraining.counts import finished
-from orchestrator.retraining.strategy import work_of
 from orchestrator.retraining.watch import Watch
 from orchestrator.stages import attribute as attributing
 from orchestrator.stages import forecast as settling
 from orchestrator.stages import plan as planning
+from orchestrator.stages import report as reporting
 from orchestrator.stages import retrain as retraining
+from orchestrator.stages import score as scoring
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.verification import Damage
 from orchestrator.sweeps.sweep import Sweep
-from workers.errors import ConfigError
 
 
-def settled(sweep: Sweep, yes: bool) -> Sweep:
-    """Return the sweep with its packs sized; say what it is forecast to take, and ask before a long one."""
-    settled, expected = settling.settle(sweep)
-    if expected is None or sweep.paths.runs.exists():
-        return settled
-    long = expected.seconds > settling.LARGE_SECONDS and not yes
-    if long and not sys.stdin.isatty():
-        raise ConfigError(f"{tables.forecast_line(expected)}: that is long; add --yes if it is meant")
-    err.print(tables.forecast_line(expected), highlight=False)
-    if long:
-        typer.confirm("Train it?", abort=True)
-    cost.keep_forecast(settled, expected)
-    return settled
+@dataclass(frozen=True)
+class Outcome:
+    """What a whole sweep came to."""
+
+    sweep: Sweep
+    """The sweep as it was run: its packs have a definite size."""
+    failed: int
+    """Runs and attributions that failed; why is in the store."""
+    scores: pd.DataFrame
+    """The table of scores."""
+    report: Path
+    """The report that was written."""
 
 
-def retrain_watched(sweep: Sweep, store: RunStore, retry_failed: bool) -> int:
-    """Retrain with progress on the terminal; return how many runs have failed.
+def run_sweep(
+    sweep: Sweep,
+    *,
+    retry_failed: bool = False,
+    console: Console | None = None,
+    ask: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Plan, retrain, attribute, train the removal curves, score and report; go on where a former call ended.
 
-    Ctrl-C ends in order, says how to go on, and exits 130.
+    `console` shows what is under way (the terminal's standard error where none is given). `ask` is called with the forecast
+    of a sweep that will be long, before anything is trained: what it raises keeps the sweep from beginning. Raises UserError for
+    a mistake, `Interrupted` after a Ctrl-C while runs were trained, and then everything finished is kept.
     """
-    settings = sweep.config.ray
-    reporter: Reporter | None = None
+    console = console or err
+    sweep = settled(sweep, console, ask)
+    with planning.prepare(sweep) as store:
+        failed = retrain_watched(sweep, store, retry_failed, console)
+        failed += attribute_watched(sweep, store, console=console)
+        failed += remove_watched(sweep, retry_failed, console)
+        scores = scoring.score(sweep, store)
+        return Outcome(sweep, failed, scores, reporting.report(sweep, store))
 
-    def say_damage(damage: Damage) -> None:
-        err.print(
+
+def settled(sweep: Sweep, console: Console = err, ask: Callable[[str], None] | None = None) -> Sweep:
+    """Return the sweep with its packs sized; say what it is forecast to take, or let `ask` say it of a long one."""
+    sized, expected = settling.settle(sweep)
+    if expected is None or sweep.paths.runs.exists():
+        return sized
+    line = tables.forecast_line(expected)
+    if ask is not None and expected.seconds > settling.LARGE_SECONDS:
+        ask(line)
+    else:
+        console.print(line, highlight=False)
+    cost.keep_forecast(sized, expected)
+    return sized
+
+
+class TrainingDisplay:
+    """How the training of one sweep is shown on a console."""
+
+    def __init__(self, sweep: Sweep, console: Console):
+        self._sweep = sweep
+        self._console = console
+        self._reporter: Reporter | None = None
+
+    def watch(self, signals: Interrupts) -> Watch:
+        """Return what the retraining tells, and whom it asks whether to stop."""
+        return Watch(self._start, self._commit, signals.stopping, signals.patient, self._say_damage)
+
+    def say_stop(self) -> None:
+        """Say that a first Ctrl-C has been heard."""
+        self._console.print(
+            f"stopping: waiting up to {self._sweep.config.ray.patience:g} s for packs in flight "
+            "(Ctrl-C again gives them up)",
+            soft_wrap=True,
+        )
+
+    def close(self) -> None:
+        """Draw no more."""
+        if self._reporter:
+            self._reporter.close()
+
+    def say_outcome(self, tally: Tally, done: int, failed: int, pending: int) -> None:
+        """Say what this call trained, and what has failed by now."""
+        if self._reporter and tally.done + tally.failed:
+            counter = self._reporter.counter
+            self._console.print(
+                f"trained {tally.done:,} runs in {duration(counter.seconds)}"
+                f" ({counter.summary()}); {done:,} of {done + failed + pending:,} are done"
+            )
+        if failed:
+            self._console.print(
+                f"[yellow]{failed:,} runs failed[/]; why: counterfactory status {self._sweep.paths.root}; mend the cause, "
+                "then run with --retry-failed",
+                soft_wrap=True,
+            )
+
+    def _start(self, totals: dict[str, int]) -> None:
+        self._reporter = Reporter(self._console, {name: total for name, total in totals.items() if total})
+        if total := self._reporter.counter.total:
+            self._console.print(f"[bold]{self._sweep.config.name}[/]: {total:,} runs to train", highlight=False)
+            self._reporter.open()
+
+    def _commit(self, design: str, done: int, failed: int) -> None:
+        if self._reporter:
+            self._reporter.add(design, done, failed)
+
+    def _say_damage(self, damage: Damage) -> None:
+        self._console.print(
             f"[yellow]damaged, will be trained again:[/] {tables.escape(tables.damage_line(damage))}", soft_wrap=True
         )
 
-    def say_stop() -> None:
-        err.print(
-            f"stopping: waiting up to {settings.patience:g} s for packs in flight (Ctrl-C again gives them up)",
-            soft_wrap=True,
-        )
 
-    def start(totals: dict[str, int]) -> None:
-        nonlocal reporter
-        reporter = Reporter(err, {name: total for name, total in totals.items() if total})
-        if reporter.counter.total:
-            err.print(f"[bold]{sweep.config.name}[/]: {reporter.counter.total:,} runs to train", highlight=False)
-            reporter.open()
+def retrain_watched(sweep: Sweep, store: RunStore, retry_failed: bool = False, console: Console = err) -> int:
+    """Retrain with progress on the console; return how many runs have failed.
 
-    def commit(design: str, done: int, failed: int) -> None:
-        if reporter:
-            reporter.add(design, done, failed)
-
-    with Interrupts(settings.patience, say_stop) as signals:
-        watch = Watch(start, commit, signals.stopping, signals.patient, say_damage)
+    Ctrl-C ends in order and says how to go on; then `Interrupted` is raised.
+    """
+    display = TrainingDisplay(sweep, console)
+    with Interrupts(sweep.config.ray.patience, display.say_stop) as signals:
         try:
-            tally = retraining.retrain(sweep, store, watch, retry_failed=retry_failed)
+            tally = retraining.retrain(sweep, store, display.watch(signals), retry_failed=retry_failed)
         finally:
-            if reporter:
-                reporter.close()
+            display.close()
     counts = finished(sweep, store).values()
     done, failed, pending = (sum(count[state] for count in counts) for state in range(3))
-    if reporter and tally.done + tally.failed:
-        err.print(
-            f"trained {tally.done:,} runs in {duration(reporter.counter.seconds)}"
-            f" ({reporter.counter.summary()}); {done:,} of {done + failed + pending:,} are done"
-        )
-    if failed:
-        err.print(
-            f"[yellow]{failed:,} runs failed[/]; why: counterfactory status {sweep.paths.root}; mend the cause, then "
-            "run with --retry-failed",
-            soft_wrap=True,
-        )
+    display.say_outcome(tally, done, failed, pending)
     if signals.stopping():
-        err.print(f"interrupted with {pending:,} runs to go; the same command goes on from here", soft_wrap=True)
-        store.close()
-        raise typer.Exit(130)
+        console.print(f"interrupted with {pending:,} runs to go; the same command goes on from here", soft_wrap=True)
+        raise Interrupted
     return failed
 
 
-def remove_watched(sweep: Sweep, retry_failed: bool = False) -> int:
+def remove_watched(sweep: Sweep, retry_failed: bool = False, console: Console = err) -> int:
     """Train what the removal curves need, if the configuration asks for any; return how many runs have failed."""
     failed = 0
     with ExitStack() as stack:
         for nested in nested_sweeps(sweep):
             with planning.prepare(nested) as store:
                 if any(pending for _, _, pending in finished(nested, store).values()):
-                    # Ray is started once for all of them.
-                    stack.enter_context(ray_pool(work_of(sweep), sweep.config.ray))
-                failed += retrain_watched(nested, store, retry_failed)
+                    stack.enter_context(started(sweep.config.ray))  # once for all of them
+                failed += retrain_watched(nested, store, retry_failed, console)
     return failed
 
 
-def attribute_watched(sweep: Sweep, store: RunStore, again: bool = False) -> int:
+def attribute_watched(sweep: Sweep, store: RunStore, again: bool = False, console: Console = err) -> int:
     """Compute the attributions, saying each; return how many of them failed."""
 
     def say(made: attributing.Attributed) -> None:
         if made.error:
-            err.print(f"[bold red]failed:[/] {tables.escape(made.error)}", soft_wrap=True, highlight=False)
+            console.print(f"[bold red]failed:[/] {tables.escape(made.error)}", soft_wrap=True, highlight=False)
             return
         trained = f"from {made.models:,} models, " if made.models else ""
         note = "kept" if made.kept else duration(made.seconds)
-        err.print(f"attributed [bold]{made.estimator}[/] ({trained}{note})", highlight=False)
+        console.print(f"attributed [bold]{made.estimator}[/] ({trained}{note})", highlight=False)
         for line in made.notes:
-            err.print(f"  {tables.escape(line)}", soft_wrap=True, highlight=False)
+            console.print(f"  {tables.escape(line)}", soft_wrap=True, highlight=False)
 
     def tell(line: str) -> None:
-        err.print(tables.escape(line), soft_wrap=True, highlight=False)
+        console.print(tables.escape(line), soft_wrap=True, highlight=False)
 
     made = attributing.attribute(sweep, store, say, again=again, say=tell)
     return sum(bool(one.error) for one in made)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from orchestrator.config import yaml_format
-from orchestrator.config.schema import Config
+from orchestrator.config.schema import UNCHECKED, Config
 from orchestrator.config.validation_errors import one_line
 from workers.errors import ConfigError, near
 
@@ -50,10 +50,14 @@ def load(name: str, overrides: Sequence[str] = ()) -> Config:
     return validate(raw, str(path))
 
 
-def validate(raw: Mapping[str, Any], origin: str) -> Config:
-    """Turn plain data into a Config. Raises ConfigError with one line that names `origin` and the key."""
+def validate(raw: Mapping[str, Any], origin: str, *, options: bool = True) -> Config:
+    """Turn plain data into a Config. Raises ConfigError with one line that names `origin` and the key.
+
+    Without `options` those of the estimators are not looked at before they are asked for: so a sweep is opened that is only to
+    be read, quickly and wherever its estimators are not installed.
+    """
     try:
-        return Config.model_validate(raw)
+        return Config.model_validate(raw, context={UNCHECKED: not options})
     except ValidationError as error:
         raise ConfigError(f"{origin}: {one_line(error, raw, Config.model_json_schema())}") from error
     except ConfigError as error:

@@ -5,18 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from estimators.contract import Estimator
-from estimators.registry import find
 from orchestrator.config.stopping_criteria import parse
+from orchestrator.config.validation_errors import one_line
 from orchestrator.designs import AnyDesign
 from orchestrator.store.paths import check_name
-from workers.errors import StoreError, near
+from workers.errors import ConfigError, StoreError, near
 from workers.runs import Queries
+
+if TYPE_CHECKING:
+    from estimators.contract import Estimator
+
+UNCHECKED = "unchecked options"
+"""Key of pydantic's validation context under which True leaves the estimators' options for when they are asked for."""
 
 
 class Section(BaseModel):
@@ -54,28 +68,61 @@ class QueriesSection(Section):
 
 
 class EstimatorSection(BaseModel):
-    """One estimator: its name, the measure it attributes, and its own options."""
+    """One estimator: its name, the measure it attributes, and its own options.
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    The options are kept as they were given; the estimator's class, whose import may take seconds, is asked only for `options`.
+    """
+
+    model_config = ConfigDict(frozen=True)
 
     estimator: str
     measure: str | None
-    options: Estimator
+    given: dict[Any, Any]
+    """The options as plain data; what is not among them is the class's default."""
 
     @model_validator(mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"expected a mapping of options, or nothing, found {value!r}")
         own = dict(value)
         kind, measure = own.pop("estimator"), own.pop("measure", None)
         if not isinstance(kind, str):
             raise ValueError(f"expected the name of an estimator, found {kind!r}")
-        return {"estimator": kind, "measure": measure, "options": find(kind).model_validate(own)}
+        if not (info.context or {}).get(UNCHECKED):
+            _build(kind, own)
+        return {"estimator": kind, "measure": measure, "given": own}
+
+    @cached_property
+    def options(self) -> Estimator:
+        """The estimator itself, its options validated. Raises ConfigError, one line, for an unknown one or wrong options."""
+        try:
+            return _build(self.estimator, self.given)
+        except ValidationError as error:
+            schema = _class_of(self.estimator).model_json_schema()
+            raise ConfigError(f"estimator {self.estimator}: {one_line(error, self.given, schema)}") from error
 
     def resolved(self) -> dict[str, Any]:
         """Return what the resolved configuration says of this estimator."""
         return {"estimator": self.estimator, "measure": self.measure, **self.options.model_dump(mode="json")}
+
+    def __eq__(self, other: object) -> bool:
+        """Say whether two sections come to the same, however much of it was written out."""
+        if not isinstance(other, EstimatorSection):
+            return NotImplemented
+        return (self.estimator, self.measure, self.options) == (other.estimator, other.measure, other.options)
+
+
+def _class_of(estimator: str) -> type[Estimator]:
+    """Return an estimator's class. Raises ConfigError for an unknown name."""
+    from estimators.registry import find  # only now: estimators bring compilers and PyTorch with them
+
+    return find(estimator)
+
+
+def _build(estimator: str, given: Mapping[Any, Any]) -> Estimator:
+    """Return an estimator with the options given. Raises ConfigError for an unknown name, ValidationError for its options."""
+    return _class_of(estimator).model_validate(given)
 
 
 class LdsSection(Section):
@@ -271,11 +318,10 @@ class Config(Section):
         Estimators, scores and resources are not in it: they may change over the same runs. Neither is the number of subsets
         (or permutations) of a random design: more of them may be drawn later, and the earlier ones stay what they are.
         """
-        resolved = self.resolved()
-        for design in resolved["designs"].values():
+        runs = self.model_dump(mode="json", include={"seed", "task", "queries", "measures", "designs"})
+        for design in runs["designs"].values():
             design.pop("subsets", None)
             design.pop("permutations", None)
-        runs = {key: resolved[key] for key in ("seed", "task", "queries", "measures", "designs")}
         return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]
 
     def sampled(self, fraction: float) -> Config:

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.scores.spearman import spearman
 from workers.errors import ConfigError, near
 
 
@@ -160,6 +159,8 @@ def _largest_error(progress: Progress, percent: float | None) -> float:
 
 def _rank_stability(progress: Progress, back: float | None) -> float:
     """Return the smallest Spearman correlation of the newest values with those of the `back` evaluations before."""
+    from estimators.scores.spearman import spearman  # to read a criterion must not import the estimators
+
     count = int(back or 0)
     if len(progress.history) <= count:
         return math.nan

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from estimators.registry import find
 from workers.errors import near
 
 LONGEST = 80
@@ -83,6 +82,8 @@ def _place(problem: Any, raw: Mapping[str, Any]) -> list[str]:
 
 def _options_at(location: Sequence[str], raw: Mapping[str, Any]) -> list[str]:
     """Return the keys that an estimator's section may have at a place; only that estimator is asked."""
+    from estimators.registry import find  # only for this complaint: every other one is made without the estimators
+
     _, label, *inside = location
     kind = (raw["estimators"][label] or {}).get("estimator", label)
     return _keys_at(inside, find(kind).model_json_schema()) + ([] if inside else ["estimator", "measure"])

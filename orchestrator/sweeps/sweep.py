@@ -36,8 +36,11 @@ class Sweep:
         return cls(config, SweepPaths((out or Path("runs") / config.name).resolve()))
 
     @classmethod
-    def at(cls, folder: Path) -> Sweep:
-        """Return the sweep that a folder holds. Raises StoreError when it holds none."""
+    def at(cls, folder: Path, *, options: bool = False) -> Sweep:
+        """Return the sweep that a folder holds. Raises StoreError when it holds none.
+
+        With `options` those of its estimators are checked too, as a sweep needs that is to go on and not only to be read.
+        """
         paths = SweepPaths(folder.resolve())
         if not paths.config.is_file():
             raise StoreError(
@@ -45,7 +48,7 @@ class Sweep:
             )
         raw = read(paths.config)
         raw.pop("hash", None)
-        return cls(validate(raw, str(paths.config)), paths)
+        return cls(validate(raw, str(paths.config), options=options), paths)
 
     def with_pack(self, pack: int) -> Sweep:
         """Return this sweep with packs of so many runs; the task, once built, comes along."""
