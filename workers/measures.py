@@ -6,22 +6,22 @@ Every function takes `outputs` (b, c) and `targets` (b,) for classification, or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Literal
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Literal
 
 from workers.errors import ConfigError
 
-Measure = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Measure = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 def _split(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logit of the target class, and all logits with that one at -inf."""
     at = targets.unsqueeze(-1)
-    return outputs.gather(-1, at).squeeze(-1), outputs.scatter(-1, at, -torch.inf)
+    return outputs.gather(-1, at).squeeze(-1), outputs.scatter(-1, at, -math.inf)
 
 
 def margin(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -38,6 +38,8 @@ def hard_margin(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """-log p of the target class, in nats."""
+    from torch.nn import functional as F
+
     return F.cross_entropy(outputs, targets, reduction="none")
 
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from workers import measures
 from workers.errors import TaskError, near
-from workers.measures import Measure
 from workers.recipe import Recipe
 from workers.runs import Queries
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from workers.measures import Measure
 
 
 @runtime_checkable
@@ -89,6 +90,8 @@ class DifferentiableTask(ABC):
 
     def representation(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """Return the features (b, d) that enter the module's last Linear layer."""
+        from torch import nn
+
         linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
         if not linear:
             raise TaskError(
@@ -108,6 +111,8 @@ class DifferentiableTask(ABC):
 
     def examples(self, queries: Queries) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of the chosen queries."""
+        import torch
+
         inputs, targets = (
             (self.train_inputs, self.train_targets)
             if queries.source == "train"
@@ -122,6 +127,8 @@ class Classification(DifferentiableTask):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of every example, with the recipe's label smoothing."""
+        from torch.nn import functional as F
+
         return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.recipe.label_smoothing)
 
     def measurements(self) -> Mapping[str, Measure]:

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from workers.errors import ConfigError, CounterfactoryError, TaskError, near
 from workers.recipe import Recipe
 from workers.runs import Queries
 from workers.task import Classification, DifferentiableTask, Task
-from workers.training.precision import DTYPES, cast
 
 
 def check_contract(task: object, where: str) -> None:
@@ -45,6 +42,9 @@ def _check_black_box(task: Any, where: str) -> None:
 
 
 def _check_tensors(task: DifferentiableTask, where: str) -> None:
+    import torch
+    from torch import Tensor
+
     for name, kind in (("recipe", Recipe), *((name, Tensor) for name in _TENSORS)):
         value = getattr(task, name, None)
         if not isinstance(value, kind):
@@ -70,35 +70,46 @@ def _check_tensors(task: DifferentiableTask, where: str) -> None:
 _TENSORS = ("train_inputs", "train_targets", "query_inputs", "query_targets")
 
 
-@torch.no_grad()
 def _check_computation(task: DifferentiableTask, where: str) -> None:
     """Run a fresh module on two examples: the loss and every measure must give one number an example."""
+    import torch
+
     try:
-        with torch.random.fork_rng(devices=[]):
-            module = task.module()
-        if not isinstance(module, nn.Module):
-            raise TaskError(f"{where}: module() must return a torch.nn.Module, found {type(module).__name__}")
-        dtype = DTYPES[task.recipe.precision]
-        module.to(dtype).eval()
-        examples = {
-            "loss(outputs, targets)": (task.loss, task.train_inputs[:2], task.train_targets[:2]),
-            **{
-                f"measure {name!r}": (measure, task.query_inputs[:2], task.query_targets[:2])
-                for name, measure in task.measurements().items()
-            },
-        }
-        for call, (function, x, y) in examples.items():
-            values = function(module(cast(x, dtype)), cast(y, dtype))
-            if values.shape != (len(x),):
-                raise TaskError(
-                    f"{where}: {call} must return one number an example, of shape (b,); "
-                    f"for {len(x)} examples it returned {tuple(values.shape)}"
-                )
+        with torch.no_grad():
+            _compute(task, where)
     except CounterfactoryError:
         raise
     except Exception as error:
         first = (str(error).strip().splitlines() or ["(no message)"])[0]
         raise TaskError(f"{where}: the module fails on its first examples: {type(error).__name__}: {first}") from error
+
+
+def _compute(task: DifferentiableTask, where: str) -> None:
+    import torch
+    from torch import nn
+
+    from workers.training.precision import DTYPES, cast
+
+    with torch.random.fork_rng(devices=[]):
+        module = task.module()
+    if not isinstance(module, nn.Module):
+        raise TaskError(f"{where}: module() must return a torch.nn.Module, found {type(module).__name__}")
+    dtype = DTYPES[task.recipe.precision]
+    module.to(dtype).eval()
+    examples = {
+        "loss(outputs, targets)": (task.loss, task.train_inputs[:2], task.train_targets[:2]),
+        **{
+            f"measure {name!r}": (measure, task.query_inputs[:2], task.query_targets[:2])
+            for name, measure in task.measurements().items()
+        },
+    }
+    for call, (function, x, y) in examples.items():
+        values = function(module(cast(x, dtype)), cast(y, dtype))
+        if values.shape != (len(x),):
+            raise TaskError(
+                f"{where}: {call} must return one number an example, of shape (b,); "
+                f"for {len(x)} examples it returned {tuple(values.shape)}"
+            )
 
 
 def check_queries(task: Task | DifferentiableTask, queries: Queries) -> None:
