@@ -1,4 +1,7 @@
-"""Checkpoints on disk: safetensors files that anyone can read, with epoch, step and learning rate as metadata."""
+"""Checkpoints on disk: safetensors files that anyone can read, with epoch, step and learning rate as metadata.
+
+PyTorch is imported where tensors are written or read, and nowhere else: most of what opens a store never sees one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from orchestrator.store.durable import refusing, write_atomically
 from workers.errors import StoreError
@@ -16,6 +18,8 @@ from workers.runs import Checkpoint
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     """Write a checkpoint, atomically and durably; return the hash of its bytes."""
+    from safetensors.torch import save
+
     metadata = {
         "epoch": str(checkpoint.epoch),
         "step": str(checkpoint.step),
@@ -46,6 +50,8 @@ def checkpoint_hash(path: Path) -> str | None:
 
 def read_checkpoint(path: Path, expected_hash: str) -> Checkpoint:
     """Return a checkpoint. Raises StoreError when the file is missing or is not the one whose hash is expected."""
+    from safetensors.torch import load
+
     with refusing("read", path):
         content = path.read_bytes()
     if _hash(content) != expected_hash:
