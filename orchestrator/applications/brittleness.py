@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from estimators.scores.per_example import Valued
 from estimators.scores.removal import RemovalCurve, removal_curve, removal_masks
-from orchestrator.applications.nested_sweep import nest, sharing, write_masks
+from orchestrator.applications.nested_sweep import nest, write_masks
 from orchestrator.attribution.evidence import load_runs
 from orchestrator.config.schema import RemovalSection
 from orchestrator.store import accounting
@@ -69,7 +69,7 @@ def read_removals(sweep: Sweep) -> tuple[Removal, ...]:
         paths = folder(sweep, label)
         if not paths.config.is_file() or not paths.runs.exists():
             continue
-        nested = sharing(sweep, Sweep.at(paths.root))
+        nested = Sweep.at(paths.root).sharing_task_of(sweep)
         with RunStore.open(paths) as store:
             found += [one for order in store.designs if (one := _curve(sweep, nested, store, label, order)) is not None]
     return tuple(found)

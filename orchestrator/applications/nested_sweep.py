@@ -38,7 +38,7 @@ def nest(sweep: Sweep, paths: SweepPaths, name: str, masks: Mapping[str, NDArray
         "scores": {"lds": None, "loo": None, "detection": None},
         "ray": config.ray.model_dump(),
     }
-    return sharing(sweep, Sweep(validate(raw, str(paths.root)), paths))
+    return Sweep(validate(raw, str(paths.root)), paths).sharing_task_of(sweep)
 
 
 def write_masks(nested: Sweep, masks: Mapping[str, NDArray[np.bool_]]) -> None:
@@ -57,12 +57,6 @@ def _absolute(config: Config) -> str:
     if not source.endswith(".py"):
         return config.task.name
     return f"{(config.folder / Path(source).expanduser()).resolve()}{colon}{attribute}"
-
-
-def sharing(sweep: Sweep, nested: Sweep) -> Sweep:
-    """Return the nested sweep with the task that is built already."""
-    nested.__dict__["task"] = sweep.task
-    return nested
 
 
 def _stands(nested: Sweep, files: dict[Path, bytes]) -> bool:

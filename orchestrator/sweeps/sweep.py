@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,27 @@ from workers.runs import Queries
 from workers.task import DifferentiableTask, Task
 
 
+@dataclass
+class TaskInMemory:
+    """A task that is built when it is first asked for, once for all sweeps that share it."""
+
+    _task: Task | DifferentiableTask | None = None
+
+    def get(self, build: Callable[[], Task | DifferentiableTask]) -> Task | DifferentiableTask:
+        """Return the task, from `build` if nobody has asked for it yet."""
+        if self._task is None:
+            self._task = build()
+        return self._task
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Everything the stages share."""
 
     config: Config
     paths: SweepPaths
+    in_memory: TaskInMemory = field(default_factory=TaskInMemory, repr=False, compare=False)
+    """Where its task is, once built; a sweep made of this one shares it."""
 
     @classmethod
     def of(cls, config: Config, out: Path | None = None) -> Sweep:
@@ -51,11 +67,12 @@ class Sweep:
         return cls(validate(raw, str(paths.config), options=options), paths)
 
     def with_pack(self, pack: int) -> Sweep:
-        """Return this sweep with packs of so many runs; the task, once built, comes along."""
-        settled = Sweep(self.config.model_copy(update={"pack": pack}), self.paths)
-        if "task" in self.__dict__:
-            settled.__dict__["task"] = self.task
-        return settled
+        """Return this sweep with packs of so many runs; the task comes along."""
+        return replace(self, config=self.config.model_copy(update={"pack": pack}))
+
+    def sharing_task_of(self, other: Sweep) -> Sweep:
+        """Return this sweep with the task of another one, which is built once for both."""
+        return replace(self, in_memory=other.in_memory)
 
     @property
     def spec(self) -> TaskSpec:
@@ -71,9 +88,12 @@ class Sweep:
         """Whose outputs are measured."""
         return self.config.queries.selection()
 
-    @cached_property
+    @property
     def task(self) -> Task | DifferentiableTask:
         """The task, built once; queries and measures are checked against it."""
+        return self.in_memory.get(self._build_task)
+
+    def _build_task(self) -> Task | DifferentiableTask:
         task = build_task(self.spec)
         try:
             task_checks.check_queries(task, self.queries)
