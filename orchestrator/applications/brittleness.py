@@ -80,9 +80,9 @@ def _curve(sweep: Sweep, nested: Sweep, store: RunStore, label: str, order: str)
     assert section is not None
     measure = section.measure or sweep.config.measures[0]
     runs = load_runs(nested, store, order, measure)
-    if len(np.unique(runs.subsets)) < nested.plans[order].design.count(nested.plans[order].context):
+    seeds = nested.config.designs[order].seeds
+    if len(np.unique(runs.subsets)) < store.designs[order].runs // seeds:
         return None
-    seeds = nested.plans[order].design.seeds
     return Removal(label, order, measure, removal_curve(runs), seeds, accounting.train_seconds(store, [order]))
 
 

@@ -13,7 +13,7 @@ from orchestrator.attribution.lazy_runs import LazyRuns
 from orchestrator.designs.permutations import Permutations
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.plan import context_of
 from orchestrator.sweeps.roles import scoring_design
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
 from orchestrator.sweeps.truncation import skipped
@@ -25,7 +25,7 @@ IN_MEMORY = 2**28
 def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
     """Return the finished runs of one design, seen through one measure."""
     done = store.states(design) == DONE
-    chains, antithetic = _chains(store, sweep.plans[design], done)
+    chains, antithetic = _chains(sweep, store, design, done)
     fields: dict[str, Any] = {
         "design": design,
         "kind": store.designs[design].kind,
@@ -40,17 +40,17 @@ def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
     return Runs(masks=store.masks(design)[done], outputs=store.outputs(design, measure)[done], **fields)
 
 
-def _chains(store: RunStore, plan: DesignPlan, done: NDArray[np.bool_]) -> tuple[NDArray[np.int64] | None, bool]:
+def _chains(sweep: Sweep, store: RunStore, name: str, done: NDArray[np.bool_]) -> tuple[NDArray[np.int64] | None, bool]:
     """Return which permutation each finished run's subset is a prefix of, and whether permutations come in pairs.
 
     -1 for those of a permutation that is neither finished nor truncated: its missing prefixes mean nothing.
     """
-    design = plan.design
+    design = sweep.config.designs[name]
     if not isinstance(design, Permutations):
         return None, False
-    steps = len(design.sizes(plan.context))
-    settled = np.all((done | skipped(store, plan)).reshape(-1, steps), axis=1)
-    permutations = np.arange(plan.runs // steps)
+    steps = len(design.sizes(context_of(sweep.config, name, store.n)))
+    settled = np.all((done | skipped(sweep.config, store, name)).reshape(-1, steps), axis=1)
+    permutations = np.arange(len(done) // steps)
     chains = np.where(settled, permutations, -1).repeat(steps)
     return chains[done].astype(np.int64), design.antithetic
 

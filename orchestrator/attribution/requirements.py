@@ -5,9 +5,8 @@ from __future__ import annotations
 from estimators.scores.per_example import flipped
 from orchestrator.attribution.evidence import no_runs_yet
 from orchestrator.config.schema import DetectionSection, RemovalSection
-from orchestrator.designs.imported import Imported
 from orchestrator.sweeps.plan import DesignPlan
-from orchestrator.sweeps.roles import fresh_design, scoring_design
+from orchestrator.sweeps.roles import fresh_design, refuse_imported, scoring_design
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, UserError, near
 from workers.measures import direction
@@ -66,17 +65,6 @@ def _check_directions(sweep: Sweep) -> None:
                 direction(measure, score.better)
             except ConfigError as error:
                 raise ConfigError(f"scores.{name}.{error}") from error
-
-
-def refuse_imported(sweep: Sweep) -> None:
-    """Raise ConfigError for a sweep whose runs were imported, where they would have to be trained."""
-    imported = [name for name, design in sweep.config.designs.items() if isinstance(design, Imported)]
-    if imported or sweep.config.task.name == "imported":
-        which = f"designs.{imported[0]}" if imported else "task.name"
-        raise ConfigError(
-            f"{sweep.paths.root}: {which}: imported runs cannot be trained; attribute, score, report, export and verify "
-            "work on them"
-        )
 
 
 def _check_named(sweep: Sweep, label: str) -> None:

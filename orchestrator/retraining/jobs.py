@@ -9,7 +9,6 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.designs.permutations import Permutations
 from orchestrator.execution.pool import Job
 from orchestrator.store.ledger import PENDING
 from orchestrator.store.run_store import RunStore
@@ -26,7 +25,8 @@ def jobs_of(sweep: Sweep, store: RunStore, is_stopped: Callable[[str], bool]) ->
     """
     order = sorted(sweep.plans.values(), key=lambda plan: (plan.design.kind != "full", plan.name in sweep.config.stop))
     for plan in order:
-        packs = _chained(store, plan) if isinstance(plan.design, Permutations) else _packs(store, plan)
+        truncation = Truncation.of(sweep.config, store, plan.name)
+        packs = _packs(store, plan) if truncation is None else _prefixes(store, plan, truncation)
         yield from takewhile(lambda _, name=plan.name: not is_stopped(name), packs)  # type: ignore[misc]
 
 
@@ -58,9 +58,8 @@ def _job(
     return Job(plan.name, pack, runs, arrival, unit=arrival.steps if arrival else 1)
 
 
-def _chained(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:
+def _prefixes(store: RunStore, plan: DesignPlan, truncation: Truncation) -> Iterator[Job | None]:
     """Yield the packs of permutations, each after what decides on it has landed; None while all of them have to wait."""
-    truncation = Truncation(store, plan)
     left_out = truncation.skipped()
     each = max(1, truncation.steps // plan.pack)
     settled = (store.states(plan.name) != PENDING) | left_out

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.attribution import requirements
-from orchestrator.execution.pool import Job, Pool
-from orchestrator.execution.ray_pool import ray_pool
-from orchestrator.execution.scheduler import Scheduler
-from orchestrator.retraining.strategy import work_of
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.verification import Damage
 from orchestrator.sweeps.plan import to_runs
 from orchestrator.sweeps.provenance import provenance
+from orchestrator.sweeps.roles import refuse_imported
 from orchestrator.sweeps.sweep import Sweep
+
+if TYPE_CHECKING:
+    from orchestrator.execution.pool import Job, Pool
 
 
 @dataclass(frozen=True)
@@ -59,24 +59,40 @@ def rerun(sweep: Sweep, store: RunStore, count: int, seed: int = 0, pool: Pool |
 
     Raises ConfigError for runs that were imported.
     """
-    requirements.refuse_imported(sweep)
+    refuse_imported(sweep)
     done = [(name, int(row)) for name in store.designs for row in np.flatnonzero(store.states(name) == DONE)]
     chosen = np.random.default_rng(seed).permutation(len(done))[:count]
     wanted = sorted(done[int(i)] for i in chosen)
-    jobs = []
+    outcomes = _train(sweep, _whole_packs(sweep, wanted), pool)
+    return [_compare(store, name, row, outcomes[name, row]) for name, row in wanted]
+
+
+def _whole_packs(sweep: Sweep, wanted: list[tuple[str, int]]) -> Iterator[Job]:
+    """Yield a job for every pack that has one of the rows wanted, each given as (design, row)."""
+    from orchestrator.execution.pool import Job
+
     for name, pack in sorted({(name, row // sweep.plans[name].pack) for name, row in wanted}):
         plan = sweep.plans[name]
         start, stop = plan.span(pack)
         rows = plan.rows(start, stop)
-        jobs.append(Job(name, pack, to_runs(start, rows.masks, rows.seeds, np.ones(stop - start, dtype=bool), ())))
+        yield Job(name, pack, to_runs(start, rows.masks, rows.seeds, np.ones(stop - start, dtype=bool), ()))
+
+
+def _train(sweep: Sweep, jobs: Iterator[Job], pool: Pool | None) -> dict[tuple[str, int], Any]:
+    """Train jobs and return the outcome of every (design, row)."""
+    # Imported only now: a store that is only looked at must not wait for Ray and PyTorch.
+    from orchestrator.execution.ray_pool import ray_pool
+    from orchestrator.execution.scheduler import Scheduler
+    from orchestrator.retraining.strategy import work_of
+
     keeper = _Keeper()
     if pool is not None:
-        Scheduler(pool, keeper).run(iter(jobs))
-    else:
-        settings = sweep.config.ray
-        with ray_pool(work_of(sweep), settings) as workers:
-            Scheduler(workers, keeper, settings.in_flight).run(iter(jobs))
-    return [_compare(store, name, row, keeper.outcomes[name, row]) for name, row in wanted]
+        Scheduler(pool, keeper).run(jobs)
+        return keeper.outcomes
+    settings = sweep.config.ray
+    with ray_pool(work_of(sweep), settings) as workers:
+        Scheduler(workers, keeper, settings.in_flight).run(jobs)
+    return keeper.outcomes
 
 
 def _compare(store: RunStore, design: str, row: int, outcome: Any) -> Rerun:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from orchestrator.designs.base import RandomDesign
 from orchestrator.designs.imported import Imported
 from workers.errors import ConfigError
 from workers.runs import Run
-from workers.task import DifferentiableTask, Task
+
+if TYPE_CHECKING:
+    from workers.task import DifferentiableTask, Task
 
 PROVISIONAL_PACK = 32
 BLOCK_BYTES = 1 << 25
@@ -97,14 +100,21 @@ class DesignPlan:
         return self.pack * max(1, BLOCK_BYTES // (self.pack * self.context.n))
 
 
+def context_of(config: Config, name: str, n: int, groups: Mapping[str, NDArray[np.int64]] | None = None) -> Context:
+    """Return what a design may know of a sweep of `n` examples; `groups` are needed only where subsets are drawn."""
+    fenced = any(design.purpose == "score" for design in config.designs.values())
+    return Context(name, config.seed, n, fenced, groups or {}, dict(config.designs), config.folder)
+
+
 def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, DesignPlan]:
     """Return the plan of every design. Raises ConfigError, naming the key, for one that cannot be drawn on this task."""
-    fenced = any(design.purpose == "score" for design in config.designs.values())
+    from workers.task import DifferentiableTask
+
     offered = getattr(task, "groups", None)  # a black box may offer groupings, it need not
     groups = offered() if callable(offered) else {}
     plans = {}
     for name, design in config.designs.items():
-        context = Context(name, config.seed, task.n, fenced, groups, dict(config.designs), config.folder)
+        context = context_of(config, name, task.n, groups)
         design.check(context)
         if not isinstance(design, Imported):
             design.mask(0, context)  # so few examples may have no subset on this side of the fence

@@ -6,13 +6,13 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 from orchestrator.sweeps.sweep import Sweep
 
 
 def provenance(sweep: Sweep) -> dict[str, Any]:
     """Return what the store remembers of where its runs come from."""
+    import torch
+
     packages = {name: version(name) for name in ("torch", "ray", "numpy", "zarr")}
     return {
         "data_hash": sweep.data_hash(),

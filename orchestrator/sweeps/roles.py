@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from orchestrator.config.schema import Config
+from orchestrator.designs.imported import Imported
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, near
+
+
+def refuse_imported(sweep: Sweep) -> None:
+    """Raise ConfigError for a sweep whose runs were imported, where they would have to be trained."""
+    imported = [name for name, design in sweep.config.designs.items() if isinstance(design, Imported)]
+    if imported or sweep.config.task.name == "imported":
+        which = f"designs.{imported[0]}" if imported else "task.name"
+        raise ConfigError(
+            f"{sweep.paths.root}: {which}: imported runs cannot be trained; attribute, score, report, export and verify "
+            "work on them"
+        )
 
 
 def scoring_design(config: Config, metric: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,12 @@ from orchestrator.config.loading import read, validate
 from orchestrator.config.schema import Config
 from orchestrator.store.paths import SweepPaths
 from orchestrator.sweeps.plan import DesignPlan, make_plan
-from workers import loading, task_checks
 from workers.errors import ConfigError, StoreError
-from workers.loading import TaskSpec, build_task
 from workers.runs import Queries
-from workers.task import DifferentiableTask, Task
+
+if TYPE_CHECKING:
+    from workers.loading import TaskSpec
+    from workers.task import DifferentiableTask, Task
 
 
 @dataclass
@@ -77,11 +78,13 @@ class Sweep:
     @property
     def spec(self) -> TaskSpec:
         """How a worker builds the task."""
+        from workers import loading
+
         arguments = dict(self.config.task.arguments)
         if self.config.task.name in loading.BUILT_IN and isinstance(arguments.get("path"), str):
             # Found here, once: a worker has another working directory.
             arguments["path"] = str(loading.find_data(arguments["path"], self.config.folder))
-        return TaskSpec(self.config.task.name, arguments, str(self.config.folder))
+        return loading.TaskSpec(self.config.task.name, arguments, str(self.config.folder))
 
     @property
     def queries(self) -> Queries:
@@ -94,7 +97,9 @@ class Sweep:
         return self.in_memory.get(self._build_task)
 
     def _build_task(self) -> Task | DifferentiableTask:
-        task = build_task(self.spec)
+        from workers import loading, task_checks
+
+        task = loading.build_task(self.spec)
         try:
             task_checks.check_queries(task, self.queries)
         except ConfigError as error:
@@ -116,6 +121,8 @@ class Sweep:
 
     def data_hash(self) -> str:
         """Return a hash of the task's data, so that runs are never continued on other data; empty for a black box."""
+        from workers.task import DifferentiableTask
+
         task = self.task
         if not isinstance(task, DifferentiableTask):
             return ""
@@ -133,6 +140,6 @@ class Sweep:
 def empty_outputs(sweep: Sweep, measure: str) -> NDArray[np.float32] | None:
     """Return the outputs (t,) of a model of no data, where the task tells them (`measure_empty`)."""
     hook = getattr(sweep.task, "measure_empty", None)
-    if hook is None or measure not in (told := hook()):
+    if hook is None or measure not in (outputs := hook()):
         return None
-    return np.asarray(told[measure], dtype=np.float32)[sweep.queries.take(len(told[measure]))]
+    return np.asarray(outputs[measure], dtype=np.float32)[sweep.queries.take(len(outputs[measure]))]

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.sweeps import sweep as sweeps
 from orchestrator.sweeps.sweep import Sweep
+from workers import loading
 from workers.loading import build_task
 
 Raw = dict[str, Any]
@@ -20,7 +20,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(spec.name)
         return build_task(spec)
 
-    monkeypatch.setattr(sweeps, "build_task", noting)
+    monkeypatch.setattr(loading, "build_task", noting)
     return names
 
 

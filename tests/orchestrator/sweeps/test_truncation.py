@@ -61,7 +61,7 @@ def test_a_permutation_ends_with_the_block_in_which_it_arrives(
         trained = (store.states("orders") == DONE).reshape(6, N)
         assert trained[:, :8].all()
         assert not trained[:, 8:].any()
-        assert np.array_equal(skipped(store, sweep.plans["orders"]), ~trained.ravel())
+        assert np.array_equal(skipped(sweep.config, store, "orders"), ~trained.ravel())
         assert finished(sweep, store)["orders"] == (48, 0, 0)
         tally = retrain(sweep, store, pool=inline_pool(sweep))
         assert (tally.done, tally.failed) == (0, 0)
