@@ -20,6 +20,7 @@ from workers.packed.stacked import Stacked
 from workers.packed.strategy import Method, Strategy
 from workers.runs import Checkpoint, Failure, Outcome, OutOfMemory, Queries, Run
 from workers.task import DifferentiableTask, Task
+from workers.task_hooks import Measured, measure_train_of
 from workers.training import alone
 
 Outputs = Mapping[str, NDArray[np.float32]]
@@ -184,7 +185,7 @@ def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Q
     train_queries = queries.source == "train"
     chosen = slice(None) if queries.indices is None else list(queries.indices)
     count = task.n if train_queries else task.t
-    measured = task.measure_train(model) if train_queries else task.measure(model)  # type: ignore[attr-defined]
+    measured = _measure_train(task, model) if train_queries else task.measure(model)
     outputs = {}
     for name in measures:
         if name not in measured:
@@ -194,6 +195,13 @@ def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Q
             raise TaskError(f"{type(task).__name__}.measure()[{name!r}] has shape {values.shape}, expected ({count},)")
         outputs[name] = values[chosen]
     return outputs
+
+
+def _measure_train(task: Task, model: object) -> Measured:
+    measure_train = measure_train_of(task)
+    if measure_train is None:
+        raise TaskError(f"{type(task).__name__} has no method measure_train(model), which training queries need")
+    return measure_train(model)
 
 
 def _refuse_non_finite(outputs: Outputs) -> None:

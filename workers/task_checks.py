@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from workers.errors import ConfigError, CounterfactoryError, TaskError, near
 from workers.recipe import Recipe
 from workers.runs import Queries
 from workers.task import Classification, DifferentiableTask, Task
+from workers.task_hooks import check_call, check_hooks, measure_train_of, measures_of
 
 
 def check_contract(task: object, where: str) -> None:
@@ -19,6 +19,7 @@ def check_contract(task: object, where: str) -> None:
     if isinstance(task, DifferentiableTask):
         _check_tensors(task, where)
         _check_computation(task, where)
+        check_hooks(task, where)
     else:
         _check_black_box(task, where)
 
@@ -29,16 +30,10 @@ def _check_black_box(task: Any, where: str) -> None:
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value <= 0:
             raise TaskError(f"{where}: `{name}`, the number of {meaning}, must be an int > 0, found {value!r}")
     for name, call, arguments in (("train", "train(subset, seed)", 2), ("measure", "measure(model)", 1)):
-        method = getattr(task, name, None)
-        if not callable(method):
+        if not callable(getattr(task, name, None)):
             raise TaskError(f"{where}: {type(task).__name__} has no method {call}, which every task needs")
-        try:
-            inspect.signature(method).bind(*range(arguments))
-        except TypeError as error:
-            raise TaskError(f"{where}: `{name}` must be callable as {call}: {error}") from error
-    named = getattr(task, "measures", None)
-    if named is not None and (isinstance(named, str) or not all(isinstance(name, str) for name in named)):
-        raise TaskError(f"{where}: `measures` must be a sequence of names, found {named!r}")
+        check_call(task, name, call, arguments, where)
+    check_hooks(task, where)
 
 
 def _check_tensors(task: DifferentiableTask, where: str) -> None:
@@ -116,8 +111,7 @@ def check_queries(task: Task | DifferentiableTask, queries: Queries) -> None:
     """Raise ConfigError when the task has no such queries."""
     if queries.source not in ("task", "train"):
         raise ConfigError(f"queries come from 'task' or 'train', found {queries.source!r}")
-    black_box = not isinstance(task, DifferentiableTask)
-    if queries.source == "train" and black_box and not callable(getattr(task, "measure_train", None)):
+    if queries.source == "train" and not isinstance(task, DifferentiableTask) and measure_train_of(task) is None:
         kind = type(task).__name__
         raise ConfigError(f"queries of source 'train' need a method measure_train(model), which {kind} lacks")
     count = task.n if queries.source == "train" else task.t
@@ -128,17 +122,9 @@ def check_queries(task: Task | DifferentiableTask, queries: Queries) -> None:
         raise ConfigError(f"query index {outside[0]} is out of range: expected 0..{count - 1} ({len(outside)} outside)")
 
 
-def known_measures(task: Task | DifferentiableTask) -> tuple[str, ...] | None:
-    """Return the measures a task offers, or None when a black box does not say (attribute `measures`)."""
-    if isinstance(task, DifferentiableTask):
-        return tuple(task.measurements())
-    named = getattr(task, "measures", None)
-    return None if named is None else tuple(named)
-
-
 def check_measures(task: Task | DifferentiableTask, names: Sequence[str]) -> None:
     """Raise ConfigError for a measure that the task says it does not have."""
-    known = known_measures(task)
+    known = measures_of(task)
     for name in names:
         if known is not None and name not in known:
             raise ConfigError(f"unknown measure {name!r} of {type(task).__name__}: {near(name, list(known))}")

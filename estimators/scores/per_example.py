@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.errors import ConfigError, TaskError
+from workers.errors import ConfigError
 from workers.measures import direction
 from workers.runs import Queries
 
@@ -45,19 +45,6 @@ class Valued:
             examples, effects = own_effects(self.values, self.queries)
             return examples, direction(self.measure, better) * effects
         return np.arange(len(self.values)), -self.helpfulness(better)
-
-
-def flipped(task: Any) -> NDArray[np.bool_] | None:
-    """Return which training examples (n,) the task mislabelled on purpose; None if none. Raises TaskError for another shape."""
-    told = getattr(task, "flipped", None)
-    if told is None:
-        return None
-    found = np.asarray(told)
-    if found.shape != (task.n,) or found.dtype != np.bool_:
-        raise TaskError(
-            f"{type(task).__name__}.flipped: its shape is {found.shape} {found.dtype}, expected ({task.n},) bool"
-        )
-    return found if found.any() else None
 
 
 def own_effects(tau: NDArray[np.floating[Any]], queries: Queries) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from estimators.evidence import Evidence, Runs
+from workers.task_hooks import labeller_of
 
 MOST_CLASSES = 100
 
@@ -18,8 +19,8 @@ def query_classes(evidence: Evidence) -> list[str] | None:
     None where the task names none, where queries are training examples (whose labels may be wrong on purpose), and where the
     names are no classes: all alike, or so many that most have a single query.
     """
-    label = getattr(evidence.task, "label", None)
-    if not callable(label) or evidence.queries.source != "task":
+    label = None if evidence.task is None else labeller_of(evidence.task)
+    if label is None or evidence.queries.source != "task":
         return None
     names = [str(label("task", int(query))) for query in evidence.queries.take(evidence.t)]
     classes = len(set(names))

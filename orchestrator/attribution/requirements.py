@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from estimators.scores.per_example import flipped
 from orchestrator.attribution.evidence import no_runs_yet
 from orchestrator.config.schema import DetectionSection, RemovalSection
 from orchestrator.sweeps.plan import DesignPlan
@@ -11,6 +10,7 @@ from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, UserError, near
 from workers.measures import direction
 from workers.task import DifferentiableTask
+from workers.task_hooks import mislabelled
 
 KINDS = {
     "subsets": ("subsets", "bernoulli", "explicit"),
@@ -56,7 +56,7 @@ def _check_directions(sweep: Sweep) -> None:
     for label, section in config.estimators.items():
         measure = section.measure or config.measures[0]
         judged: dict[str, DetectionSection | RemovalSection] = {}
-        if detection is not None and flipped(sweep.task) is not None:
+        if detection is not None and mislabelled(sweep.task) is not None:
             judged["detection"] = detection
         if removal is not None and label in removal.estimators:
             judged["removal"] = removal

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.report import text
 from orchestrator.report.data import ClassEffects
 from orchestrator.sweeps.sweep import Sweep
+from workers.task_hooks import label_of, mislabelled
 
 WIDEST = 12
 """Classes of which a table still fits on a terminal; a report shows any number."""
@@ -38,11 +38,9 @@ def group_name(sweep: Sweep, designs: list[str], first: int) -> str:
     """Return the label of the group left out by one of the designs, where groups are classes that the task names; else its
     first example."""
     by = {getattr(sweep.config.designs.get(name), "by", None) for name in designs}
-    label = getattr(sweep.task, "label", None)
-    flipped: NDArray[np.bool_] | None = getattr(sweep.task, "flipped", None)
-    if "label" in by and label is not None and (flipped is None or not flipped[first]):
-        return str(label("train", first))
-    return f"of example {first}"
+    wrong = mislabelled(sweep.task)
+    label = label_of(sweep.task, "train", first) if "label" in by and (wrong is None or not wrong[first]) else None
+    return f"of example {first}" if label is None else label
 
 
 def lines(table: ClassEffects) -> Iterator[str]:

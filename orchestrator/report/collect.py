@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
+from workers.task_hooks import description_of, labeller_of, shower_of
 
 
 def collect(sweep: Sweep, store: RunStore) -> ReportData:
@@ -43,7 +43,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
     return ReportData(
         title=sweep.config.name,
         created=f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
-        description=_describe(sweep.task),
+        description=description_of(sweep.task),
         measure=measure,
         n=sweep.task.n,
         t=sweep.t,
@@ -63,8 +63,8 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
             **{f"attribute: {label}": float(answer[3]["seconds"]) for label, answer in answers.items()},
         },
         failures=tuple(accounting.failure_lines(store)[:20]),
-        show=getattr(sweep.task, "show", None),
-        label=getattr(sweep.task, "label", None),
+        show=shower_of(sweep.task),
+        label=labeller_of(sweep.task),
         queries=sweep.queries,
         families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
         expectations=sections.expectations(sweep, store, told),
@@ -75,11 +75,6 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         class_effects=sections.class_tables(sweep, told),
         removal=sections.removal_lines(sweep),
     )
-
-
-def _describe(task: Any) -> str:
-    """Return the task's own line, or its class name and sizes."""
-    return str(task.describe()) if hasattr(task, "describe") else f"{type(task).__name__}: {task.n:,} training examples"
 
 
 def _family(estimator: str) -> Family:

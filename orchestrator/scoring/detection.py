@@ -6,14 +6,15 @@ import math
 from typing import Any
 
 from estimators.scores import auc
-from estimators.scores.per_example import Valued, flipped
+from estimators.scores.per_example import Valued
 from orchestrator.scoring.table import Judged
 from orchestrator.sweeps.sweep import Sweep
+from workers.task_hooks import mislabelled
 
 
 def detection(sweep: Sweep, judged: Judged) -> list[dict[str, Any]]:
     """Say how well one number an example finds those that the task mislabelled, where there are some."""
-    section, wrong = sweep.config.scores.detection, flipped(sweep.task)
+    section, wrong = sweep.config.scores.detection, mislabelled(sweep.task)
     if section is None or wrong is None:
         return []
     valued = Valued(judged.values, judged.utility, judged.measure, sweep.queries)

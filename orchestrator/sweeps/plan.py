@@ -17,6 +17,7 @@ from orchestrator.designs.base import RandomDesign
 from orchestrator.designs.imported import Imported
 from workers.errors import ConfigError
 from workers.runs import Run
+from workers.task_hooks import groups_of
 
 if TYPE_CHECKING:
     from workers.task import DifferentiableTask, Task
@@ -110,8 +111,7 @@ def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, Desi
     """Return the plan of every design. Raises ConfigError, naming the key, for one that cannot be drawn on this task."""
     from workers.task import DifferentiableTask
 
-    offered = getattr(task, "groups", None)  # a black box may offer groupings, it need not
-    groups = offered() if callable(offered) else {}
+    groups = groups_of(task)
     plans = {}
     for name, design in config.designs.items():
         context = context_of(config, name, task.n, groups)

@@ -19,6 +19,7 @@ from orchestrator.store.paths import SweepPaths
 from orchestrator.sweeps.plan import DesignPlan, make_plan
 from workers.errors import ConfigError, StoreError
 from workers.runs import Queries
+from workers.task_hooks import empty_outputs_of
 
 if TYPE_CHECKING:
     from workers.loading import TaskSpec
@@ -139,7 +140,4 @@ class Sweep:
 
 def empty_outputs(sweep: Sweep, measure: str) -> NDArray[np.float32] | None:
     """Return the outputs (t,) of a model of no data, where the task tells them (`measure_empty`)."""
-    hook = getattr(sweep.task, "measure_empty", None)
-    if hook is None or measure not in (outputs := hook()):
-        return None
-    return np.asarray(outputs[measure], dtype=np.float32)[sweep.queries.take(len(outputs[measure]))]
+    return empty_outputs_of(sweep.task, measure, sweep.queries)

@@ -7,7 +7,8 @@ import pytest
 from workers import Queries, loading
 from workers.errors import ConfigError, DataError, TaskError
 from workers.loading import TaskSpec, build_task
-from workers.task_checks import check_measures, check_queries, known_measures
+from workers.task_checks import check_measures, check_queries
+from workers.task_hooks import measures_of
 
 BLACK_BOX = """
 import numpy as np
@@ -244,9 +245,9 @@ def test_memorization_of_a_black_box_needs_measure_train(build):
 
 
 def test_measures_are_checked(mean_task, build):
-    assert known_measures(mean_task) == ("value",)
-    assert known_measures(build(BLACK_BOX)) is None
-    assert "margin" in known_measures(build(NETWORK))
+    assert measures_of(mean_task) == ("value",)
+    assert measures_of(build(BLACK_BOX)) is None
+    assert "margin" in measures_of(build(NETWORK))
     check_measures(build(BLACK_BOX), ["anything"])
     assert "did you mean value" in refusal(ConfigError, check_measures, mean_task, ["valu"])
     assert "did you mean margin" in refusal(ConfigError, check_measures, build(NETWORK), ["margins"])

@@ -1,10 +1,8 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from estimators.scores.per_example import Valued, flipped
-from workers.errors import ConfigError, TaskError
+from estimators.scores.per_example import Valued
+from workers.errors import ConfigError
 from workers.measures import direction
 from workers.runs import Queries
 
@@ -45,13 +43,3 @@ def test_a_measure_of_the_task_s_own_needs_a_word() -> None:
         direction("worth")
     with pytest.raises(ConfigError, match=r"^better: lower values of 'loss' are better, found 'higher'"):
         direction("loss", "higher")
-
-
-def test_flipped_is_checked() -> None:
-    some = np.array([True, False, False])
-    assert flipped(SimpleNamespace(n=3)) is None
-    assert flipped(SimpleNamespace(n=3, flipped=np.zeros(3, dtype=bool))) is None
-    assert flipped(SimpleNamespace(n=3, flipped=some)) is some
-    for wrong in (np.ones(2, dtype=bool), np.array([0, 1, 0])):
-        with pytest.raises(TaskError, match=r"^SimpleNamespace\.flipped: its shape is .*, expected \(3,\) bool$"):
-            flipped(SimpleNamespace(n=3, flipped=wrong))

@@ -13,7 +13,7 @@ import pytest
 from workers import Outcome, Queries, Run
 from workers.loading import TaskSpec, build_task
 from workers.packs import train_pack
-from workers.task_checks import known_measures
+from workers.task_hooks import measures_of
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def outcome() -> Callable[[Any], Outcome]:
 
     def train(task: Any, source: str = "task") -> Outcome:
         run = Run(0, np.arange(0, task.n, 2, dtype=np.int64), seed=4)
-        (result,) = train_pack(task, [run], known_measures(task) or (), Queries(source))
+        (result,) = train_pack(task, [run], measures_of(task) or (), Queries(source))
         assert result.failure is None, result.failure.traceback
         return result
 
