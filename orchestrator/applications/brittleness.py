@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from estimators.scores.removal import RemovalCurve, removal_curve, removal_masks
 from orchestrator.applications.nested_sweep import nest, write_masks
 from orchestrator.attribution.evidence import load_runs
 from orchestrator.config.schema import RemovalSection
+from orchestrator.scoring.table import ScoreRow
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
 from orchestrator.store.paths import SweepPaths, check_name
@@ -101,25 +101,30 @@ def _all_masks(sweep: Sweep, section: RemovalSection) -> Iterator[tuple[str, dic
         yield RemovalSection.BASELINE, {ANY: removal_masks(drawn, section.fractions, "best")}
 
 
-def removal_rows(sweep: Sweep) -> list[dict[str, Any]]:
+def removal_rows(sweep: Sweep) -> list[ScoreRow]:
     """Return the areas under the finished removal curves; the random order's curve stands for either order."""
-    rows: list[dict[str, Any]] = []
+    rows: list[ScoreRow] = []
     section = sweep.config.scores.removal
     for one in read_removals(sweep):
-        value, low, high = one.curve.area
-        common = {
-            "value": value,
-            "low": low,
-            "high": high,
-            "ceiling": math.nan,
-            "measure": one.measure,
-            "design": one.order,
-            "queries": sweep.t,
-            "subsets": len(one.curve.removed),
-            "seeds": one.seeds,
-            "train_seconds": one.train_seconds,
-            "attribute_seconds": math.nan,
-        }
         orders = section.order if section is not None and one.order == ANY else (one.order,)
-        rows += [{"estimator": one.estimator, "metric": f"removal_{order}_area", **common} for order in orders]
+        rows += [_area(sweep, one, order) for order in orders]
     return rows
+
+
+def _area(sweep: Sweep, one: Removal, order: str) -> ScoreRow:
+    value, low, high = one.curve.area
+    return ScoreRow(
+        estimator=one.estimator,
+        metric=f"removal_{order}_area",
+        value=value,
+        low=low,
+        high=high,
+        ceiling=math.nan,
+        measure=one.measure,
+        design=one.order,
+        queries=sweep.t,
+        subsets=len(one.curve.removed),
+        seeds=one.seeds,
+        train_seconds=one.train_seconds,
+        attribute_seconds=math.nan,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 import numpy as np
-import pandas as pd
 
 from estimators.registry import find
 from estimators.scores import noise_ceiling, spearman
@@ -14,7 +13,7 @@ from orchestrator.report import sections
 from orchestrator.report.data import DesignHealth, Family, ReportData
 from orchestrator.report.page.leaderboard import family_of
 from orchestrator.retraining.counts import finished
-from orchestrator.scoring.table import SCORE_COLUMNS
+from orchestrator.scoring.table import read_scores
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
@@ -51,7 +50,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         config_hash=sweep.config.identity(),
         versions={key: str(value) for key, value in store.attributes.items() if value and key != "data_hash"},
         designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),
-        scores=read_scores(sweep),
+        scores=read_scores(sweep.paths.scores),
         models={label: int(answer[3]["models"]) for label, answer in answers.items()},
         actual=actual,
         predicted=predicted if runs is not None else {},
@@ -79,13 +78,6 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
 
 def _family(estimator: str) -> Family:
     return family_of(find(estimator).needs)
-
-
-def read_scores(sweep: Sweep) -> pd.DataFrame:
-    """Return the scores that the folder keeps, an empty table when there are none."""
-    if sweep.paths.scores.is_file():
-        return pd.read_parquet(sweep.paths.scores)
-    return pd.DataFrame(columns=SCORE_COLUMNS)
 
 
 def _health(store: RunStore, name: str, counts: tuple[int, int, int]) -> DesignHealth:

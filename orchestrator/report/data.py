@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.scoring.table import SCORE_COLUMNS
+from orchestrator.scoring.table import refuse_other_columns
 from workers.errors import DataError
 from workers.runs import Queries
 
@@ -180,8 +180,7 @@ class ReportData:
     versions: Mapping[str, str]
     designs: tuple[DesignHealth, ...]
     scores: pd.DataFrame
-    """Tidy, with SCORE_COLUMNS. Metrics `lds` and `loo_correlation`; and, for estimator `retraining`, `seed_check`: the
-    correlation of a fresh seed with the mean over those scored on (`value`), and what was predicted (`ceiling`)."""
+    """Tidy, its columns the fields of ScoreRow."""
     models: Mapping[str, int]
     """Estimator -> number of trained models it used."""
     actual: NDArray[np.floating]
@@ -214,9 +213,7 @@ class ReportData:
     removal: tuple[RemovalLine, ...] = ()
 
     def __post_init__(self) -> None:
-        missing = [column for column in SCORE_COLUMNS if column not in self.scores.columns]
-        if missing:
-            raise DataError(f"report: the score table lacks the columns {', '.join(missing)}")
+        refuse_other_columns(self.scores)
         subsets = self.actual.shape[0]
         self._expect("actual", self.actual, (subsets, self.t))
         self._expect("per_query_ceiling", self.per_query_ceiling, (self.t,))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from estimators.scores import auc
 from estimators.scores.per_example import Valued
-from orchestrator.scoring.table import Judged
+from orchestrator.scoring.table import Judged, ScoreRow
 from orchestrator.sweeps.sweep import Sweep
 from workers.task_hooks import mislabelled
 
 
-def detection(sweep: Sweep, judged: Judged) -> list[dict[str, Any]]:
+def detection(sweep: Sweep, judged: Judged) -> list[ScoreRow]:
     """Say how well one number an example finds those that the task mislabelled, where there are some."""
     section, wrong = sweep.config.scores.detection, mislabelled(sweep.task)
     if section is None or wrong is None:
@@ -22,19 +21,19 @@ def detection(sweep: Sweep, judged: Judged) -> list[dict[str, Any]]:
     if wrong[examples].all() or not wrong[examples].any():
         return []
     value, low, high = auc(suspicion, wrong[examples])
-    row = {
-        "estimator": judged.label,
-        "metric": "detection_auc",
-        "value": value,
-        "low": low,
-        "high": high,
-        "ceiling": math.nan,
-        "measure": judged.measure,
-        "design": "",
-        "queries": sweep.t,
-        "subsets": 0,
-        "seeds": 0,
-        "train_seconds": judged.train_seconds,
-        "attribute_seconds": judged.attribute_seconds,
-    }
+    row = ScoreRow(
+        estimator=judged.label,
+        metric="detection_auc",
+        value=value,
+        low=low,
+        high=high,
+        ceiling=math.nan,
+        measure=judged.measure,
+        design="",
+        queries=sweep.t,
+        subsets=0,
+        seeds=0,
+        train_seconds=judged.train_seconds,
+        attribute_seconds=judged.attribute_seconds,
+    )
     return [row]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from estimators.evidence import Runs
 from estimators.scores import refuse_overlap, seed_check
 from orchestrator.attribution.evidence import heldout, load_runs
-from orchestrator.scoring.table import Judged
+from orchestrator.scoring.table import Judged, ScoreRow
 from orchestrator.store import accounting
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.roles import fresh_design
@@ -31,7 +30,7 @@ def refuse_fitted(store: RunStore, judged: Judged, runs: Runs) -> None:
             refuse_overlap(store.masks(name, start, min(start + BLOCK, last)), runs.masks)
 
 
-def check_seeds(sweep: Sweep, store: RunStore) -> list[dict[str, Any]]:
+def check_seeds(sweep: Sweep, store: RunStore) -> list[ScoreRow]:
     """Hold the noise ceiling against fresh seeds on the same subsets: what one of them reaches, and what was predicted."""
     fresh = fresh_design(sweep.config)
     measure = sweep.config.measures[0]
@@ -43,19 +42,19 @@ def check_seeds(sweep: Sweep, store: RunStore) -> list[dict[str, Any]]:
         return []
     found = seed_check(runs, again, resamples=sweep.config.scores.lds.resamples, seed=sweep.config.seed)
     single = found.single
-    row = {
-        "estimator": "retraining",
-        "metric": "seed_check",
-        "value": single.measured,
-        "low": single.predicted + single.low,
-        "high": single.predicted + single.high,
-        "ceiling": single.predicted,
-        "measure": measure,
-        "design": fresh,
-        "queries": sweep.t,
-        "subsets": found.subsets,
-        "seeds": found.fresh_seeds,
-        "train_seconds": accounting.train_seconds(store, [fresh]),
-        "attribute_seconds": math.nan,
-    }
+    row = ScoreRow(
+        estimator="retraining",
+        metric="seed_check",
+        value=single.measured,
+        low=single.predicted + single.low,
+        high=single.predicted + single.high,
+        ceiling=single.predicted,
+        measure=measure,
+        design=fresh,
+        queries=sweep.t,
+        subsets=found.subsets,
+        seeds=found.fresh_seeds,
+        train_seconds=accounting.train_seconds(store, [fresh]),
+        attribute_seconds=math.nan,
+    )
     return [row]

@@ -1,20 +1,23 @@
-"""The table of scores: one row an (estimator, metric)."""
+"""The table of scores, one row an (estimator, metric): what a row is, and how the table is written and read."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import io
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from estimators.scores import Score
+from orchestrator.store.durable import write_atomically
+from workers.errors import DataError
 
-SCORE_COLUMNS = (
-    *("estimator", "metric", "value", "low", "high", "ceiling", "measure", "design"),
-    *("queries", "subsets", "seeds", "train_seconds", "attribute_seconds"),
-)
-"""Columns of the tidy score table, one row an (estimator, metric)."""
+if TYPE_CHECKING:  # a table is read and shown without the code that computes scores
+    from estimators.scores import Score
 
 
 @dataclass(frozen=True)
@@ -26,26 +29,122 @@ class Judged:
     """(n, t)"""
     measure: str
     train_seconds: float
+    """Time it took to train the models it used, summed over them; NaN where nobody knows."""
     attribute_seconds: float
+    """Time the estimator took; NaN where nobody knows."""
     fitted_on: tuple[str, ...]
+    """Designs whose runs it was computed from."""
     utility: NDArray[np.floating] | None = None
     """(n,)"""
 
 
-def row_of(judged: Judged, found: Score, metric: str, design: str) -> dict[str, Any]:
-    """Return the row of one attribution's score."""
-    return {
-        "estimator": judged.label,
-        "metric": metric,
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "ceiling": found.ceiling,
-        "measure": judged.measure,
-        "design": design,
-        "queries": found.queries,
-        "subsets": found.subsets,
-        "seeds": found.seeds,
-        "train_seconds": judged.train_seconds,
-        "attribute_seconds": judged.attribute_seconds,
-    }
+@dataclass(frozen=True)
+class ScoreRow:
+    """One number that judges one attribution. The fields are the columns of scores.parquet, in their order."""
+
+    estimator: str
+    """Label of the attribution; `retraining` where the runs themselves are judged, `random` for a random order."""
+    metric: str
+    """Name of the quantity, one of those that a registered metric gives."""
+    value: float
+    low: float
+    """Lower end of the 95% interval; NaN where there is none."""
+    high: float
+    """Upper end of the 95% interval; NaN where there is none."""
+    ceiling: float
+    """What the noise of training lets anyone reach; NaN where that is unknown or means nothing."""
+    measure: str
+    """Measured output that the attribution is about."""
+    design: str
+    """Design whose runs judged it; empty where no runs did."""
+    queries: int
+    """Queries that the value is computed on."""
+    subsets: int
+    """Held-out subsets, or left-out examples, that it is computed on; 0 where there are none."""
+    seeds: int
+    """Seeds of each of them; 0 where there are none, or nobody knows."""
+    train_seconds: float
+    """Time it took to train the models that were used, summed over them; NaN where nobody knows."""
+    attribute_seconds: float
+    """Time the estimator took; NaN where nobody knows."""
+
+    @classmethod
+    def of(cls, judged: Judged, found: Score, metric: str, design: str) -> ScoreRow:
+        """Return the row of one attribution's score on the runs of a design."""
+        return cls(
+            estimator=judged.label,
+            metric=metric,
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            ceiling=found.ceiling,
+            measure=judged.measure,
+            design=design,
+            queries=found.queries,
+            subsets=found.subsets,
+            seeds=found.seeds,
+            train_seconds=judged.train_seconds,
+            attribute_seconds=judged.attribute_seconds,
+        )
+
+
+SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
+"""Columns of the tidy score table."""
+
+
+def as_table(rows: Iterable[ScoreRow]) -> pd.DataFrame:
+    """Return the rows as a table."""
+    return pd.DataFrame([asdict(row) for row in rows], columns=SCORE_COLUMNS)
+
+
+def as_rows(table: pd.DataFrame) -> tuple[ScoreRow, ...]:
+    """Return a table's rows; what is missing is NaN, or 0 where it is a count. Raises DataError without the columns."""
+    refuse_other_columns(table)
+    return tuple(_row(record) for record in table.to_dict(orient="records"))
+
+
+def refuse_other_columns(table: pd.DataFrame) -> None:
+    """Raise DataError where a table of scores lacks columns; those beyond ours are nobody's harm."""
+    missing = [column for column in SCORE_COLUMNS if column not in table.columns]
+    if missing:
+        raise DataError(f"the score table lacks the columns {', '.join(missing)}")
+
+
+def _row(record: Mapping[Hashable, Any]) -> ScoreRow:
+    return ScoreRow(**{field.name: _READ[str(field.type)](record[field.name]) for field in fields(ScoreRow)})
+
+
+def _number(cell: Any) -> float:
+    return math.nan if pd.isna(cell) else float(cell)
+
+
+def _count(cell: Any) -> int:
+    return 0 if pd.isna(cell) else int(cell)
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {"str": str, "float": _number, "int": _count}
+"""Type of a field -> how a cell of its column is read."""
+
+
+def write_scores(path: Path, rows: Iterable[ScoreRow]) -> pd.DataFrame:
+    """Write scores.parquet at once and durably; return the table."""
+    table = as_table(rows)
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_atomically(path, buffer.getvalue())
+    return table
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Return the table that scores.parquet keeps, an empty one where there is no file; `as_rows` makes rows of it.
+
+    Raises DataError where the file cannot be read, or is no table of scores.
+    """
+    if not path.is_file():
+        return as_table(())
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors inherit from one of these
+        raise DataError(f"{path} cannot be read as a table of scores: {str(error).splitlines()[0]}") from error
+    refuse_other_columns(table)
+    return table

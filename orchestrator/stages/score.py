@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,9 +13,8 @@ from orchestrator.attribution.evidence import heldout
 from orchestrator.scoring.detection import detection
 from orchestrator.scoring.lds import check_seeds, refuse_fitted
 from orchestrator.scoring.leave_one_out import leave_one_out
-from orchestrator.scoring.table import SCORE_COLUMNS, Judged, row_of
+from orchestrator.scoring.table import Judged, ScoreRow, as_table, write_scores
 from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
-from orchestrator.store.durable import write_atomically
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.roles import scoring_design
 from orchestrator.sweeps.sweep import Sweep
@@ -26,7 +23,7 @@ from workers.errors import ConfigError, DataError, near
 
 def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
     """Score every stored attribution of the configuration and write scores.parquet; return the tidy table."""
-    rows: list[dict[str, Any]] = []
+    rows: list[ScoreRow] = []
     stored = list_attributions(sweep.paths)
     for label in sweep.config.estimators:
         if label not in stored:
@@ -44,11 +41,7 @@ def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
         rows += _judge(sweep, store, judged)
     rows += check_seeds(sweep, store)
     rows += removal_rows(sweep)
-    table = pd.DataFrame(rows, columns=SCORE_COLUMNS)
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_atomically(sweep.paths.scores, buffer.getvalue())
-    return table
+    return write_scores(sweep.paths.scores, rows)
 
 
 def judge(sweep: Sweep, store: RunStore, path: Path, measure: str | None = None) -> pd.DataFrame:
@@ -62,19 +55,19 @@ def judge(sweep: Sweep, store: RunStore, path: Path, measure: str | None = None)
     rows = _judge(sweep, store, Judged(path.stem, values, measure, math.nan, math.nan, ()))
     if not rows:
         raise DataError(f"{sweep.paths.root}: has no finished scoring runs to judge {path} by")
-    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
+    return as_table(rows)
 
 
-def _judge(sweep: Sweep, store: RunStore, judged: Judged) -> list[dict[str, Any]]:
+def _judge(sweep: Sweep, store: RunStore, judged: Judged) -> list[ScoreRow]:
     rows = []
     runs = heldout(sweep, store, judged.measure)
     if runs is not None and sweep.config.scores.lds is not None:
         refuse_fitted(store, judged, runs)
         found = lds(judged.values, runs, resamples=sweep.config.scores.lds.resamples, seed=sweep.config.seed)
-        rows.append(row_of(judged, found, "lds", runs.design))
+        rows.append(ScoreRow.of(judged, found, "lds", runs.design))
     design = scoring_design(sweep.config, "loo")
     if design is not None and sweep.config.scores.loo is not None and design not in judged.fitted_on:
         found_loo = leave_one_out(sweep, store, judged, design)
         if found_loo is not None:
-            rows.append(row_of(judged, found_loo, "loo_correlation", design))
+            rows.append(ScoreRow.of(judged, found_loo, "loo_correlation", design))
     return rows + detection(sweep, judged)

@@ -1,0 +1,69 @@
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from estimators.scores import Score
+from orchestrator.scoring.table import Judged, ScoreRow, as_rows, as_table, read_scores, write_scores
+from workers.errors import DataError
+
+ROW = ScoreRow("trak", "lds", 0.25, 0.125, 0.375, 0.5, "margin", "heldout", 8, 100, 3, 20.5, 1.5)
+COLUMNS = (
+    *("estimator", "metric", "value", "low", "high", "ceiling", "measure", "design"),
+    *("queries", "subsets", "seeds", "train_seconds", "attribute_seconds"),
+)
+
+
+def test_the_columns_of_the_file_and_their_types_are_the_published_ones(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores.parquet", [ROW])
+    schema = pq.read_schema(tmp_path / "scores.parquet")
+    assert tuple(schema.names) == COLUMNS
+    kinds = {"estimator": "string", "metric": "string", "measure": "string", "design": "string"}
+    kinds |= {"queries": "int64", "subsets": "int64", "seeds": "int64"}
+    for name in COLUMNS:
+        assert str(schema.field(name).type).removeprefix("large_") == kinds.get(name, "double"), name
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = [ROW, replace(ROW, estimator="random", ceiling=math.nan, low=math.nan, subsets=0)]
+    assert write_scores(tmp_path / "scores.parquet", rows).equals(as_table(rows))
+    first, second = as_rows(read_scores(tmp_path / "scores.parquet"))
+    assert first == ROW
+    assert math.isnan(second.ceiling)
+    assert replace(second, ceiling=0, low=0) == replace(rows[1], ceiling=0, low=0)
+    assert [type(getattr(first, field.name)).__name__ for field in fields(ScoreRow)] == [
+        str(field.type) for field in fields(ScoreRow)
+    ]
+
+
+def test_a_row_has_what_was_judged_and_what_was_found() -> None:
+    judged = Judged("trak", np.zeros((4, 8)), "margin", 20.5, 1.5, ("fit",))
+    found = Score("lds", 0.25, 0.125, 0.375, 0.5, np.zeros(8), queries=8, subsets=100, seeds=3)
+    assert ScoreRow.of(judged, found, "lds", "heldout") == ROW
+
+
+def test_where_there_is_no_file_there_are_no_scores(tmp_path: Path) -> None:
+    table = read_scores(tmp_path / "scores.parquet")
+    assert (len(table), tuple(table.columns)) == (0, COLUMNS)
+    assert as_rows(table) == ()
+
+
+def test_what_is_no_table_of_scores_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match=r"scores\.parquet cannot be read as a table of scores: .+") as refused:
+        read_scores(path)
+    assert "\n" not in str(refused.value)
+    as_table([ROW]).drop(columns=["low", "seeds"]).to_parquet(path)
+    with pytest.raises(DataError, match=r"lacks the columns low, seeds$"):
+        read_scores(path)
+
+
+def test_a_missing_count_is_zero_and_a_missing_number_is_not_a_number() -> None:
+    (row,) = as_rows(pd.DataFrame([dict.fromkeys(COLUMNS)]).assign(estimator="a", metric="b", measure="c", design=""))
+    assert (row.queries, row.subsets, row.seeds) == (0, 0, 0)
+    assert all(math.isnan(one) for one in (row.value, row.low, row.high, row.ceiling, row.train_seconds))
