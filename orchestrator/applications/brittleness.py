@@ -18,6 +18,7 @@ from estimators.scores.removal import RemovalCurve, removal_curve, removal_masks
 from orchestrator.applications.nested_sweep import nest, write_masks
 from orchestrator.attribution.evidence import load_runs
 from orchestrator.config.schema import RemovalSection
+from orchestrator.scoring.metric import Metric, Quantity
 from orchestrator.scoring.table import ScoreRow
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
@@ -27,6 +28,11 @@ from orchestrator.sweeps.sweep import Sweep
 
 ANY = "any"
 """Design of the random order, which has no best and no worst."""
+AREAS = {
+    "best": Quantity("removal_best_area", "height of the curve, best examples removed first", better="lower"),
+    "worst": Quantity("removal_worst_area", "height of the curve, worst examples removed first", better="higher"),
+}
+"""Order -> its number. What is really worth most lowers the curve most when it goes first."""
 
 
 @dataclass(frozen=True)
@@ -101,21 +107,27 @@ def _all_masks(sweep: Sweep, section: RemovalSection) -> Iterator[tuple[str, dic
         yield RemovalSection.BASELINE, {ANY: removal_masks(drawn, section.fractions, "best")}
 
 
-def removal_rows(sweep: Sweep) -> list[ScoreRow]:
-    """Return the areas under the finished removal curves; the random order's curve stands for either order."""
-    rows: list[ScoreRow] = []
-    section = sweep.config.scores.removal
-    for one in read_removals(sweep):
-        orders = section.order if section is not None and one.order == ANY else (one.order,)
-        rows += [_area(sweep, one, order) for order in orders]
-    return rows
+class RemovalAreas(Metric):
+    """The areas under the finished removal curves; the random order's curve stands for either order."""
+
+    quantities = tuple(AREAS.values())
+    place = 50
+
+    def judge_sweep(self, sweep: Sweep, store: RunStore) -> list[ScoreRow]:
+        """Return an area for every estimator and order whose curve is all there."""
+        section = sweep.config.scores.removal
+        rows: list[ScoreRow] = []
+        for one in read_removals(sweep):
+            orders = section.order if section is not None and one.order == ANY else (one.order,)
+            rows += [_area(sweep, one, order) for order in orders]
+        return rows
 
 
 def _area(sweep: Sweep, one: Removal, order: str) -> ScoreRow:
     value, low, high = one.curve.area
     return ScoreRow(
         estimator=one.estimator,
-        metric=f"removal_{order}_area",
+        metric=AREAS[order].name,
         value=value,
         low=low,
         high=high,

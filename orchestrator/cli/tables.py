@@ -14,6 +14,8 @@ from rich.table import Table
 
 from orchestrator.cli.progress import duration
 from orchestrator.forecast.cost import Forecast
+from orchestrator.scoring.ranking import ranked
+from orchestrator.scoring.table import as_rows
 from orchestrator.stages.import_runs import Imported
 from orchestrator.stages.plan import Planned
 from orchestrator.stages.status import Status
@@ -45,12 +47,12 @@ def rows(items: Iterable[Any]) -> list[dict[str, Any]]:
     return [jsonable(asdict(item)) for item in items]
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else duration(value)
+def _seconds(value: float) -> str:
+    return duration(value) if math.isfinite(value) else "-"
 
 
 def import_table(imported: Iterable[Imported]) -> RenderableType:
@@ -67,7 +69,7 @@ def import_table(imported: Iterable[Imported]) -> RenderableType:
 
 
 def leaderboard(scores: pd.DataFrame) -> RenderableType:
-    """Return the scores, best LDS first."""
+    """Return the scores, metric by metric, the best of each first."""
     if scores.empty:
         return "no scores: the sweep has no finished scoring runs, and nothing else to judge by"
     table = Table(title="Leaderboard", title_justify="left", header_style="bold")
@@ -76,26 +78,19 @@ def leaderboard(scores: pd.DataFrame) -> RenderableType:
     table.add_column("measure")
     for name in ("value", "95% interval", "ceiling", "of ceiling", "trained", "attributed"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in sorted(records(scores), key=_best_first):
-        value, ceiling = row["value"], row["ceiling"]
+    for row in ranked(as_rows(scores)):
         table.add_row(
-            row["estimator"],
-            row["metric"],
-            row["measure"],
-            _number(value),
-            f"{_number(row['low'])} to {_number(row['high'])}",
-            _number(ceiling),
-            _number(value / ceiling if ceiling and value is not None else None, 2),
-            _seconds(row["train_seconds"]),
-            _seconds(row["attribute_seconds"]),
+            escape(row.estimator),
+            escape(row.metric),
+            escape(row.measure),
+            _number(row.value),
+            f"{_number(row.low)} to {_number(row.high)}",
+            _number(row.ceiling),
+            _number(row.of_ceiling, 2),
+            _seconds(row.train_seconds),
+            _seconds(row.attribute_seconds),
         )
     return table
-
-
-def _best_first(row: dict[str, Any]) -> tuple[int, float]:
-    metrics = ("lds", "loo_correlation", "seed_check", "detection_auc", "removal_best_area", "removal_worst_area")
-    place = metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics)
-    return place, math.inf if row["value"] is None else -row["value"]
 
 
 def forecast_line(forecast: Forecast) -> str:
@@ -126,7 +121,7 @@ def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) 
             f"{one.runs:,}",
             f"{one.packs:,}",
             duration(expected[one.design].seconds) if one.design in expected else "-",
-            _number(jsonable(expected[one.design].standard_error) if one.design in expected else None),
+            _number(expected[one.design].standard_error if one.design in expected else math.nan),
             f"{one.bytes / 1e6:,.1f} MB",
         )
     total = sum(one.runs for one in planned)

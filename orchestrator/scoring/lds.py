@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from estimators.evidence import Runs
-from estimators.scores import refuse_overlap, seed_check
-from orchestrator.attribution.evidence import heldout, load_runs
+from estimators.scores import lds, refuse_overlap
+from orchestrator.attribution.evidence import heldout
+from orchestrator.scoring.metric import Metric, Quantity
 from orchestrator.scoring.table import Judged, ScoreRow
-from orchestrator.store import accounting
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.roles import fresh_design
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import DataError
 
+LDS = Quantity("lds", "linear datamodeling score", has_ceiling=True)
+
 BLOCK = 16384
 """Rows of masks that are looked at together."""
+
+
+class LinearDatamodelingScore(Metric):
+    """The rank correlation of predicted and measured outputs over held-out subsets, the mean over queries."""
+
+    quantities = (LDS,)
+    place = 10
+
+    def judge(self, sweep: Sweep, store: RunStore, judged: Judged) -> list[ScoreRow]:
+        """Score on the held-out runs, which must be others than those it was fitted on."""
+        section = sweep.config.scores.lds
+        runs = heldout(sweep, store, judged.measure)
+        if runs is None or section is None:
+            return []
+        refuse_fitted(store, judged, runs)
+        found = lds(judged.values, runs, resamples=section.resamples, seed=sweep.config.seed)
+        return [ScoreRow.of(judged, found, LDS.name, runs.design)]
 
 
 def refuse_fitted(store: RunStore, judged: Judged, runs: Runs) -> None:
@@ -28,33 +42,3 @@ def refuse_fitted(store: RunStore, judged: Judged, runs: Runs) -> None:
         last = store.designs[name].runs
         for start in range(0, last, BLOCK):
             refuse_overlap(store.masks(name, start, min(start + BLOCK, last)), runs.masks)
-
-
-def check_seeds(sweep: Sweep, store: RunStore) -> list[ScoreRow]:
-    """Hold the noise ceiling against fresh seeds on the same subsets: what one of them reaches, and what was predicted."""
-    fresh = fresh_design(sweep.config)
-    measure = sweep.config.measures[0]
-    runs = heldout(sweep, store, measure)
-    if fresh is None or runs is None or sweep.config.scores.lds is None:
-        return []
-    again = load_runs(sweep, store, fresh, measure)
-    if len(np.unique(again.subsets)) < 2 or len(np.unique(runs.repeats)) < 2:
-        return []
-    found = seed_check(runs, again, resamples=sweep.config.scores.lds.resamples, seed=sweep.config.seed)
-    single = found.single
-    row = ScoreRow(
-        estimator="retraining",
-        metric="seed_check",
-        value=single.measured,
-        low=single.predicted + single.low,
-        high=single.predicted + single.high,
-        ceiling=single.predicted,
-        measure=measure,
-        design=fresh,
-        queries=sweep.t,
-        subsets=found.subsets,
-        seeds=found.fresh_seeds,
-        train_seconds=accounting.train_seconds(store, [fresh]),
-        attribute_seconds=math.nan,
-    )
-    return [row]

@@ -5,33 +5,52 @@ from __future__ import annotations
 import numpy as np
 
 from estimators.retraining_based.leave_one_out import measured_effects
-from estimators.scores import Score, loo_correlation
+from estimators.scores import loo_correlation
 from orchestrator.attribution.evidence import load_runs
-from orchestrator.scoring.table import Judged
+from orchestrator.scoring.metric import Metric, Quantity
+from orchestrator.scoring.table import Judged, ScoreRow
 from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.roles import scoring_design
 from orchestrator.sweeps.sweep import Sweep
 
+LEAVE_ONE_OUT = Quantity("loo_correlation", "correlation with measured leave-one-out effects")
 
-def leave_one_out(sweep: Sweep, store: RunStore, judged: Judged, design: str) -> Score | None:
-    """Correlate with leave-one-out effects, where their runs and full runs are finished."""
+
+class LeaveOneOutCorrelation(Metric):
+    """The rank correlation with what leaving out single examples really changed, the mean over queries."""
+
+    quantities = (LEAVE_ONE_OUT,)
+    place = 20
+
+    def judge(self, sweep: Sweep, store: RunStore, judged: Judged) -> list[ScoreRow]:
+        """Correlate with leave-one-out effects, where their runs and full runs are finished and were not fitted on."""
+        section, design = sweep.config.scores.loo, scoring_design(sweep.config, "loo")
+        if section is None or design is None or design in judged.fitted_on:
+            return []
+        whole_design = _whole(sweep, store, design)
+        if whole_design is None:
+            return []
+        left_out = load_runs(sweep, store, design, judged.measure)
+        whole = load_runs(sweep, store, whole_design, judged.measure)
+        if len(np.unique(left_out.subsets)) < 2 or not len(whole.masks):
+            return []
+        effects = measured_effects(left_out, whole)
+        found = loo_correlation(
+            judged.values,
+            effects.values,
+            effects.examples,
+            n=sweep.task.n,
+            resamples=section.resamples,
+            seed=sweep.config.seed,
+            seeds=sweep.config.designs[design].seeds,
+        )
+        return [ScoreRow.of(judged, found, LEAVE_ONE_OUT.name, design)]
+
+
+def _whole(sweep: Sweep, store: RunStore, design: str) -> str | None:
+    """Return the design of full runs that the left-out ones are compared with: the one they are paired with, else the first."""
     full = [name for name, layout in store.designs.items() if layout.kind == "full"]
     paired = sweep.config.designs[design].paired_with
-    reference = paired if paired in full else (full[0] if full else None)
-    if reference is None or sweep.config.scores.loo is None:
-        return None
-    left_out, whole = (
-        load_runs(sweep, store, design, judged.measure),
-        load_runs(sweep, store, reference, judged.measure),
-    )
-    if len(np.unique(left_out.subsets)) < 2 or not len(whole.masks):
-        return None
-    effects = measured_effects(left_out, whole)
-    return loo_correlation(
-        judged.values,
-        effects.values,
-        effects.examples,
-        n=sweep.task.n,
-        resamples=sweep.config.scores.loo.resamples,
-        seed=sweep.config.seed,
-        seeds=sweep.config.designs[design].seeds,
-    )
+    if paired in full:
+        return paired
+    return full[0] if full else None

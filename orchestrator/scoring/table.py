@@ -68,6 +68,11 @@ class ScoreRow:
     attribute_seconds: float
     """Time the estimator took; NaN where nobody knows."""
 
+    @property
+    def of_ceiling(self) -> float:
+        """Value as a fraction of the ceiling; NaN without a positive ceiling."""
+        return self.value / self.ceiling if self.ceiling > 0 else math.nan
+
     @classmethod
     def of(cls, judged: Judged, found: Score, metric: str, design: str) -> ScoreRow:
         """Return the row of one attribution's score on the runs of a design."""

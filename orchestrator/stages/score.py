@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from estimators.scores import judge_array, lds
-from orchestrator.applications.brittleness import removal_rows
-from orchestrator.attribution.evidence import heldout
-from orchestrator.scoring.detection import detection
-from orchestrator.scoring.lds import check_seeds, refuse_fitted
-from orchestrator.scoring.leave_one_out import leave_one_out
+from estimators.scores import judge_array
+from orchestrator.scoring.metric import Metric
+from orchestrator.scoring.registry import metrics
 from orchestrator.scoring.table import Judged, ScoreRow, as_table, write_scores
 from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.roles import scoring_design
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError, near
 
@@ -24,23 +21,10 @@ from workers.errors import ConfigError, DataError, near
 def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
     """Score every stored attribution of the configuration and write scores.parquet; return the tidy table."""
     rows: list[ScoreRow] = []
-    stored = list_attributions(sweep.paths)
-    for label in sweep.config.estimators:
-        if label not in stored:
-            continue
-        values, _, _, attributes = read_attribution(sweep.paths, label)
-        judged = Judged(
-            label,
-            values,
-            attributes["measure"],
-            attributes["train_seconds"],
-            attributes["seconds"],
-            tuple(attributes["fitted_on"]),
-            read_utility(sweep.paths, label)[0],
-        )
+    for judged in _stored(sweep):
         rows += _judge(sweep, store, judged)
-    rows += check_seeds(sweep, store)
-    rows += removal_rows(sweep)
+    for metric in metrics():
+        rows += _its_own(metric, metric.judge_sweep(sweep, store))
     return write_scores(sweep.paths.scores, rows)
 
 
@@ -58,16 +42,34 @@ def judge(sweep: Sweep, store: RunStore, path: Path, measure: str | None = None)
     return as_table(rows)
 
 
+def _stored(sweep: Sweep) -> Iterator[Judged]:
+    """Yield the stored attributions of the configuration, in its order."""
+    stored = list_attributions(sweep.paths)
+    for label in sweep.config.estimators:
+        if label in stored:
+            values, _, _, attributes = read_attribution(sweep.paths, label)
+            yield Judged(
+                label,
+                values,
+                attributes["measure"],
+                attributes["train_seconds"],
+                attributes["seconds"],
+                tuple(attributes["fitted_on"]),
+                read_utility(sweep.paths, label)[0],
+            )
+
+
 def _judge(sweep: Sweep, store: RunStore, judged: Judged) -> list[ScoreRow]:
-    rows = []
-    runs = heldout(sweep, store, judged.measure)
-    if runs is not None and sweep.config.scores.lds is not None:
-        refuse_fitted(store, judged, runs)
-        found = lds(judged.values, runs, resamples=sweep.config.scores.lds.resamples, seed=sweep.config.seed)
-        rows.append(ScoreRow.of(judged, found, "lds", runs.design))
-    design = scoring_design(sweep.config, "loo")
-    if design is not None and sweep.config.scores.loo is not None and design not in judged.fitted_on:
-        found_loo = leave_one_out(sweep, store, judged, design)
-        if found_loo is not None:
-            rows.append(ScoreRow.of(judged, found_loo, "loo_correlation", design))
-    return rows + detection(sweep, judged)
+    rows: list[ScoreRow] = []
+    for metric in metrics():
+        rows += _its_own(metric, metric.judge(sweep, store, judged))
+    return rows
+
+
+def _its_own(metric: Metric, rows: list[ScoreRow]) -> list[ScoreRow]:
+    """Return a metric's rows; refuse one that no table would know how to show."""
+    known = [one.name for one in metric.quantities]
+    for row in rows:
+        if row.metric not in known:
+            raise DataError(f"metric {type(metric).__name__} gave a row of {row.metric!r}, its quantities are {known}")
+    return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,7 +16,7 @@ from markupsafe import Markup
 from orchestrator.report import text
 from orchestrator.report.data import LearningCurve, ReportData
 from orchestrator.report.page import figures, gallery, leaderboard, learning_curves
-from orchestrator.report.page.leaderboard import Entry
+from orchestrator.report.page.leaderboard import Entry, Score
 from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 MOST_QUERIES = 5
@@ -45,7 +45,8 @@ def render(data: ReportData) -> str:
         "best_loo": max((e.loo.value for e in board if e.loo and math.isfinite(e.loo.value)), default=None),
         "several_designs": len({entry.design for entry in board}) > 1,
         "check": leaderboard.seed_check(data),
-        "scale": _scale(ranked),
+        "scale": _scale([entry.lds for entry in ranked]),
+        "others": [(one, _scale([line.score for line in one.lines])) for one in leaderboard.others(data)],
         "charts": _charts(data, _main_design(ranked)),
         "unplaced": [entry.estimator for entry in _main_design(ranked) if not entry.models],
         "runs": _totals(data),
@@ -73,9 +74,9 @@ def _main_design(board: tuple[Entry, ...]) -> tuple[Entry, ...]:
     return tuple(entry for entry in board if entry.design == board[0].design)
 
 
-def _scale(board: tuple[Entry, ...]) -> Mapping[str, float]:
-    """Return the ends of the leaderboard's inline bars: 0 and every interval and ceiling are inside."""
-    values = [v for e in board for v in (e.lds.value, e.lds.low, e.lds.high, e.lds.ceiling) if math.isfinite(v)]
+def _scale(scores: Sequence[Score]) -> Mapping[str, float]:
+    """Return the ends of a table's inline bars: 0 and every interval and ceiling are inside."""
+    values = [v for s in scores for v in (s.value, s.low, s.high, s.ceiling) if math.isfinite(v)]
     low, high = min([0.0, *values]), max([0.0, *values])
     margin = 0.03 * ((high - low) or 1.0)
     return {"low": low - margin, "span": (high - low) + 2 * margin}

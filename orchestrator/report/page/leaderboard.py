@@ -1,4 +1,4 @@
-"""The leaderboard: one entry an estimator, read from the tidy score table, the best first."""
+"""The leaderboard and the other tables of scores, read from the tidy score table, the best first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ import pandas as pd
 
 from estimators import registry
 from estimators.contract import Need
+from orchestrator.applications.brittleness import AREAS
 from orchestrator.report.data import Family, ReportData
+from orchestrator.scoring.detection import DETECTION
+from orchestrator.scoring.lds import LDS
+from orchestrator.scoring.leave_one_out import LEAVE_ONE_OUT
+from orchestrator.scoring.metric import Quantity
+from orchestrator.scoring.ranking import quantity, ranked
+from orchestrator.scoring.seed_check import SEED_CHECK
+from orchestrator.scoring.table import as_rows
 from workers.errors import ConfigError
 
 Row = Mapping[Hashable, Any]
 """One row of the tidy score table, by column."""
+SHOWN_ELSEWHERE = frozenset(one.name for one in (LDS, LEAVE_ONE_OUT, SEED_CHECK, DETECTION, *AREAS.values()))
+"""Quantities that have a part of the page made for them; those of all other metrics get a table each."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +76,14 @@ class Entry:
 def entries(data: ReportData) -> tuple[Entry, ...]:
     """Return one entry an (estimator, design) with an LDS of the report's measure, by falling LDS, NaN last."""
     scores = data.scores[data.scores["measure"] == data.measure]
-    loo = {str(row["estimator"]): _score(row) for row in _rows(scores, "loo_correlation")}
-    found = [_entry(data, row, loo) for row in _rows(scores, "lds")]
+    loo = {str(row["estimator"]): _score(row) for row in _rows(scores, LEAVE_ONE_OUT.name)}
+    found = [_entry(data, row, loo) for row in _rows(scores, LDS.name)]
     return tuple(sorted(found, key=lambda entry: (math.isnan(entry.lds.value), -entry.lds.value, entry.estimator)))
 
 
 def seed_check(data: ReportData) -> Score | None:
     """Return how fresh seeds correlate with the mean of the others, where the sweep measured it."""
-    rows = _rows(data.scores[data.scores["measure"] == data.measure], "seed_check")
+    rows = _rows(data.scores[data.scores["measure"] == data.measure], SEED_CHECK.name)
     return _score(rows[0]) if rows else None
 
 
@@ -89,7 +99,7 @@ class Detection:
 
 def detections(data: ReportData) -> tuple[Detection, ...]:
     """Return the areas under the ROC curve, of all measures, the largest first."""
-    rows = _rows(data.scores, "detection_auc")
+    rows = _rows(data.scores, DETECTION.name)
     found = [
         Detection(str(r["estimator"]), family(data, str(r["estimator"])), str(r["measure"]), _score(r)) for r in rows
     ]
@@ -117,11 +127,50 @@ class Area:
 def areas(data: ReportData) -> tuple[Area, ...]:
     """Return the areas under the removal curves, an estimator a row."""
     found = {
-        order: {str(row["estimator"]): _score(row) for row in _rows(data.scores, f"removal_{order}_area")}
-        for order in ("best", "worst")
+        order: {str(row["estimator"]): _score(row) for row in _rows(data.scores, area.name)}
+        for order, area in AREAS.items()
     }
     names = dict.fromkeys([*found["best"], *found["worst"]])
     return tuple(Area(name, found["best"].get(name), found["worst"].get(name)) for name in names)
+
+
+@dataclass(frozen=True)
+class OtherScore:
+    """One line of a table of scores that has no part of the page to itself."""
+
+    estimator: str
+    family: Family
+    measure: str
+    score: Score
+
+
+@dataclass(frozen=True)
+class OtherTable:
+    """All scores of one quantity that has no part of the page to itself."""
+
+    quantity: Quantity
+    lines: tuple[OtherScore, ...]
+
+
+def others(data: ReportData) -> tuple[OtherTable, ...]:
+    """Return a table for every quantity that has no part of the page to itself, of all measures, in the metrics' order."""
+    rows = [row for row in ranked(as_rows(data.scores)) if row.metric not in SHOWN_ELSEWHERE]
+    return tuple(
+        OtherTable(
+            quantity(name),
+            tuple(
+                OtherScore(
+                    row.estimator,
+                    family(data, row.estimator),
+                    row.measure,
+                    Score(row.value, row.low, row.high, row.ceiling),
+                )
+                for row in rows
+                if row.metric == name
+            ),
+        )
+        for name in dict.fromkeys(row.metric for row in rows)
+    )
 
 
 def family(data: ReportData, estimator: str) -> Family:

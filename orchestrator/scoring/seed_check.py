@@ -1,0 +1,56 @@
+"""A check of the noise ceiling: what fresh seeds on the same subsets reach, and what was predicted of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from estimators.scores import seed_check
+from orchestrator.attribution.evidence import heldout, load_runs
+from orchestrator.scoring.metric import Metric, Quantity
+from orchestrator.scoring.table import ScoreRow
+from orchestrator.store import accounting
+from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.roles import fresh_design
+from orchestrator.sweeps.sweep import Sweep
+
+SEED_CHECK = Quantity("seed_check", "fresh seeds against the noise ceiling", better=None, has_ceiling=True)
+
+
+class SeedCheck(Metric):
+    """The correlation of one fresh seed's outputs with the mean over the seeds scored on (`value`), its prediction `ceiling`.
+
+    The interval is that of the difference, around the prediction.
+    """
+
+    quantities = (SEED_CHECK,)
+    place = 30
+
+    def judge_sweep(self, sweep: Sweep, store: RunStore) -> list[ScoreRow]:
+        """Hold the noise ceiling against fresh seeds, where the sweep has trained some."""
+        section, measure = sweep.config.scores.lds, sweep.config.measures[0]
+        fresh, runs = fresh_design(sweep.config), heldout(sweep, store, measure)
+        if fresh is None or runs is None or section is None:
+            return []
+        again = load_runs(sweep, store, fresh, measure)
+        if len(np.unique(again.subsets)) < 2 or len(np.unique(runs.repeats)) < 2:
+            return []
+        found = seed_check(runs, again, resamples=section.resamples, seed=sweep.config.seed)
+        single = found.single
+        row = ScoreRow(
+            estimator="retraining",
+            metric=SEED_CHECK.name,
+            value=single.measured,
+            low=single.predicted + single.low,
+            high=single.predicted + single.high,
+            ceiling=single.predicted,
+            measure=measure,
+            design=fresh,
+            queries=sweep.t,
+            subsets=found.subsets,
+            seeds=found.fresh_seeds,
+            train_seconds=accounting.train_seconds(store, [fresh]),
+            attribute_seconds=math.nan,
+        )
+        return [row]
