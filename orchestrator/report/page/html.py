@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from orchestrator.report import text
 from orchestrator.report.data import LearningCurve, ReportData
 from orchestrator.report.page import figures, gallery, leaderboard, learning_curves
-from orchestrator.report.page.leaderboard import Entry, Score
+from orchestrator.report.page.leaderboard import Entry
+from orchestrator.report.page.shown_score import scale_of
+from orchestrator.report.page.templates import resource, template
 from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 MOST_QUERIES = 5
@@ -39,14 +38,14 @@ def render(data: ReportData) -> str:
     context = {
         "data": data,
         "text": text,
-        "css": Markup(_resource("style.css")),
+        "css": Markup(resource("style.css")),
         "board": board,
         "best": ranked[0] if ranked else None,
         "best_loo": max((e.loo.value for e in board if e.loo and math.isfinite(e.loo.value)), default=None),
         "several_designs": len({entry.design for entry in board}) > 1,
         "check": leaderboard.seed_check(data),
-        "scale": _scale([entry.lds for entry in ranked]),
-        "others": [(one, _scale([line.score for line in one.lines])) for one in leaderboard.others(data)],
+        "scale": scale_of([entry.lds for entry in ranked]),
+        "others": [(one, scale_of([line.score for line in one.lines])) for one in leaderboard.others(data)],
         "charts": _charts(data, _main_design(ranked)),
         "unplaced": [entry.estimator for entry in _main_design(ranked) if not entry.models],
         "runs": _totals(data),
@@ -56,30 +55,12 @@ def render(data: ReportData) -> str:
         **_inspection(data, ranked),
         **_direction(data.measure),
     }
-    return _template().render(context)
-
-
-def _resource(name: str) -> str:
-    return files("orchestrator.report.page").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_resource("template.html.j2"))
+    return template("template.html.j2").render(context)
 
 
 def _main_design(board: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """Return the entries scored on the design that the best one is scored on: figures compare like with like."""
     return tuple(entry for entry in board if entry.design == board[0].design)
-
-
-def _scale(scores: Sequence[Score]) -> Mapping[str, float]:
-    """Return the ends of a table's inline bars: 0 and every interval and ceiling are inside."""
-    values = [v for s in scores for v in (s.value, s.low, s.high, s.ceiling) if math.isfinite(v)]
-    low, high = min([0.0, *values]), max([0.0, *values])
-    margin = 0.03 * ((high - low) or 1.0)
-    return {"low": low - margin, "span": (high - low) + 2 * margin}
 
 
 def _charts(data: ReportData, board: tuple[Entry, ...]) -> Mapping[str, Markup]:

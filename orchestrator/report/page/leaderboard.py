@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -13,39 +12,18 @@ from estimators import registry
 from estimators.contract import Need
 from orchestrator.applications.brittleness import AREAS
 from orchestrator.report.data import Family, ReportData
+from orchestrator.report.page.shown_score import ShownScore
 from orchestrator.scoring.detection import DETECTION
 from orchestrator.scoring.lds import LDS
 from orchestrator.scoring.leave_one_out import LEAVE_ONE_OUT
 from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.ranking import quantity, ranked
 from orchestrator.scoring.seed_check import SEED_CHECK
-from orchestrator.scoring.table import as_rows
+from orchestrator.scoring.table import ScoreRow, as_rows
 from workers.errors import ConfigError
 
-Row = Mapping[Hashable, Any]
-"""One row of the tidy score table, by column."""
 SHOWN_ELSEWHERE = frozenset(one.name for one in (LDS, LEAVE_ONE_OUT, SEED_CHECK, DETECTION, *AREAS.values()))
 """Quantities that have a part of the page made for them; those of all other metrics get a table each."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One scored number with its 95% interval; NaN where unknown."""
-
-    value: float
-    low: float
-    high: float
-    ceiling: float
-
-    @property
-    def covers_zero(self) -> bool:
-        """Whether 0 lies inside the interval."""
-        return self.low <= 0 <= self.high
-
-    @property
-    def of_ceiling(self) -> float:
-        """Value as a fraction of the ceiling; NaN without a positive ceiling."""
-        return self.value / self.ceiling if self.ceiling > 0 else math.nan
 
 
 @dataclass(frozen=True)
@@ -54,8 +32,8 @@ class Entry:
 
     estimator: str
     family: Family
-    lds: Score
-    loo: Score | None
+    lds: ShownScore
+    loo: ShownScore | None
     models: int | None
     """Trained models it used; None where nobody counted (an attribution file brought by the user)."""
     train_seconds: float
@@ -76,15 +54,15 @@ class Entry:
 def entries(data: ReportData) -> tuple[Entry, ...]:
     """Return one entry an (estimator, design) with an LDS of the report's measure, by falling LDS, NaN last."""
     scores = data.scores[data.scores["measure"] == data.measure]
-    loo = {str(row["estimator"]): _score(row) for row in _rows(scores, LEAVE_ONE_OUT.name)}
+    loo = {row.estimator: ShownScore.of(row) for row in _rows(scores, LEAVE_ONE_OUT.name)}
     found = [_entry(data, row, loo) for row in _rows(scores, LDS.name)]
     return tuple(sorted(found, key=lambda entry: (math.isnan(entry.lds.value), -entry.lds.value, entry.estimator)))
 
 
-def seed_check(data: ReportData) -> Score | None:
+def seed_check(data: ReportData) -> ShownScore | None:
     """Return how fresh seeds correlate with the mean of the others, where the sweep measured it."""
     rows = _rows(data.scores[data.scores["measure"] == data.measure], SEED_CHECK.name)
-    return _score(rows[0]) if rows else None
+    return ShownScore.of(rows[0]) if rows else None
 
 
 @dataclass(frozen=True)
@@ -94,15 +72,13 @@ class Detection:
     estimator: str
     family: Family
     measure: str
-    auc: Score
+    auc: ShownScore
 
 
 def detections(data: ReportData) -> tuple[Detection, ...]:
     """Return the areas under the ROC curve, of all measures, the largest first."""
     rows = _rows(data.scores, DETECTION.name)
-    found = [
-        Detection(str(r["estimator"]), family(data, str(r["estimator"])), str(r["measure"]), _score(r)) for r in rows
-    ]
+    found = [Detection(row.estimator, family(data, row.estimator), row.measure, ShownScore.of(row)) for row in rows]
     return tuple(sorted(found, key=lambda one: (-one.auc.value, one.estimator)))
 
 
@@ -120,14 +96,14 @@ class Area:
     """Areas under one estimator's removal curves; None for an order that was not asked."""
 
     estimator: str
-    best: Score | None
-    worst: Score | None
+    best: ShownScore | None
+    worst: ShownScore | None
 
 
 def areas(data: ReportData) -> tuple[Area, ...]:
     """Return the areas under the removal curves, an estimator a row."""
     found = {
-        order: {str(row["estimator"]): _score(row) for row in _rows(data.scores, area.name)}
+        order: {row.estimator: ShownScore.of(row) for row in _rows(data.scores, area.name)}
         for order, area in AREAS.items()
     }
     names = dict.fromkeys([*found["best"], *found["worst"]])
@@ -141,7 +117,7 @@ class OtherScore:
     estimator: str
     family: Family
     measure: str
-    score: Score
+    score: ShownScore
 
 
 @dataclass(frozen=True)
@@ -163,7 +139,7 @@ def others(data: ReportData) -> tuple[OtherTable, ...]:
                     row.estimator,
                     family(data, row.estimator),
                     row.measure,
-                    Score(row.value, row.low, row.high, row.ceiling),
+                    ShownScore.of(row),
                 )
                 for row in rows
                 if row.metric == name
@@ -200,34 +176,21 @@ def pair(board: tuple[Entry, ...], available: set[str]) -> tuple[Entry, ...]:
     return tuple(sorted(picked, key=ranked.index))
 
 
-def _rows(scores: pd.DataFrame, metric: str) -> list[Row]:
-    return list(scores[scores["metric"] == metric].to_dict("records"))
+def _rows(scores: pd.DataFrame, metric: str) -> tuple[ScoreRow, ...]:
+    return as_rows(scores[scores["metric"] == metric])
 
 
-def _number(row: Row, name: str) -> float:
-    return math.nan if pd.isna(row[name]) else float(row[name])
-
-
-def _count(row: Row, name: str) -> int:
-    return 0 if pd.isna(row[name]) else int(row[name])
-
-
-def _score(row: Row) -> Score:
-    return Score(*(_number(row, name) for name in ("value", "low", "high", "ceiling")))
-
-
-def _entry(data: ReportData, row: Row, loo: Mapping[str, Score]) -> Entry:
-    name = str(row["estimator"])
+def _entry(data: ReportData, row: ScoreRow, loo: Mapping[str, ShownScore]) -> Entry:
     return Entry(
-        estimator=name,
-        family=family(data, name),
-        lds=_score(row),
-        loo=loo.get(name),
-        models=data.models.get(name),
-        train_seconds=_number(row, "train_seconds"),
-        attribute_seconds=_number(row, "attribute_seconds"),
-        design=str(row["design"]),
-        subsets=_count(row, "subsets"),
-        seeds=_count(row, "seeds"),
-        queries=_count(row, "queries"),
+        estimator=row.estimator,
+        family=family(data, row.estimator),
+        lds=ShownScore.of(row),
+        loo=loo.get(row.estimator),
+        models=data.models.get(row.estimator),
+        train_seconds=row.train_seconds,
+        attribute_seconds=row.attribute_seconds,
+        design=row.design,
+        subsets=row.subsets,
+        seeds=row.seeds,
+        queries=row.queries,
     )

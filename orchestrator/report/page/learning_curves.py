@@ -12,7 +12,7 @@ from orchestrator.report import text
 from orchestrator.report.data import Family, LearningCurve
 from orchestrator.report.page import svg
 from orchestrator.report.page.figures import WIDTH, blank
-from orchestrator.report.page.leaderboard import Score
+from orchestrator.report.page.shown_score import ShownScore
 
 
 def figure(curve: LearningCurve, family: Family, name: str) -> Markup:
@@ -47,7 +47,7 @@ def _scales(axes: Axes, curve: LearningCurve) -> None:
     axes.set_ylabel("held-out correlation")
 
 
-def sentence(curve: LearningCurve, lds: Score | None) -> str:
+def sentence(curve: LearningCurve, lds: ShownScore | None) -> str:
     """Return what more runs would bring: to the LDS where there is one above 0, else to the curve's own correlation."""
     if lds is None or not (lds.value > 0 and math.isfinite(lds.low) and math.isfinite(lds.high)):
         return curve.sentence[0].upper() + curve.sentence[1:]
@@ -58,10 +58,10 @@ def sentence(curve: LearningCurve, lds: Score | None) -> str:
     )
 
 
-def grown(lds: Score, curve: LearningCurve) -> Score:
+def grown(lds: ShownScore, curve: LearningCurve) -> ShownScore:
     """Return the LDS after the curve's `more` runs: times its gain, the relative errors of both added in squares."""
     gain, low, high = curve.gain
     value = lds.value * gain
     below = math.hypot(1 - lds.low / lds.value, 1 - low / gain)
     above = math.hypot(lds.high / lds.value - 1, high / gain - 1)
-    return Score(min(1.0, value), value * (1 - below), min(1.0, value * (1 + above)), lds.ceiling)
+    return ShownScore(min(1.0, value), value * (1 - below), min(1.0, value * (1 + above)), lds.ceiling)

@@ -31,11 +31,3 @@ def test_the_pair_is_drawn_from_what_is_available_in_the_board_s_order(make):
     assert names == ["difference_in_means", "trak"]
     assert leaderboard.pair(board, set()) == ()
     assert leaderboard.pair((), {"trak"}) == ()
-
-
-def test_a_score_knows_its_part_of_the_ceiling():
-    score = leaderboard.Score(0.45, -0.1, 0.9, 0.9)
-    assert score.of_ceiling == pytest.approx(0.5)
-    assert score.covers_zero
-    assert leaderboard.Score(0.45, 0.1, 0.9, float("nan")).of_ceiling != 0
-    assert not leaderboard.Score(0.45, float("nan"), float("nan"), 1.0).covers_zero

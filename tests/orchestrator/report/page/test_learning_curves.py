@@ -11,7 +11,7 @@ import pytest
 from orchestrator.report.data import LearningCurve, ReportData
 from orchestrator.report.page import learning_curves
 from orchestrator.report.page.html import render
-from orchestrator.report.page.leaderboard import Score
+from orchestrator.report.page.shown_score import ShownScore
 
 Make = Callable[..., ReportData]
 
@@ -48,16 +48,16 @@ def test_without_a_curve_nothing_is_said(html: str) -> None:
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, None])
 def test_without_a_useful_lds_the_curves_own_sentence_stands(value: Any) -> None:
-    lds = None if value is None else Score(value, value, value, math.nan)
+    lds = None if value is None else ShownScore(value, value, value, math.nan)
     assert learning_curves.sentence(CURVE, lds) == "A" + CURVE.sentence[1:]
 
 
 def test_the_relative_errors_of_lds_and_gain_add_in_squares_and_nothing_exceeds_one() -> None:
-    then = learning_curves.grown(Score(0.4, 0.36, 0.44, math.nan), CURVE)
+    then = learning_curves.grown(ShownScore(0.4, 0.36, 0.44, math.nan), CURVE)
     assert then.value == pytest.approx(0.5)
     assert then.low == pytest.approx(0.5 * (1 - math.hypot(0.1, 1 - 1.1 / 1.25)))
     assert then.high == pytest.approx(0.5 * (1 + math.hypot(0.1, 1.4 / 1.25 - 1)))
-    full = learning_curves.grown(Score(0.9, 0.85, 0.95, math.nan), CURVE)
+    full = learning_curves.grown(ShownScore(0.9, 0.85, 0.95, math.nan), CURVE)
     assert full.value == full.high == 1
 
 
