@@ -1,1 +1,45 @@
-"""Decide what to train, run it on Ray, keep what comes back, and turn it into attributions, scores and a report."""
+"""Decide what to train, run it on Ray, keep what comes back, and turn it into attributions, scores and a report.
+
+For scripts and notebooks (docs/python.md):
+
+    sweep = orchestrator.run("digits", out="runs/digits")   # everything that `counterfactory run` does
+    sweep = orchestrator.open_sweep("runs/digits")          # a finished one, or one that is running: read-only
+    sweep.scores(), sweep.top(query=0, estimator="trak"), sweep.attribution("trak"), sweep.runs("fit")
+    orchestrator.plan("digits")                             # what it would train, and what that would take
+    orchestrator.score("runs/digits", tau)                  # judge anybody's (n, t) array
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.api.opened_sweep import OpenedSweep, open_sweep
+    from orchestrator.api.running import PlannedSweep, plan, run, score
+    from orchestrator.api.score_table import ScoreTable
+    from orchestrator.config.schema import Config
+
+__all__ = ["Config", "OpenedSweep", "PlannedSweep", "ScoreTable", "open_sweep", "plan", "run", "score"]
+
+_WHERE = {
+    "Config": "orchestrator.config.schema",
+    "OpenedSweep": "orchestrator.api.opened_sweep",
+    "PlannedSweep": "orchestrator.api.running",
+    "ScoreTable": "orchestrator.api.score_table",
+    "open_sweep": "orchestrator.api.opened_sweep",
+    "plan": "orchestrator.api.running",
+    "run": "orchestrator.api.running",
+    "score": "orchestrator.api.running",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, when it is: a command line that only prints its help pays for none of it."""
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,6 +12,7 @@ from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.identity import refuse_other
+from orchestrator.sweeps.labels import keep_labels
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.provenance import provenance
 from orchestrator.sweeps.sweep import Sweep
@@ -63,6 +64,7 @@ def prepare(sweep: Sweep) -> RunStore:
         store = _create(sweep)
     try:
         _write_plans(store, sweep.plans)
+        keep_labels(sweep)
     except BaseException:
         store.close()
         raise

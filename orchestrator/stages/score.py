@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from estimators.scores import judge_array
 from orchestrator.scoring.metric import Metric
@@ -28,17 +30,23 @@ def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
     return write_scores(sweep.paths.scores, rows)
 
 
-def judge(sweep: Sweep, store: RunStore, path: Path, measure: str | None = None) -> pd.DataFrame:
-    """Score anybody's attribution, a .npy file (n, t); stores nothing. What it was fitted on, only its maker knows."""
+def judge(
+    sweep: Sweep, store: RunStore, source: ArrayLike | str | PathLike[str], measure: str | None = None, name: str = ""
+) -> pd.DataFrame:
+    """Score anybody's attribution (n, t), an array or a .npy file; stores nothing. What it was fitted on, only its maker knows.
+
+    `name` is what the table calls it, by default the file's name.
+    """
     measure = measure or sweep.config.measures[0]
     if measure not in sweep.config.measures:
         raise ConfigError(
             f"--measure {measure!r} is not recorded in this sweep: {near(measure, list(sweep.config.measures))}"
         )
-    values = judge_array(path, sweep.task.n, sweep.t)
-    rows = _judge(sweep, store, Judged(path.stem, values, measure, math.nan, math.nan, ()))
+    label = name or (Path(source).stem if isinstance(source, str | PathLike) else "array")
+    values = judge_array(source, store.n, store.t)
+    rows = _judge(sweep, store, Judged(label, values, measure, math.nan, math.nan, ()))
     if not rows:
-        raise DataError(f"{sweep.paths.root}: has no finished scoring runs to judge {path} by")
+        raise DataError(f"{sweep.paths.root}: has no finished scoring runs to judge {label} by")
     return as_table(rows)
 
 

@@ -77,6 +77,11 @@ class SweepPaths:
         return self.root / "scores.parquet"
 
     @property
+    def labels(self) -> Path:
+        """The labels of examples and queries, where the task names them (Parquet)."""
+        return self.root / "labels.parquet"
+
+    @property
     def report(self) -> Path:
         """The report (HTML)."""
         return self.root / "report.html"

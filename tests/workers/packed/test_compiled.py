@@ -100,7 +100,7 @@ def test_it_is_timed_and_its_bits_are_compared(zoo, monkeypatch):
 def test_out_of_memory_halves_what_is_compiled_too(zoo, equal_runs, monkeypatch):
     """A smaller pack would take as much memory as before: it is filled up to the compiled width."""
     task, runs = zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), equal_runs(4)
-    options = {"path": "compiled", "width": 4}
+    options = {"method": "compiled", "width": 4}
     whole = {run.row: run for run in train_pack(task, runs, ["margin"], Queries(), **options)}
     compiled = Pack._slopes_compiled
 

@@ -1,0 +1,87 @@
+"""The runs of a design as xarray has them: nothing is read before it is looked at, and then only the rows asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from orchestrator.store.ledger import DONE
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.run_store import RunStore
+
+GAP = 64
+"""Rows between two wanted ones that are rather read than skipped."""
+
+Read = Callable[[RunStore, int, int], NDArray[Any]]
+"""Reads rows start..stop of one array."""
+
+
+class StoredRows(BackendArray):
+    """Some rows of one array of a design, read from the sweep's folder each time that they are asked for."""
+
+    def __init__(self, folder: Path, rows: NDArray[np.int64], columns: int | None, dtype: Any, read: Read):
+        """Take which rows, ascending; how many columns there are, None for an array of one dimension."""
+        self._folder, self._rows, self._read = folder, rows, read
+        self.dtype = np.dtype(dtype)
+        self.shape = (len(rows),) if columns is None else (len(rows), columns)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[Any]:
+        """Return what xarray asks for by any of its indexers."""
+        found: NDArray[Any] = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._select
+        )
+        return found
+
+    def _select(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        """Return rows, and of them columns, each chosen by a number, a slice or an array."""
+        wanted = self._rows[key[0]]
+        order = np.argsort(np.atleast_1d(wanted), kind="stable")
+        rows = np.atleast_1d(wanted)[order]
+        found = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        if len(rows):
+            with RunStore.open(SweepPaths(self._folder)) as store:
+                cuts = np.flatnonzero(np.diff(rows) > GAP) + 1
+                for part in np.split(np.arange(len(rows)), cuts):
+                    first, last = int(rows[part[0]]), int(rows[part[-1]]) + 1
+                    found[order[part]] = self._read(store, first, last)[rows[part] - first]
+        chosen = found if np.ndim(wanted) else found[0]
+        if len(key) == 1:
+            return chosen
+        selected: NDArray[Any] = chosen[..., key[1]]
+        return selected
+
+
+def _outputs(design: str, measure: str, store: RunStore, start: int, stop: int) -> NDArray[np.float32]:
+    return store.outputs(design, measure, start, stop)
+
+
+def runs_dataset(store: RunStore, design: str, examples: NDArray[np.int64], queries: NDArray[np.int64]) -> xr.Dataset:
+    """Return the finished runs of a design; `examples` (n,) and `queries` (t,) are the coordinates of those dimensions."""
+    rows = np.flatnonzero(store.states(design) == DONE)
+    layout, folder = store.designs[design], store.paths.root
+
+    def variable(dimensions: tuple[str, ...], columns: int | None, dtype: Any, read: Read) -> xr.Variable:
+        lazy = indexing.LazilyIndexedArray(StoredRows(folder, rows, columns, dtype, read))
+        return xr.Variable(dimensions, lazy)
+
+    variables = {
+        "masks": variable(("run", "example"), store.n, bool, lambda s, a, b: s.masks(design, a, b)),
+        "seeds": variable(("run",), None, np.uint32, lambda s, a, b: s.seeds(design, a, b)),
+        "subsets": variable(("run",), None, np.int64, lambda s, a, b: s.subsets(design, a, b)),
+        "repeats": variable(("run",), None, np.int32, lambda s, a, b: s.repeats(design, a, b)),
+    }
+    for measure in store.measures:
+        variables[measure] = variable(("run", "query"), store.t, np.float32, partial(_outputs, design, measure))
+    return xr.Dataset(
+        variables,
+        coords={"run": rows, "example": examples, "query": queries},
+        attrs={"design": design, "kind": layout.kind, "purpose": layout.purpose, "folder": str(folder)},
+    )

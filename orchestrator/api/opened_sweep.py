@@ -1,0 +1,199 @@
+"""A sweep's folder, opened to be looked at: arrays and tables, and nothing of the sweep is run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.api.score_table import ScoreTable
+from orchestrator.report.page.notebook import sweep_html
+from orchestrator.retraining.counts import finished
+from orchestrator.scoring.table import read_scores
+from orchestrator.stages.status import Status, status
+from orchestrator.store.attributions import list_attributions, read_attribution
+from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.labels import read_labels
+from orchestrator.sweeps.sweep import Sweep
+from workers.errors import ConfigError, StoreError, near
+from workers.measures import direction
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def open_sweep(folder: str | PathLike[str]) -> OpenedSweep:
+    """Open the sweep in `folder` for looking, also while another process is running it.
+
+    Reads what is there each time that something is asked for; writes nothing, takes no lease, and runs no code that the sweep
+    names. Raises StoreError, one line, for a folder that holds no sweep, or one that is damaged or of a newer format.
+    """
+    sweep = Sweep.at(Path(folder))
+    RunStore.open(sweep.paths).close()  # says now, not later, what is wrong with the runs
+    return OpenedSweep(sweep)
+
+
+@dataclass(frozen=True, repr=False)
+class OpenedSweep:
+    """What `open_sweep` and `run` return. Jupyter shows it as its leaderboard and how its designs stand."""
+
+    _sweep: Sweep
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._sweep.paths.root
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._sweep.config.name
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What is recorded of every model on every query; the first one is attributed by default."""
+        return self._sweep.config.measures
+
+    @property
+    def designs(self) -> tuple[str, ...]:
+        """The names of its designs."""
+        return tuple(self._sweep.config.designs)
+
+    @property
+    def attributions(self) -> tuple[str, ...]:
+        """The names of the attributions that are there."""
+        return tuple(list_attributions(self._sweep.paths))
+
+    def runs(self, design: str) -> xr.Dataset:
+        """Return the finished runs of a design, read when they are looked at.
+
+        Dimensions `run` (its row in the store), `example` (n) and `query` (t, its position among the task's queries or training
+        examples); variables `masks` (run, example) bool, `seeds`, `subsets` and `repeats` (run,), and each measure (run, query)
+        float32. Raises StoreError, with near names, for an unknown design.
+        """
+        from orchestrator.api.lazy_arrays import runs_dataset
+
+        with RunStore.open(self._sweep.paths) as store:
+            if design not in store.designs:
+                raise StoreError(f"{self.folder} has no design {design!r}: {near(design, list(store.designs))}")
+            found = runs_dataset(store, design, np.arange(store.n), self._queries(store))
+        found.attrs["queries"] = self._sweep.queries.source
+        return found
+
+    def attribution(self, estimator: str) -> xr.DataArray:
+        """Return the attribution that an estimator gave: dimensions example (n) and query (t).
+
+        `tau[i, q]` is the effect of including example i on the measured output of query q. Attributes: its measure and where it
+        comes from (estimator, options, designs fitted on, models, seconds); coordinates `standard_error` (example, query) and
+        `bias` (query,) where the estimator gave them. Raises StoreError, with near names, for an unknown one.
+        """
+        import xarray as xr
+
+        values, bias, error, told = read_attribution(self._sweep.paths, estimator)
+        with RunStore.open(self._sweep.paths) as store:
+            coordinates: dict[str, Any] = {"example": np.arange(store.n), "query": self._queries(store)}
+        if bias is not None:
+            coordinates["bias"] = ("query", bias)
+        if error is not None:
+            coordinates["standard_error"] = (("example", "query"), error)
+        attributes = {
+            "measure": told["measure"],
+            "estimator": told["estimator"],
+            "options": json.dumps(told["options"]),
+            "fitted_on": list(told["fitted_on"]),
+            "models": told["models"],
+            "seconds": told["seconds"],
+            "train_seconds": told["train_seconds"],
+            "queries": self._sweep.queries.source,
+            "sweep": str(self.folder),
+        }
+        return xr.DataArray(values, coordinates, ("example", "query"), name=estimator, attrs=attributes)
+
+    def scores(self) -> ScoreTable:
+        """Return the scores, a row an (estimator, metric); empty when nothing was scored yet."""
+        return ScoreTable(read_scores(self._sweep.paths.scores))
+
+    def top(self, query: int, estimator: str, k: int = 10) -> pd.DataFrame:
+        """Return the `k` most helpful and the `k` most harmful training examples of a query (0 <= query < t).
+
+        Columns: `effect` (helpful or harmful; raises or lowers for a measure of which it is not known whether high is good),
+        `example`, `label` (None where the task names none), `value` and, where the estimator gives one, `standard_error`. The
+        strongest come first; examples without effect are left out. Raises ConfigError for a query that is out of range.
+        """
+        tau, _, error, told = read_attribution(self._sweep.paths, estimator)
+        t = tau.shape[1]
+        if not 0 <= query < t:
+            raise ConfigError(f"query {query} is out of range: {self.folder} has queries 0 to {t - 1}")
+        values = tau[:, query].astype(np.float64)
+        names, sign = _ends(told["measure"])
+        labels = read_labels(self._sweep.paths)
+        parts = []
+        for name, oriented in zip(names, (sign * values, -sign * values), strict=True):
+            order = np.argsort(-oriented, kind="stable")[:k]
+            order = order[oriented[order] > 0]
+            part: dict[str, Any] = {
+                "effect": name,
+                "example": order,
+                "label": [labels.get(("train", int(example))) for example in order],
+                "value": values[order],
+            }
+            if error is not None:
+                part["standard_error"] = error[order, query]
+            parts.append(pd.DataFrame(part))
+        found = pd.concat(parts, ignore_index=True)
+        source, position = self._sweep.queries.source, int(self._sweep.queries.take(t)[query])
+        found.attrs = {
+            "query": query,
+            "query_label": labels.get((source, position)),
+            "estimator": estimator,
+            "measure": told["measure"],
+        }
+        return found
+
+    def failures(self) -> pd.DataFrame:
+        """Return the failed runs: columns design, row, kind (class of the exception), message, traceback."""
+        with RunStore.open(self._sweep.paths) as store:
+            found = [
+                {"design": name, "row": one.row, "kind": one.kind, "message": one.message, "traceback": one.traceback}
+                for name in store.designs
+                for one in store.failures(name)
+            ]
+        return pd.DataFrame(found, columns=["design", "row", "kind", "message", "traceback"])
+
+    def status(self) -> Status:
+        """Return how the sweep stands: runs done, failed and pending by design; who is running it, how fast."""
+        with RunStore.open(self._sweep.paths) as store:
+            return status(self._sweep, store)
+
+    def _queries(self, store: RunStore) -> NDArray[np.int64]:
+        """Return which positions of their source the queries are, (t,)."""
+        return self._sweep.queries.take(store.t)
+
+    def __repr__(self) -> str:
+        with RunStore.open(self._sweep.paths) as store:
+            counts = finished(self._sweep, store)
+        done, failed, pending = (sum(count[state] for count in counts.values()) for state in range(3))
+        stand = ", ".join(f"{count:,} {word}" for count, word in ((failed, "failed"), (pending, "to do")) if count)
+        return f"<sweep {self.name!r} in {self.folder}: {done:,} runs done{', ' + stand if stand else ''}>"
+
+    def _repr_html_(self) -> str:
+        with RunStore.open(self._sweep.paths) as store:
+            rows = [
+                (name, store.designs[name].kind, store.designs[name].purpose, *counts)
+                for name, counts in finished(self._sweep, store).items()
+            ]
+        return sweep_html(self.name, str(self.folder), rows, self.scores())
+
+
+def _ends(measure: str) -> tuple[tuple[str, str], int]:
+    """Return what the two ends of an attribution are called, and the sign that puts the first one high."""
+    try:
+        return ("helpful", "harmful"), direction(measure)
+    except ConfigError:
+        return ("raises", "lowers"), 1
