@@ -23,7 +23,12 @@ IN_MEMORY = 2**28
 
 
 def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
-    """Return the finished runs of one design, seen through one measure."""
+    """Return the finished runs of one design, seen through one measure, as of one moment."""
+    with store.snapshot():
+        return _load(sweep, store, design, measure)
+
+
+def _load(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
     done = store.states(design) == DONE
     chains, antithetic = _chains(sweep, store, design, done)
     fields: dict[str, Any] = {

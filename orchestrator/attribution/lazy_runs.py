@@ -49,7 +49,7 @@ class LazyRuns(Runs):
         if self.folder is None or self.rows is None:
             yield from super().blocks(rows, start, stop)
             return
-        with RunStore.open(SweepPaths(self.folder)) as store:
+        with RunStore.open(SweepPaths(self.folder)) as store, store.snapshot():
             wanted = self.rows[start:stop]
             for first in range(0, len(wanted), rows):
                 yield _read(store, self.design, self.measure, wanted[first : first + rows])

@@ -14,10 +14,11 @@ def finished(sweep: Sweep, store: RunStore) -> dict[str, tuple[int, int, int]]:
     pending, and nothing is of a design whose stopping criterion is met. The configuration and the store say it all."""
     counts = {}
     curves = read_stopping(sweep)
-    for name in sweep.config.designs:
-        states = store.states(name)
-        stop, curve = sweep.config.stop.get(name), curves.get(name)
-        stopped = stop is not None and curve is not None and curve.met and curve.criterion == stop.when
-        pending = (states == PENDING) & ~skipped(sweep.config, store, name) & (not stopped)
-        counts[name] = (int((states == DONE).sum()), int((states == FAILED).sum()), int(pending.sum()))
+    with store.snapshot():
+        for name in sweep.config.designs:
+            states = store.states(name)
+            stop, curve = sweep.config.stop.get(name), curves.get(name)
+            stopped = stop is not None and curve is not None and curve.met and curve.criterion == stop.when
+            pending = (states == PENDING) & ~skipped(sweep.config, store, name) & (not stopped)
+            counts[name] = (int((states == DONE).sum()), int((states == FAILED).sum()), int(pending.sum()))
     return counts

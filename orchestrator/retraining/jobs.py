@@ -46,7 +46,7 @@ def _job(
 ) -> Job | None:
     """Return the job of a pack's pending rows that are not `left_out` (m,); None when it has none."""
     start, stop = plan.span(pack)
-    wanted = store.states(plan.name)[start:stop] == PENDING
+    wanted = store.states(plan.name, start, stop) == PENDING
     if left_out is not None:
         wanted &= ~left_out[start:stop]
     if not wanted.any():

@@ -38,6 +38,11 @@ class Status:
 
 def status(sweep: Sweep, store: RunStore) -> Status:
     """Read the ledger and say how the sweep stands; takes no lease and trains nothing."""
+    with store.snapshot():
+        return _status(sweep, store)
+
+
+def _status(sweep: Sweep, store: RunStore) -> Status:
     designs = {
         name: dict(zip(("done", "failed", "pending"), counts, strict=True))
         for name, counts in finished(sweep, store).items()

@@ -1,4 +1,7 @@
-"""Sums over the ledger: what the runs cost, how fast they come, whether they are still the same."""
+"""Sums over the ledger: what the runs cost, how fast they come, whether they are still the same.
+
+They are taken of what an open store keeps of its ledger in memory: no record is read for them.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,15 @@ import hashlib
 import time
 from collections.abc import Iterable
 
-from orchestrator.store.ledger import CommitRecord, PackRecord
+from orchestrator.store.ledger import CommitRecord
 from orchestrator.store.run_store import RunStore
 
 WINDOW_SECONDS = 120.0
 
 
-def records(store: RunStore, design: str) -> list[PackRecord]:
-    """Return the ledger record of every pack of a design."""
-    return [store.record(design, pack) for pack in range(store.designs[design].packs)]
-
-
 def train_seconds(store: RunStore, designs: Iterable[str]) -> float:
     """Return the worker time that the runs of these designs took."""
-    return sum(row.seconds for name in designs for record in records(store, name) for row in record.rows)
+    return sum(seconds for name in designs for pack in store.summaries(name) for seconds in pack.seconds)
 
 
 def wall_seconds(store: RunStore, design: str) -> float:
@@ -51,9 +49,9 @@ def digest(store: RunStore, designs: Iterable[str]) -> str:
     """Return a hash of which runs of these designs are finished, with what outputs: it changes when they do."""
     made = hashlib.sha256()
     for name in designs:
-        for record in records(store, name):
-            for row in record.rows:
-                made.update(f"{name}:{row.row}:{row.hash};".encode())
+        for pack in store.summaries(name):
+            rows = zip(pack.rows, pack.hashes, strict=True)
+            made.update("".join(f"{name}:{row}:{digest};" for row, digest in rows).encode())
     return made.hexdigest()[:16]
 
 
@@ -69,4 +67,4 @@ def failure_lines(store: RunStore) -> list[str]:
 
 def _commits(store: RunStore, design: str) -> list[CommitRecord]:
     # A worker that died alone has no start to tell.
-    return [commit for record in records(store, design) for commit in record.commits if commit.started]
+    return [commit for pack in store.summaries(design) for commit in pack.commits if commit.started]

@@ -37,7 +37,7 @@ class DesignRuns:
 
     def __init__(self, paths: SweepPaths, manifest: Manifest, layout: DesignLayout, write: bool):
         self.layout = layout
-        self.ledger = Ledger(paths, layout)
+        self.ledger = Ledger(paths, layout, exclusive=write)
         self.paths = paths
         self._writable = write
         folder = paths.runs / layout.name
@@ -45,6 +45,11 @@ class DesignRuns:
         self.plan = {name: found[name] for name in PLAN}
         self.measured = {name: found[f"outputs/{name}"] for name in manifest.measures}
         self._load_planned()
+
+    def share(self) -> None:
+        """Take note that others may write from now on: the lease is given back."""
+        self._writable = False
+        self.ledger.share()
 
     # The plan
 
@@ -131,7 +136,7 @@ class DesignRuns:
 
     def outputs(self, measure: str, start: int, stop: int) -> NDArray[np.float32]:
         """Return one measure of rows start..stop, (r, t), NaN in every row that is not done."""
-        array, done = self.measured[measure], self.ledger.states()[start:stop] == DONE
+        array, done = self.measured[measure], self.ledger.states(start, stop) == DONE
         values = np.full((stop - start, array.array.shape[1]), np.nan, dtype=np.float32)
         for first, last in self._spans(done, start):
             values[first - start : last - start] = array.read(first, last)
@@ -294,7 +299,7 @@ class DesignRuns:
     def resized(self, layout: DesignLayout) -> None:
         """Take note of the new number of rows."""
         self.layout = layout
-        self.ledger = Ledger(self.paths, layout)
+        self.ledger.resize(layout)
         self._load_planned()
 
 

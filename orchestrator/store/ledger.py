@@ -7,7 +7,8 @@ checkpoints.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -106,36 +107,77 @@ def _stamp(status: os.stat_result) -> _Stamp:
 
 
 @dataclass(frozen=True)
-class _Summary:
-    """What is kept in memory of one record file, and the stamp by which a change of the file is noticed."""
+class PackSummary:
+    """What is kept in memory of a pack's record, so that no question but one for the record itself reads it again."""
 
-    stamp: _Stamp
+    pack: int
     states: NDArray[np.int8]
+    """(pack,) PENDING, DONE or FAILED of its rows; a last pack that is shorter is filled up with PENDING."""
+    rows: tuple[int, ...]
+    """The rows that are done or failed, in the record's order."""
+    seconds: tuple[float, ...]
+    """Time that each of `rows` took, in seconds."""
+    hashes: tuple[str | None, ...]
+    """Hash of each of `rows`; None for one that failed."""
+    commits: tuple[CommitRecord, ...]
+    """The deliveries of the pack."""
     failures: tuple[FailedRun, ...]
+    """The rows that failed, and why."""
 
 
 class Ledger:
-    """The ledger records of one design."""
+    """The ledger records of one design.
 
-    def __init__(self, paths: SweepPaths, design: DesignLayout):
+    A reader looks at the folder once for every question, and reads only records that are new or were replaced. Within a
+    `snapshot` it looks once for all questions. An exclusive ledger, whose process holds the lease, looks once and never again:
+    nobody else writes, and what it writes itself it knows.
+    """
+
+    def __init__(self, paths: SweepPaths, design: DesignLayout, *, exclusive: bool = False):
         self._paths = paths
         self._design = design
-        self._seen: dict[int, _Summary] = {}
+        self._exclusive = exclusive
+        self._snapshots = 0
+        """How many snapshots are being taken, one within the other."""
+        self._known = False
+        """Whether what is kept in memory is what was found, or written, last."""
+        self._seen: dict[int, tuple[_Stamp, PackSummary]] = {}
+        self._states = np.zeros(design.packs * design.pack, dtype=np.int8)
 
-    def states(self) -> NDArray[np.int8]:
-        """Return PENDING, DONE or FAILED of every row, (m,) int8. Raises StoreError naming a damaged record."""
-        self._refresh()
-        pack, packs = self._design.pack, self._design.packs
-        states = np.zeros(packs * pack, dtype=np.int8)
-        for number, summary in self._seen.items():
-            if number < packs:
-                states[number * pack : (number + 1) * pack] = summary.states
-        return states[: self._design.runs]
+    def states(self, start: int = 0, stop: int | None = None) -> NDArray[np.int8]:
+        """Return PENDING, DONE or FAILED of rows start..stop, (r,) int8. Raises StoreError naming a damaged record."""
+        self._look()
+        return self._states[start : self._design.runs if stop is None else stop].copy()
+
+    def summaries(self) -> list[PackSummary]:
+        """Return what is known of every pack that has a record, by pack."""
+        self._look()
+        return [self._seen[pack][1] for pack in sorted(self._seen) if pack < self._design.packs]
 
     def failures(self) -> list[FailedRun]:
         """Return the failed runs, by row."""
-        self._refresh()
-        return sorted((f for summary in self._seen.values() for f in summary.failures), key=lambda failed: failed.row)
+        return sorted((f for summary in self.summaries() for f in summary.failures), key=lambda failed: failed.row)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Answer all questions inside from one look at the folder, taken with the first of them."""
+        if not self._exclusive and not self._snapshots:
+            self._known = False
+        self._snapshots += 1
+        try:
+            yield
+        finally:
+            self._snapshots -= 1
+
+    def share(self) -> None:
+        """Take note that others may write from now on."""
+        self._exclusive = False
+
+    def resize(self, design: DesignLayout) -> None:
+        """Take note of the design's new number of rows."""
+        states = np.zeros(design.packs * design.pack, dtype=np.int8)
+        states[: len(self._states)] = self._states
+        self._design, self._states = design, states
 
     def record(self, pack: int) -> PackRecord:
         """Return the record of a pack, an empty one when there is none. Raises StoreError when it is damaged."""
@@ -147,15 +189,18 @@ class Ledger:
     def write(self, record: PackRecord) -> None:
         """Write a record; its rows count from the moment this returns."""
         path = self._paths.record(record.design, record.pack)
-        write_atomically(path, record.model_dump_json(exclude_none=True).encode())
-        self._seen[record.pack] = self._summarized(record, _stamp(path.stat()))
+        with self._changing():
+            write_atomically(path, record.model_dump_json(exclude_none=True).encode())
+            self._remember(_stamp(path.stat()), self._summarized(record))
 
     def erase(self, pack: int) -> None:
         """Remove the record of a pack: all its rows are pending again."""
         path = self._paths.record(self._design.name, pack)
-        with refusing("remove", path):
+        with self._changing(), refusing("remove", path):
             path.unlink(missing_ok=True)
             sync(path.parent)
+            self._seen.pop(pack, None)
+            self._states[pack * self._design.pack : (pack + 1) * self._design.pack] = PENDING
 
     def plan(self) -> PlanRecord:
         """Return what is known to be planned.
@@ -177,34 +222,62 @@ class Ledger:
         """Write down what is planned."""
         write_atomically(self._paths.plan_record(self._design.name), plan.model_dump_json().encode())
 
-    def _refresh(self) -> None:
-        """Read the records that are new or were replaced."""
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Know nothing of a change that is cut off: then the folder says how far it came."""
+        known, self._known = self._known, False
+        yield
+        self._known = known
+
+    def _look(self) -> None:
+        if not (self._known and (self._exclusive or self._snapshots)):
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the folder now, and read the records that are new or were replaced."""
         folder = self._paths.design_ledger(self._design.name)
-        found: dict[int, _Summary] = {}
+        found: dict[int, tuple[_Stamp, PackSummary]] = {}
         with refusing("read", folder):
             for entry in list(os.scandir(folder)) if folder.exists() else []:
                 stem, _, ending = entry.name.partition(".")
                 if stem.isdecimal() and ending == "json":
                     with suppress(FileNotFoundError):  # the writer made its rows pending just now
-                        found[int(stem)] = self._summary(int(stem), entry.stat())
-        self._seen = found
+                        found[int(stem)] = self._summary(int(stem), _stamp(entry.stat()))
+        self._seen = {}
+        self._states[:] = PENDING
+        for stamp, summary in found.values():
+            self._remember(stamp, summary)
+        self._known = True
 
-    def _summary(self, pack: int, status: os.stat_result) -> _Summary:
+    def _remember(self, stamp: _Stamp, summary: PackSummary) -> None:
+        self._seen[summary.pack] = (stamp, summary)
+        if summary.pack < self._design.packs:  # another process may have made the design larger
+            self._states[summary.pack * self._design.pack : (summary.pack + 1) * self._design.pack] = summary.states
+
+    def _summary(self, pack: int, stamp: _Stamp) -> tuple[_Stamp, PackSummary]:
         """Return what is to be remembered of a record, read again only when the file was replaced."""
-        stamp = _stamp(status)
         seen = self._seen.get(pack)
-        if seen and seen.stamp == stamp:
+        if seen and seen[0] == stamp:
             return seen
-        return self._summarized(self._parse(self._paths.record(self._design.name, pack).read_bytes(), pack), stamp)
+        return stamp, self._summarized(self._parse(self._paths.record(self._design.name, pack).read_bytes(), pack))
 
-    def _summarized(self, record: PackRecord, stamp: _Stamp) -> _Summary:
+    def _summarized(self, record: PackRecord) -> PackSummary:
         states = np.zeros(self._design.pack, dtype=np.int8)
-        failures = []
         for row in record.rows:
             states[row.row - record.pack * self._design.pack] = DONE if row.state == "done" else FAILED
-            if row.failure:
-                failures.append(FailedRun(row.row, row.failure.kind, row.failure.message, row.failure.traceback))
-        return _Summary(stamp, states, tuple(failures))
+        return PackSummary(
+            pack=record.pack,
+            states=states,
+            rows=tuple(row.row for row in record.rows),
+            seconds=tuple(row.seconds for row in record.rows),
+            hashes=tuple(row.hash for row in record.rows),
+            commits=record.commits,
+            failures=tuple(
+                FailedRun(row.row, row.failure.kind, row.failure.message, row.failure.traceback)
+                for row in record.rows
+                if row.failure
+            ),
+        )
 
     def _parse(self, content: bytes, pack: int) -> PackRecord:
         """Return the record. Raises StoreError when it does not parse or speaks of other rows."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +20,7 @@ from orchestrator.store.arrays import create_tree, read_attributes, write_attrib
 from orchestrator.store.design_runs import DesignRuns
 from orchestrator.store.durable import PARTIAL, refusing, remove_partials, sync, sync_tree
 from orchestrator.store.lease import Lease
-from orchestrator.store.ledger import DONE, FAILED, PENDING, FailedRun, PackRecord
+from orchestrator.store.ledger import DONE, FAILED, PENDING, FailedRun, PackRecord, PackSummary
 from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout, Manifest, parse_manifest
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.verification import Damage, verify_pack
@@ -110,6 +111,8 @@ class RunStore:
     def close(self) -> None:
         """Give the lease back; a second call does nothing."""
         if self._lease:
+            for runs in self._designs.values():
+                runs.share()
             self._lease.release()
             self._lease = None
 
@@ -213,16 +216,33 @@ class RunStore:
         """Return the checkpoints of a row by ascending epoch, none if it is not done. Raises StoreError if damaged."""
         return self._find(design).checkpoints(row)
 
-    def states(self, design: str) -> NDArray[np.int8]:
-        """Return PENDING, DONE or FAILED of every row, (m,) int8, as the ledger has it."""
-        return self._find(design).ledger.states()
+    def states(self, design: str, start: int = 0, stop: int | None = None) -> NDArray[np.int8]:
+        """Return PENDING, DONE or FAILED of rows start..stop, (r,) int8, as the ledger has it.
+
+        The ledger is looked at once for every question, by a reader; once for all in a `snapshot`; and once for ever by the
+        one that holds the lease.
+        """
+        found = self._find(design)
+        return found.ledger.states(*_span(found.layout, start, stop))
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Answer every question inside as of one moment, with one look at the ledger of each design that is asked for."""
+        with ExitStack() as stack:
+            for runs in self._designs.values():
+                stack.enter_context(runs.ledger.snapshot())
+            yield
 
     def failures(self, design: str) -> list[FailedRun]:
         """Return the failed runs, by row."""
         return self._find(design).ledger.failures()
 
+    def summaries(self, design: str) -> list[PackSummary]:
+        """Return what the ledger says of every pack that it has a record of, by pack: kept in memory, not read anew."""
+        return self._find(design).ledger.summaries()
+
     def record(self, design: str, pack: int) -> PackRecord:
-        """Return the ledger's record of a pack: who delivered which rows, when, in what time."""
+        """Return the ledger's record of a pack, read now: who delivered which rows, when, in what time."""
         return self._find(design).ledger.record(pack)
 
     def forget(self, design: str, rows: Iterable[int]) -> None:

@@ -71,7 +71,7 @@ class Truncation:
         start = pack * self._layout.pack
         if start % self.steps == 0:
             return "launch"
-        before = self._store.states(self._layout.name)[start - 1]
+        before = self._store.states(self._layout.name, start - 1, start)[0]
         if before == PENDING:
             return "wait"
         return "skip" if before == DONE and self._arrived(start - 1) else "launch"
@@ -111,4 +111,7 @@ class Truncation:
 def skipped(config: Config, store: RunStore, name: str) -> NDArray[np.bool_]:
     """Return which rows (m,) of any design are left out for good; none for a design without truncation."""
     truncation = Truncation.of(config, store, name)
-    return np.zeros(store.designs[name].runs, dtype=bool) if truncation is None else truncation.skipped()
+    if truncation is None:
+        return np.zeros(store.designs[name].runs, dtype=bool)
+    with store.snapshot():  # outputs are read a pack at a time: the ledger is not looked at for every pack
+        return truncation.skipped()

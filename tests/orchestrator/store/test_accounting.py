@@ -1,3 +1,4 @@
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from orchestrator.store import accounting
+from orchestrator.store.ledger import PackRecord
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
@@ -99,3 +101,22 @@ def test_failures_are_told_once_with_their_number(store: RunStore) -> None:
     commit(store, "fit", 1, started=1, failure=Failure("KeyError", "x", "..."))
     commit(store, "held", 1, started=1, failure=Failure("KeyError", "x", "..."))
     assert accounting.failure_lines(store) == ["fit: KeyError: x (4 times)", "held: KeyError: x (2 times)"]
+
+
+def test_nothing_is_read_again_for_every_estimator(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for pack in range(3):
+        commit(store, "fit", pack, started=100.0 + pack)
+    looks, parses = [], []
+    scandir, validate = os.scandir, PackRecord.model_validate_json
+    monkeypatch.setattr("orchestrator.store.ledger.os.scandir", lambda path: looks.append(path) or scandir(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(PackRecord, "model_validate_json", lambda content: parses.append(1) or validate(content))  # type: ignore[func-returns-value]
+    with RunStore.open(store.paths) as reader:
+        for asked in (store, reader):
+            with asked.snapshot():
+                for _ in range(8):
+                    accounting.train_seconds(asked, asked.designs)
+                    accounting.digest(asked, ["fit"])
+                    accounting.working_seconds(asked)
+                    accounting.failure_lines(asked)
+    assert looks.count(store.paths.design_ledger("fit")) == 2, "once by the writer, once by the reader"
+    assert len(parses) == 3, "by the reader, once a record"

@@ -1,5 +1,7 @@
 import hashlib
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,116 @@ def test_a_replaced_record_is_noticed_and_unchanged_ones_are_not_read_again(
     writer.write(pack_record(1, failed(4)))
     assert reader.states().tolist() == [DONE, 0, 0, 0, FAILED, 0, 0, 0, DONE, 0]
     assert read == ["000001.json"]
+
+
+class Counted:
+    """How often a ledger's folder was looked at, and a record parsed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.looks = self.parses = 0
+        scandir, validate = os.scandir, PackRecord.model_validate_json
+
+        def look(folder: Path) -> object:
+            self.looks += 1
+            return scandir(folder)
+
+        def parse(content: bytes) -> PackRecord:
+            self.parses += 1
+            return validate(content)
+
+        monkeypatch.setattr("orchestrator.store.ledger.os.scandir", look)
+        monkeypatch.setattr(PackRecord, "model_validate_json", parse)
+
+    def taken(self) -> tuple[int, int]:
+        """Return looks and parses since the last call."""
+        taken = (self.looks, self.parses)
+        self.looks = self.parses = 0
+        return taken
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+def test_whoever_alone_writes_looks_once(paths: SweepPaths, counted: Counted) -> None:
+    for pack in range(2):
+        Ledger(paths, LAYOUT).write(pack_record(pack, done(4 * pack)))
+    ledger = Ledger(paths, LAYOUT, exclusive=True)
+    expected = [DONE, 0, 0, 0, DONE, 0, 0, 0, 0, 0]
+    for _ in range(3):
+        assert ledger.states().tolist() == expected
+    ledger.write(pack_record(2, failed(9)))
+    ledger.erase(0)
+    for row in range(10):
+        assert ledger.states(row, row + 1).tolist() == [[0, 0, 0, 0, DONE, 0, 0, 0, 0, FAILED][row]]
+    assert [summary.pack for summary in ledger.summaries()] == [1, 2]
+    assert [failure.row for failure in ledger.failures()] == [9]
+    assert counted.taken() == (1, 2)
+
+
+def test_a_reader_looks_once_a_question_and_once_in_a_snapshot(paths: SweepPaths, counted: Counted) -> None:
+    writer, reader = Ledger(paths, LAYOUT, exclusive=True), Ledger(paths, LAYOUT)
+    writer.write(pack_record(0, done(0)))
+    for _ in range(3):
+        reader.states()
+    assert counted.taken() == (3, 1)
+    with reader.snapshot():
+        before = reader.states()
+        writer.write(pack_record(1, done(4), done(5)))
+        with reader.snapshot():
+            assert np.array_equal(reader.states(), before)
+        assert reader.failures() == []
+        assert len(reader.summaries()) == 1
+    assert counted.taken() == (1, 0)
+    assert reader.states()[4:6].tolist() == [DONE, DONE]
+    with reader.snapshot():
+        assert len(reader.summaries()) == 2
+    assert counted.taken() == (2, 1)
+
+
+def test_what_others_write_after_the_lease_is_given_back_is_seen(paths: SweepPaths) -> None:
+    ledger = Ledger(paths, LAYOUT, exclusive=True)
+    ledger.write(pack_record(0, done(0)))
+    assert ledger.states()[0] == DONE
+    ledger.share()
+    Ledger(paths, LAYOUT).write(pack_record(1, done(4)))
+    assert ledger.states().nonzero()[0].tolist() == [0, 4]
+
+
+def test_a_write_that_was_cut_off_is_looked_for_on_the_disk(paths: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(paths, LAYOUT, exclusive=True)
+    ledger.write(pack_record(0, done(0)))
+    assert ledger.states()[0] == DONE
+    with monkeypatch.context() as patch:
+
+        def written_but_cut_off(path: Path, content: bytes) -> None:
+            path.write_bytes(content)
+            raise KeyboardInterrupt
+
+        patch.setattr("orchestrator.store.ledger.write_atomically", written_but_cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.write(pack_record(1, done(4)))
+    assert ledger.states().nonzero()[0].tolist() == [0, 4]
+
+
+def test_a_ledger_grows_with_its_design(paths: SweepPaths, counted: Counted) -> None:
+    ledger = Ledger(paths, LAYOUT, exclusive=True)
+    ledger.write(pack_record(2, done(9)))
+    ledger.states()
+    counted.taken()
+    ledger.resize(replace(LAYOUT, runs=14))
+    ledger.write(PackRecord(design="fit", pack=3, rows=(done(13),)))
+    assert ledger.states().nonzero()[0].tolist() == [9, 13]
+    assert ledger.states().shape == (14,)
+    assert counted.taken() == (0, 0)
+
+
+def test_a_summary_has_what_sums_are_made_of(paths: SweepPaths) -> None:
+    Ledger(paths, LAYOUT).write(pack_record(1, done(5), failed(6)))
+    (summary,) = Ledger(paths, LAYOUT).summaries()
+    assert (summary.rows, summary.seconds, summary.hashes) == ((5, 6), (0.5, 0.25), ("ab" * 16, None))
+    assert [(commit.worker, commit.started, commit.rows) for commit in summary.commits] == [("w", 100.0, (5, 6))]
 
 
 def test_an_erased_record_is_pending_again(paths: SweepPaths) -> None:

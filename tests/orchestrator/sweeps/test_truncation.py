@@ -1,4 +1,6 @@
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,3 +126,24 @@ def test_values_of_truncated_permutations_sum_to_what_there_is(
             made = Shapley().attribute(gather(sweep, store, measure))
             assert made.details["truncated"] == 6
             np.testing.assert_allclose(made.values.sum(axis=0), total, rtol=1e-5)
+
+
+def test_the_ledger_is_looked_at_once_a_design_and_not_once_a_pack(
+    truncated: Raw, make_sweep: Make, inline_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_sweep(truncated)
+    looks: list[Path] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looks.append(Path(path)) or scandir(path))  # type: ignore[func-returns-value]
+
+    def looked_at() -> list[str]:
+        return sorted(path.name for path in looks if path.parent == sweep.paths.ledger)
+
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        finished(sweep, store)
+    assert looked_at() == ["everything", "orders"]
+    looks.clear()
+    with RunStore.open(sweep.paths) as reader:
+        finished(sweep, reader)
+    assert looked_at() == ["everything", "orders"]
