@@ -1,8 +1,7 @@
-"""Train a pack: the runs that one worker does together. What the scheduler calls, and all it needs to know of workers."""
+"""Train packs: the runs that one worker does together. What the scheduler calls, and all it needs to know of workers."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +26,45 @@ Outputs = Mapping[str, NDArray[np.float32]]
 Trained = tuple[Outputs, tuple[Checkpoint, ...]]
 
 
+class PackTrainer:
+    """Trains packs of one task on one device. What it prepares for the first pack it keeps for those that follow.
+
+    Whoever trains pack after pack holds one; the task must not change meanwhile. It is for one thread.
+    """
+
+    def __init__(self, task: Task | DifferentiableTask, device: str = "cpu", strategy: Strategy | None = None):
+        """Without a strategy, packs of a differentiable task are trained as calibration found fastest on this machine."""
+        self.task, self.device = task, device
+        self._strategy = strategy
+        self._engine: Resident | Stacked | None = None
+
+    def train(self, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:
+        """Train every run and measure it; return one outcome a run, in order. Raises OutOfMemory as `train_pack` does."""
+        task, device = self.task, self.device
+        if not isinstance(task, DifferentiableTask):
+            return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
+        strategy = self._strategy or strategy_of(task, device)
+        if not strategy.failed:  # one that did is chosen anew for the next pack
+            self._strategy = strategy
+        self._engine = engine = self._engine or _engine(task, device, strategy)
+        if isinstance(engine, Resident):
+            groups = [runs[start : start + engine.together] for start in range(0, len(runs), engine.together)]
+            return [outcome for group in groups for outcome in _train_resident(engine, group, measures, queries)]
+        if engine is not None:
+            packs = [runs[start : start + strategy.width] for start in range(0, len(runs), strategy.width)]
+            return [outcome for pack in packs for outcome in _train_stacked(engine, pack, measures, queries)]
+        return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device, strategy)) for run in runs]
+
+
+def _engine(task: DifferentiableTask, device: str, strategy: Strategy) -> Resident | Stacked | None:
+    """Return what trains models together by the strategy; None for training alone."""
+    if strategy.method == "resident":
+        return Resident.of(task)
+    if strategy.method in ("stacked", "compiled"):
+        return Stacked(task, device, strategy.width if strategy.method == "compiled" else 0)
+    return None
+
+
 def train_pack(
     task: Task | DifferentiableTask,
     runs: Sequence[Run],
@@ -35,56 +73,16 @@ def train_pack(
     device: str = "cpu",
     width: int | Literal["auto"] = "auto",
     method: Method | Literal["auto"] = "auto",
-    strategy: Strategy | None = None,
 ) -> list[Outcome]:
-    """Train every run and measure it; return one outcome a run, in order.
+    """Train one pack: every run of it is trained and measured; return one outcome a run, in order.
 
     `width` is how many models a differentiable task trains together: 1 trains them alone, the plain way; "auto" does what
-    calibration found fastest on this machine (workers.packed.calibration). `method` names the way itself, `strategy` settles
-    all of it beforehand. None of it changes a run's results beyond rounding, and what "auto" chooses on a CPU gives the same
-    bits in any pack. An exception of the user's code becomes that run's `Failure`. Raises OutOfMemory, with nothing returned,
-    when the device is too small for the pack.
+    calibration found fastest on this machine (workers.packed.calibration). `method` names the way itself. None of it changes a
+    run's results beyond rounding, and what "auto" chooses on a CPU gives the same bits in any pack. An exception of the user's
+    code becomes that run's `Failure`. Raises OutOfMemory, with nothing returned, when the device is too small for the pack.
     """
-    if not isinstance(task, DifferentiableTask):
-        return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
-    strategy = strategy or strategy_of(task, device, width, method)
-    trainer = _latest.of(task, device, strategy)
-    if isinstance(trainer, Resident):
-        groups = [runs[start : start + trainer.together] for start in range(0, len(runs), trainer.together)]
-        return [outcome for group in groups for outcome in _train_resident(trainer, group, measures, queries)]
-    if trainer is not None:
-        packs = [runs[start : start + strategy.width] for start in range(0, len(runs), strategy.width)]
-        return [outcome for pack in packs for outcome in _train_stacked(trainer, pack, measures, queries)]
-    return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device, strategy)) for run in runs]
-
-
-class _Latest(threading.local):
-    """A thread's last trainer: a worker trains one task, a parcel at a time, and preparing costs as much as some models."""
-
-    parts: tuple[object, ...] = ()
-    state: tuple[object, ...] = ()
-    trainer: Resident | Stacked | None = None
-
-    def of(self, task: DifferentiableTask, device: str, strategy: Strategy) -> Resident | Stacked | None:
-        """Return what trains packs of the task by the strategy; None for training alone."""
-        data = (task.train_inputs, task.train_targets, task.train_weights, task.query_inputs, task.query_targets)
-        parts = (task, task.recipe, *data)
-        versions = tuple(0 if part is None or part.is_inference() else part._version for part in data)  # counts writes
-        state = (device, strategy.method, strategy.width, *versions)
-        if list(map(id, parts)) != list(map(id, self.parts)) or state != self.state:
-            self.parts, self.state, self.trainer = parts, state, _trainer(task, device, strategy)
-        return self.trainer
-
-
-def _trainer(task: DifferentiableTask, device: str, strategy: Strategy) -> Resident | Stacked | None:
-    if strategy.method == "resident":
-        return Resident.of(task)
-    if strategy.method in ("stacked", "compiled"):
-        return Stacked(task, device, strategy.width if strategy.method == "compiled" else 0)
-    return None
-
-
-_latest = _Latest()
+    strategy = strategy_of(task, device, width, method) if isinstance(task, DifferentiableTask) else None
+    return PackTrainer(task, device, strategy).train(runs, measures, queries)
 
 
 def _attempt(run: Run, train: Callable[[Run], Trained]) -> Outcome:

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.packed.strategy import Strategy
-from workers.packs import train_pack
+from workers.packs import PackTrainer
 from workers.runs import Outcome, Queries, Run
-from workers.task import DifferentiableTask, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +39,11 @@ def utility(outputs: NDArray[np.floating[Any]]) -> float:
 
 
 def train_prefixes(
-    task: Task | DifferentiableTask,
-    runs: Sequence[Run],
-    measures: Sequence[str],
-    queries: Queries,
-    device: str,
-    arrival: Arrival,
-    strategy: Strategy | None = None,
+    trainer: PackTrainer, runs: Sequence[Run], measures: Sequence[str], queries: Queries, arrival: Arrival
 ) -> list[Outcome]:
     """Train the runs of whole permutations; return the outcomes of those that were trained, by row.
 
-    Prefixes after the block in which their permutation arrived are left out. Raises OutOfMemory as train_pack does.
+    Prefixes after the block in which their permutation arrived are left out. Raises OutOfMemory as `trainer` does.
     """
     outcomes: list[Outcome] = []
     active = {run.row // arrival.steps for run in runs}
@@ -63,7 +55,7 @@ def train_prefixes(
         if not wanted:
             continue
         last = min((block + 1) * arrival.block, arrival.steps) - 1
-        trained = train_pack(task, wanted, measures, queries, device, strategy=strategy)
+        trained = trainer.train(wanted, measures, queries)
         outcomes += trained
         active -= {
             outcome.row // arrival.steps

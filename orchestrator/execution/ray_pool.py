@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, Literal
+from uuid import uuid4
 
 import ray
 import torch
@@ -19,22 +18,11 @@ from orchestrator.config.schema import RaySection
 from orchestrator.execution.pool import Done, Item, Job, Lost, Result, Work
 from orchestrator.execution.ray_session import nodes_room, started
 from orchestrator.execution.serialization import OutcomeParcel, RunParcel
-from workers.data import shared
+from orchestrator.execution.serving import SERVING
+from workers.data.shared import SHARED
 from workers.errors import ConfigError, CounterfactoryError
-from workers.loading import TaskSpec, build_task
-from workers.packs import train_pack
 from workers.prefixes import Arrival, train_prefixes
-from workers.task import DifferentiableTask, Task
 
-
-@lru_cache(maxsize=1)
-def _build(key: str, spec: TaskSpec) -> Task | DifferentiableTask:
-    """Build the task once per worker process."""
-    return build_task(spec)
-
-
-_given: dict[str, Work] = {}
-"""What this worker process was given, by the pool that gave it."""
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 """Ray colours the traceback that it brings from a worker."""
 
@@ -46,37 +34,26 @@ def _train(
     import time
 
     started, clock = time.time(), time.perf_counter()
-    if key not in _given:
-        _accept(key, ray.get(shared["work"]), data)
-    work = _given[key]
+    served = SERVING.pool(key, lambda: (ray.get(shared["work"]), {name: ray.get(one) for name, one in data.items()}))
+    work = served.work
     torch.set_num_threads(work.threads)
-    task = _build(key, work.spec)
     runs = parcel.unwrap()
     if arrival is None:
-        outcomes = train_pack(task, runs, work.measures, work.queries, work.device, strategy=work.strategy)
+        outcomes = served.trainer.train(runs, work.measures, work.queries)
     else:
-        outcomes = train_prefixes(task, runs, work.measures, work.queries, work.device, arrival, work.strategy)
+        outcomes = train_prefixes(served.trainer, runs, work.measures, work.queries, arrival)
     where = f"{socket.gethostname()}/{os.getpid()}"
     return OutcomeParcel.of(outcomes), where, started, time.perf_counter() - clock
-
-
-def _accept(key: str, work: Work, data: Mapping[str, Any]) -> None:
-    """Set this worker process up for the jobs of a pool."""
-    if os.path.isdir(work.folder):  # another node of a cluster may have no such folder
-        os.chdir(work.folder)
-    shared.provide({name: ray.get(reference) for name, reference in data.items()})
-    gc.freeze()  # as in the driver
-    _given[key] = work
 
 
 class RayPool:
     """Workers of a Ray cluster, or of this machine (`address: local`)."""
 
     def __init__(self, work: Work, settings: RaySection):
-        data = {name: ray.put(arrays) for name, arrays in shared.loaded().items()}
+        data = {name: ray.put(arrays) for name, arrays in SHARED.loaded().items()}
         self._shared = {"work": ray.put(work)}  # in a dict Ray leaves it alone, and a worker fetches it once
         self._data = data
-        self._key = f"{os.getpid()}-{id(self)}"
+        self._key = uuid4().hex
         self._remote = ray.remote(max_calls=0)(_train).options(
             num_cpus=settings.num_cpus,
             num_gpus=settings.num_gpus,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.designs.permutations import Permutations
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
-from workers.packs import train_pack
+from workers.packs import PackTrainer
 from workers.runs import Run
 
 Outputs = NDArray[np.float64]
@@ -35,6 +35,8 @@ class Trial:
     plans: Mapping[str, DesignPlan]
     plan: DesignPlan
     runs: int
+    trainer: PackTrainer
+    """Of the sweep's task, on one thread of this machine."""
 
     @property
     def rng(self) -> np.random.Generator:
@@ -45,7 +47,7 @@ class Trial:
         """Return the first measure's outputs (r, t) of these subsets, None if a training failed. Nothing is kept."""
         runs = [Run(j, np.flatnonzero(mask), seed) for j, (mask, seed) in enumerate(zip(masks, seeds, strict=True))]
         measure = self.sweep.config.measures[0]
-        outcomes = train_pack(self.sweep.task, runs, (measure,), self.sweep.queries)
+        outcomes = self.trainer.train(runs, (measure,), self.sweep.queries)
         if any(outcome.failure for outcome in outcomes):
             return None
         return np.stack([outcome.outputs[measure] for outcome in outcomes]).astype(np.float64)

@@ -15,7 +15,7 @@ from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
 from workers.loading import build_task
 from workers.packed.calibration import strategy_of
-from workers.packs import train_pack
+from workers.packs import PackTrainer
 from workers.runs import Run
 from workers.task import DifferentiableTask
 
@@ -59,18 +59,19 @@ def try_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDG
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        timed = _timed(sweep, plans, budget / 2)
+        trainer = PackTrainer(sweep.task)
+        timed = _timed(sweep, plans, trainer, budget / 2)
         fitting = [plan for plan in plans.values() if plan.design.purpose == "fit" and plan.design.kind != "full"]
         errors = {}
         for plan in fitting:
             runs = int(budget / 2 / len(fitting) / max(timed.seconds_at(mean_size(plan)), 1e-6))
-            errors[plan.name] = expected_error(Trial(sweep, plans, plan, runs))
+            errors[plan.name] = expected_error(Trial(sweep, plans, plan, runs, trainer))
         return replace(timed, errors=errors)
     finally:
         torch.set_num_threads(threads)
 
 
-def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> TrialRuns:
+def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, budget: float) -> TrialRuns:
     """Time packs of the sizes that the designs have."""
     if isinstance(sweep.task, DifferentiableTask):
         strategy_of(sweep.task, "cpu")  # measured once on a machine, not once a worker
@@ -78,14 +79,14 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> Tria
     sizes = sorted({max(1, round(mean_size(plan))) for plan in plans.values()})
     sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
     build_task(sweep.spec)
-    _pack(sweep, sizes[0], 2, first=0)  # pays for compilation and first touches
+    _pack(sweep, trainer, sizes[0], 2, first=0)  # pays for compilation and first touches
     first = time.perf_counter() - started
     timed: list[tuple[int, float]] = []
     count, turn, failed = 4, 1, 0
     while turn == 1 or (time.perf_counter() - started < budget and turn < 12):
         for size in sizes:
             clock = time.perf_counter()
-            failed += _pack(sweep, size, count, first=turn * 1000)
+            failed += _pack(sweep, trainer, size, count, first=turn * 1000)
             timed.append((size, (time.perf_counter() - clock) / count))
         # Packs amortize their fixed costs: grow them until one takes its share of the budget.
         count = min(64, count * 2) if timed[-1][1] * count * 2 < budget / 4 else count
@@ -98,14 +99,14 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float) -> Tria
     return replace(found, start=min(start, KERNELS_START) if isinstance(sweep.task, DifferentiableTask) else start)
 
 
-def _pack(sweep: Sweep, size: int, count: int, first: int) -> int:
+def _pack(sweep: Sweep, trainer: PackTrainer, size: int, count: int, first: int) -> int:
     """Train `count` runs of random subsets; return how many failed."""
     n = sweep.task.n
     runs = []
     for j in range(count):
         rng = np.random.default_rng([sweep.config.seed, size, first + j])
         runs.append(Run(j, np.sort(rng.choice(n, size=min(size, n), replace=False)), first + j))
-    outcomes = train_pack(sweep.task, runs, sweep.config.measures, sweep.queries)
+    outcomes = trainer.train(runs, sweep.config.measures, sweep.queries)
     return sum(outcome.failure is not None for outcome in outcomes)
 
 

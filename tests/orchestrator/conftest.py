@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,7 +24,7 @@ from orchestrator.forecast.trial_runs import try_runs
 from orchestrator.stages import forecast
 from orchestrator.sweeps.sweep import Sweep
 from workers.loading import TaskSpec
-from workers.packs import train_pack
+from workers.packs import PackTrainer
 from workers.prefixes import train_prefixes
 from workers.runs import Queries
 
@@ -54,6 +54,10 @@ class InlinePool:
     submitted: list[Job] = field(default_factory=list)
     _flying: deque[Job] = field(default_factory=deque)
 
+    @cached_property
+    def trainer(self) -> PackTrainer:
+        return PackTrainer(self.sweep.task)
+
     def submit(self, job: Job) -> None:
         self.submitted.append(job)
         self._flying.append(job)
@@ -61,8 +65,9 @@ class InlinePool:
     def collect(self, timeout: float) -> list[Done | Lost]:
         job = self._flying.popleft()
         sweep = self.sweep
-        asked = (sweep.task, job.runs, sweep.config.measures, sweep.queries)
-        outcomes = train_prefixes(*asked, "cpu", job.arrival) if job.arrival else train_pack(*asked)
+        asked = (job.runs, sweep.config.measures, sweep.queries)
+        trainer = self.trainer
+        outcomes = train_prefixes(trainer, *asked, job.arrival) if job.arrival else trainer.train(*asked)
         return [Done(job, tuple(outcomes), "inline", 1.0, 1.0)]
 
     def cancel(self) -> None:

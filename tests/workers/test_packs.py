@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from workers import Queries, Recipe, Run
-from workers.packs import train_pack
+from workers import Queries, Recipe, Run, packs
+from workers.packed.resident import Resident
+from workers.packed.strategy import Strategy
+from workers.packs import PackTrainer, train_pack
 from workers.runs import OutOfMemory
 
 
@@ -82,3 +84,25 @@ def test_a_run_is_the_same_again_and_whatever_its_neighbours(blobs):
         np.testing.assert_array_equal(together[row], reversed_[row])
     np.testing.assert_array_equal(together[1], alone[1])
     assert not np.array_equal(together[0], together[1])
+
+
+def test_what_a_trainer_prepared_serves_its_next_packs_with_the_same_bits(blobs, monkeypatch):
+    task, runs = blobs(Recipe(lr=0.1, batch_size=8, epochs=2), hidden=8, dropout=0.3), subsets(4)
+    whole = {outcome.row: outcome.outputs["margin"] for outcome in train_pack(task, runs, ["margin"], Queries())}
+    trainer, made = PackTrainer(task, strategy=Strategy("resident", 1, False, "")), []
+    of = Resident.of
+    monkeypatch.setattr(Resident, "of", lambda task: made.append(task) or of(task))
+    for pack in (runs[2:], runs[:2]):
+        for outcome in trainer.train(pack, ["margin"], Queries()):
+            np.testing.assert_array_equal(outcome.outputs["margin"], whole[outcome.row])
+    assert made == [task]
+
+
+def test_a_choice_that_failed_is_made_again_for_the_next_pack(blobs, monkeypatch):
+    chosen = [Strategy("alone", 1, False, "broken", failed=True), Strategy("alone", 1, False, "timed")]
+    monkeypatch.setattr(packs, "strategy_of", lambda task, device: chosen.pop(0))
+    trainer = PackTrainer(blobs(Recipe(batch_size=8, epochs=1)))
+    for left in (1, 0, 0):
+        (outcome,) = trainer.train(subsets(1), ["margin"], Queries())
+        assert outcome.failure is None
+        assert len(chosen) == left

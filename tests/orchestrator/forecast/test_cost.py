@@ -18,7 +18,8 @@ from orchestrator.stages import forecast as forecasting
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.sweeps.sweep import Sweep
-from workers.runs import Outcome, Run
+from workers.packs import PackTrainer
+from workers.runs import Outcome, Queries, Run
 
 Raw = dict[str, Any]
 Make = Callable[[Raw], Sweep]
@@ -34,11 +35,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let trainings take what they cost, and nothing else take time."""
     now = [0.0]
 
-    def train(task: Any, runs: Sequence[Run], measures: Sequence[str], queries: Any) -> list[Outcome]:
+    def train(_: PackTrainer, runs: Sequence[Run], measures: Sequence[str], queries: Any) -> list[Outcome]:
         now[0] += sum(cost(len(run.subset)) for run in runs)
         return [Outcome(run.row, dict.fromkeys(measures, np.zeros(3, np.float32))) for run in runs]
 
-    monkeypatch.setattr(trial_runs, "train_pack", train)
+    monkeypatch.setattr(PackTrainer, "train", train)
     monkeypatch.setattr(costing, "PACK_OVERHEAD", 0.0)
     monkeypatch.setattr(costing, "RUN_OVERHEAD", 0.0)
     monkeypatch.setattr(trial_runs, "time", SimpleNamespace(perf_counter=lambda: now[0]))
@@ -92,15 +93,15 @@ def test_a_worker_s_start_is_counted_and_is_the_uncertain_part_of_a_short_sweep(
 def test_the_first_runs_tell_what_a_start_takes(
     designs: Raw, make_sweep: Make, clock: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep, train, calls = make_sweep(designs), trial_runs.train_pack, []
+    sweep, train, calls = make_sweep(designs), PackTrainer.train, []
 
-    def slow_at_first(*given: Any) -> list[Outcome]:
+    def slow_at_first(trainer: PackTrainer, *given: Any) -> list[Outcome]:
         calls.append(given)
         if len(calls) == 1:
-            train(sweep.task, [Run(0, np.arange(980), 0)], ("x",), None)  # takes 0.1 s
-        return train(*given)
+            train(trainer, [Run(0, np.arange(980), 0)], ("x",), Queries())  # takes 0.1 s
+        return train(trainer, *given)
 
-    monkeypatch.setattr(trial_runs, "train_pack", slow_at_first)
+    monkeypatch.setattr(PackTrainer, "train", slow_at_first)
     assert try_runs(sweep, sweep.plans, budget=1.0).start == pytest.approx(0.1)
 
 
@@ -164,7 +165,7 @@ def test_the_errors_foretold_are_those_measured_within_a_factor_of_two(make_swee
         retrain(sweep, store, pool=inline_pool(sweep))
         evidence = gather(sweep, store, "margin")
     for name, (estimator, given) in options.items():
-        foretold = expected_error(Trial(sweep, sweep.plans, sweep.plans[name], 200))
+        foretold = expected_error(Trial(sweep, sweep.plans, sweep.plans[name], 200, PackTrainer(sweep.task)))
         measured = find(estimator).model_validate(given).attribute(evidence).standard_error
         assert measured is not None
         assert 0.5 < foretold / np.nanmean(measured) < 2, name
@@ -173,9 +174,13 @@ def test_the_errors_foretold_are_those_measured_within_a_factor_of_two(make_swee
 def test_too_few_trainings_foretell_nothing(designs: Raw, make_sweep: Make) -> None:
     sweep = make_sweep(designs)
     for name, needed in (("fit", 8), ("without", 6), ("orders", 12)):
-        errors = [expected_error(Trial(sweep, sweep.plans, sweep.plans[name], runs)) for runs in (needed - 1, needed)]
+        errors = [
+            expected_error(Trial(sweep, sweep.plans, sweep.plans[name], runs, PackTrainer(sweep.task)))
+            for runs in (needed - 1, needed)
+        ]
         assert np.isnan(errors).tolist() == [True, False], name
-    assert np.isnan(expected_error(Trial(sweep, sweep.plans, sweep.plans["everything"], 100)))
+    everything = sweep.plans["everything"]
+    assert np.isnan(expected_error(Trial(sweep, sweep.plans, everything, 100, PackTrainer(sweep.task))))
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -188,7 +193,7 @@ def test_shared_seeds_cancel_the_noise_of_training(game: Raw, make_sweep: Make, 
         retrain(sweep, store, pool=inline_pool(sweep))
         made = find("leave_one_out")().attribute(gather(sweep, store, "worth"))
     assert made.standard_error is not None
-    foretold = expected_error(Trial(sweep, sweep.plans, sweep.plans["without"], 30))
+    foretold = expected_error(Trial(sweep, sweep.plans, sweep.plans["without"], 30, PackTrainer(sweep.task)))
     if paired:
         np.testing.assert_allclose(made.values, np.tile(0.9 ** np.arange(8), (3, 1)).T, atol=1e-5)
         assert made.standard_error.max() < 1e-5

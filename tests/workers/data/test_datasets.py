@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from workers.data import datasets, images, shared, tables
+from workers.data import datasets, images, tables
+from workers.data.shared import SHARED, SharedArrays, to_tensor
 from workers.errors import ConfigError, DataError
 
 
@@ -18,10 +19,10 @@ def test_loads_once_and_read_only():
         calls.append(1)
         return {"x": np.arange(3)}
 
-    first, second = (shared.cached("test:once", load) for _ in range(2))
+    first, second = (SHARED.get("test:once", load) for _ in range(2))
     assert len(calls) == 1
     assert first["x"] is second["x"]
-    assert shared.loaded()["test:once"]["x"] is first["x"]
+    assert SHARED.loaded()["test:once"]["x"] is first["x"]
     with pytest.raises(ValueError, match="read-only"):
         first["x"][0] = 1
 
@@ -29,15 +30,25 @@ def test_loads_once_and_read_only():
 def test_provided_arrays_replace_the_file_and_are_not_copied(tmp_path):
     path, array = tmp_path / "absent.npz", np.zeros((4, 28, 28), np.uint8)
     array.flags.writeable = False
-    shared.provide({f"mnist:{path}": {"x": array, "y": np.arange(4)}})
+    SHARED.provide({f"mnist:{path}": {"x": array, "y": np.arange(4)}})
     assert np.shares_memory(images.mnist(path)["x"], array)
+
+
+def test_cleared_arrays_are_loaded_anew_and_no_other_s():
+    one, other = SharedArrays(), SharedArrays()
+    held = one.get("a", lambda: {"x": np.zeros(2)})
+    assert other.loaded() == {}
+    one.clear()
+    assert one.loaded() == {}
+    assert one.get("a", lambda: {"x": np.ones(2)})["x"].tolist() == [1, 1]
+    assert held["x"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(("writeable", "dtype"), [(True, "float32"), (False, "float32"), (False, "float64")])
 def test_to_tensor_never_hands_out_read_only_memory(writeable, dtype):
     array = np.arange(6, dtype="float32").reshape(2, 3)
     array.flags.writeable = writeable
-    tensor = shared.to_tensor(array, dtype)
+    tensor = to_tensor(array, dtype)
     assert tensor.dtype == getattr(torch, dtype)
     assert np.shares_memory(tensor.numpy(), array) == (writeable and dtype == "float32")
     tensor[0, 0] = 9
