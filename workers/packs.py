@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.errors import DivergedError, TaskError, near
 from workers.packed.calibration import strategy_of
+from workers.packed.memory import is_out_of_memory
 from workers.packed.resident import Begun, Resident
 from workers.packed.stacked import Stacked
 from workers.packed.strategy import Method, Strategy
@@ -92,7 +92,7 @@ def _attempt(run: Run, train: Callable[[Run], Trained]) -> Outcome:
         outputs, checkpoints = train(run)
         _refuse_non_finite(outputs)
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise OutOfMemory(f"run {run.row}: {error}") from error
         return Outcome(run.row, failure=Failure.of(error), seconds=time.perf_counter() - started)
     return Outcome(run.row, outputs, checkpoints, seconds=time.perf_counter() - started)
@@ -155,7 +155,7 @@ def _train_stacked(trainer: Stacked, runs: Sequence[Run], measures: Sequence[str
     try:
         trained = _train_lockstep(trainer, runs, measures, queries)
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             trainer.narrow()
             raise OutOfMemory(f"{len(runs)} runs from {runs[0].row}: {error}") from error
         return [_attempt(run, lambda run: _train_lockstep(trainer, [run], measures, queries)[0]) for run in runs]
@@ -168,13 +168,6 @@ def _train_lockstep(trainer: Stacked, runs: Sequence[Run], measures: Sequence[st
     pack = trainer.train(runs)
     checkpoints = [tuple(member.checkpoints) for member in pack.members]
     return list(zip(pack.measure(measures, queries), checkpoints, strict=True))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; the CPU's allocator says so only by its message."""
-    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
 
 
 def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Queries) -> Outputs:

@@ -47,8 +47,11 @@ def strategy_of(
         method = "alone" if width == 1 else "resident" if is_resident(task, device) else "stacked"
     if method not in ("stacked", "compiled"):
         return Strategy(method, 1, False, "as asked for")
-    known = width if isinstance(width, int) else best_lockstep(Probe(task, device))[0]
-    return Strategy(method, known, False, "as asked for")
+    if isinstance(width, int):
+        return Strategy(method, width, False, "as asked for")
+    best = best_lockstep(Probe(task, device))
+    why_not = f"; lockstep is not possible: {best.why_not}" if best.why_not else ""
+    return Strategy(method, best.width, False, f"as asked for{why_not}")
 
 
 def calibrated(task: DifferentiableTask, device: str) -> Strategy:

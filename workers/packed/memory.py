@@ -46,3 +46,10 @@ def bytes_per_model(task: DifferentiableTask) -> int:
 
 def _bytes_of(tensors: list[Tensor] | list[nn.Parameter]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; the CPU's allocator says so only by its message."""
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )

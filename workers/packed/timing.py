@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from workers.packed.memory import largest_width
+from workers.packed.memory import is_out_of_memory, largest_width
 from workers.packed.resident import Resident
 from workers.packed.stacked import Stacked
 from workers.packed.strategy import Method, Strategy
@@ -23,6 +24,8 @@ _GAIN = 1.05
 """A way must be so much faster than the simpler one to be taken."""
 _HOPELESS = 0.25
 """A way that warms up at so small a fraction of the other's rate is not timed any further."""
+_NARROWEST = 4
+"""Models of the first lockstep that is tried."""
 _ROUNDS = 4
 _STEPS = 8
 """Optimizer steps of a timed training, fewer if they take longer than `_SECONDS`."""
@@ -84,12 +87,13 @@ def measure(task: DifferentiableTask, device: str) -> Strategy:
         told = f"resident kernels {rate / alone:.2f} times as fast as alone, on a short training"
         return Strategy("resident", 1, False, told) if rate > alone * _GAIN else Strategy("alone", 1, False, told)
     alone, channels_last, told = _best_alone(probe)
-    width, rate = best_lockstep(probe, least=alone * _HOPELESS)
-    told += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible"
+    width, rate, why_not = best_lockstep(probe, least=alone * _HOPELESS)
+    told += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible: "
+    told += why_not
     ways: list[tuple[float, Method, int]] = [(rate, "stacked", width)]
     if task.recipe.compile and width > 1:
-        narrow, compiled, tried = compiled_lockstep(probe, width)
-        told += f", compiled by {narrow} {compiled / alone:.2f} times" if compiled else f", compiling failed: {tried}"
+        narrow, compiled, why_not = compiled_lockstep(probe, width)
+        told += f", compiled by {narrow} {compiled / alone:.2f} times" if compiled else f", compiling failed: {why_not}"
         ways.append((compiled, "compiled", narrow))
     for rate, method, width in sorted(ways, reverse=True):
         if rate <= alone * _GAIN:
@@ -115,41 +119,66 @@ def _best_alone(probe: Probe) -> tuple[float, bool, str]:
     return (last, True, told) if last > plain * _GAIN else (plain, False, told)
 
 
-def best_lockstep(probe: Probe, least: float = 0.0) -> tuple[int, float]:
+class Lockstep(NamedTuple):
+    """What lockstep reached."""
+
+    width: int
+    """Models together; 1, or 0 compiled, where there is no lockstep."""
+    rate: float
+    """Models a second."""
+    why_not: str = ""
+    """One line: why there is none."""
+
+
+def best_lockstep(probe: Probe, least: float = 0.0) -> Lockstep:
     """Return the best width in lockstep and its rate; widths double while that pays and the memory allows.
 
-    Returns (1, 0) where an operation of the module cannot be batched, or two models do not fit.
+    A width of 1 and why, where an operation of the module cannot be batched, or few models do not fit. What the task's own code
+    raises is passed on.
     """
     trainer = Stacked(probe.task, probe.device)
-    best = (1, 0.0)
+    best = Lockstep(1, 0.0, f"{_NARROWEST} models do not fit into memory")
     for width in _widths(largest_width(probe.task, torch.device(probe.device))):
         try:
             rate = probe.rates([trainer.train], width, least=least)[0]
-        except (RuntimeError, NotImplementedError):
+        except Exception as error:
+            why = _why_not(probe, width, error)
+            return best if best.width > 1 else Lockstep(1, 0.0, why)
+        if rate < best.rate * _GAIN:
             break
-        if rate < best[1] * _GAIN:
-            break
-        best = (width, rate)
+        best = Lockstep(width, rate)
         if rate < least:
             break
     return best
 
 
-def compiled_lockstep(probe: Probe, width: int) -> tuple[int, float, str]:
+def compiled_lockstep(probe: Probe, width: int) -> Lockstep:
     """Return the width at which the compiled step is fastest, and its rate; or 0, 0 and why there is none."""
     most = largest_width(probe.task, torch.device(probe.device))
-    rates = {}
-    try:
-        for each in sorted({min(most, max(width, 16)), min(most, max(width // 2, 8))}):
+    rates: dict[int, float] = {}
+    for each in sorted({min(most, max(width, 16)), min(most, max(width // 2, 8))}):
+        try:
             rates[each] = probe.rates([Stacked(probe.task, probe.device, each).train], each)[0]
-    except Exception as error:  # whatever the compiler cannot do, or no compiler
-        return 0, 0.0, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        except Exception as error:  # whatever the compiler cannot do, or no compiler
+            return Lockstep(0, 0.0, _why_not(probe, each, error))
     best = max(rates, key=rates.__getitem__)
-    return best, rates[best], ""
+    return Lockstep(best, rates[best])
+
+
+def _why_not(probe: Probe, count: int, error: Exception) -> str:
+    """Return in one line why so many models could not be trained together.
+
+    torch.func says by a plain RuntimeError that it cannot batch an operation, or that the module looks at its data; so does a
+    compiler, by any exception; and so may the user's own code say something else. The same runs trained alone tell them apart:
+    what that raises is the task's own fault, and is passed on.
+    """
+    if not is_out_of_memory(error):
+        probe.alone()(probe.runs(count))
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['(no message)'])[0][:200]}"
 
 
 def _widths(most: int) -> Iterator[int]:
-    width = 4
+    width = _NARROWEST
     while width <= most:
         yield width
         width *= 2

@@ -7,6 +7,7 @@ from workers import Queries, Recipe, Run
 from workers.packed import timing
 from workers.packed.stacked import Pack
 from workers.packed.strategy import Strategy
+from workers.packed.timing import Lockstep
 from workers.packs import PackTrainer, train_pack
 from workers.runs import OutOfMemory
 
@@ -73,8 +74,8 @@ def test_only_whole_batches_and_common_last_ones_are_compiled(zoo, unequal_runs,
     ],
 )
 def test_calibration_takes_the_fastest_whose_bits_are_the_same(zoo, monkeypatch, compiled, same_bits, chosen):
-    monkeypatch.setattr(timing, "best_lockstep", lambda *_, **__: (4, 1e6))
-    monkeypatch.setattr(timing, "compiled_lockstep", lambda *_: (8, compiled, ""))
+    monkeypatch.setattr(timing, "best_lockstep", lambda *_, **__: Lockstep(4, 1e6))
+    monkeypatch.setattr(timing, "compiled_lockstep", lambda *_: Lockstep(8, compiled))
     monkeypatch.setattr(timing, "is_reproducible", lambda _, path, width: path in same_bits)
     plan = timing.measure(zoo(RECIPE.model_copy(update={"compile": True}), "layer_norm"), "cpu")
     assert (plan.method, plan.width) == chosen
@@ -82,7 +83,7 @@ def test_calibration_takes_the_fastest_whose_bits_are_the_same(zoo, monkeypatch,
 
 
 def test_nothing_is_compiled_unasked(zoo, monkeypatch):
-    monkeypatch.setattr(timing, "best_lockstep", lambda *_, **__: (4, 1e6))
+    monkeypatch.setattr(timing, "best_lockstep", lambda *_, **__: Lockstep(4, 1e6))
     monkeypatch.delattr(timing, "compiled_lockstep")
     plan = timing.measure(zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), "cpu")
     assert "compiled" not in plan.reason
@@ -91,10 +92,10 @@ def test_nothing_is_compiled_unasked(zoo, monkeypatch):
 def test_it_is_timed_and_its_bits_are_compared(zoo, monkeypatch):
     monkeypatch.setattr(timing, "_SECONDS", 0.05)
     probe = timing.Probe(zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), "cpu")
-    width, rate, tried = timing.compiled_lockstep(probe, 4)
+    width, rate, why_not = timing.compiled_lockstep(probe, 4)
     assert width in (8, 16)
     assert rate > 0
-    assert tried == ""
+    assert why_not == ""
     assert timing.is_reproducible(probe, "compiled", width)
 
 

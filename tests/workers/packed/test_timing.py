@@ -1,5 +1,12 @@
+import pytest
+import torch
+
 from workers import Recipe
-from workers.packed.timing import Probe, is_reproducible, measure
+from workers.packed import timing
+from workers.packed.calibration import strategy_of
+from workers.packed.stacked import Stacked
+from workers.packed.timing import Probe, best_lockstep, compiled_lockstep, is_reproducible, measure
+from workers.randomness.streams import Streams
 
 RECIPE = Recipe(lr=0.05, batch_size=8, epochs=2)
 
@@ -18,7 +25,43 @@ def test_what_cannot_run_in_lockstep_is_trained_alone(zoo):
 
     plan = measure(Branching(RECIPE, "relu"), "cpu")
     assert plan.method == "alone"
-    assert "lockstep is not possible" in plan.reason
+    assert (
+        "; lockstep is not possible: RuntimeError: vmap: It looks like you're either (1) calling .item()" in plan.reason
+    )
+    assert "\n" not in plan.reason
+    asked = strategy_of(Branching(RECIPE, "relu"), "cpu", method="stacked")
+    assert (asked.method, asked.width) == ("stacked", 1)
+    assert asked.reason.startswith("as asked for; lockstep is not possible: RuntimeError: vmap: ")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, ValueError])
+def test_a_fault_of_the_task_s_own_is_not_taken_for_something_that_cannot_be_batched(zoo, error):
+    class Hot(zoo):
+        """Its third run, which only lockstep and who asks why it failed train, is too hot."""
+
+        def module(self):
+            if float(torch.rand(())) == third:
+                raise error("the module is too hot")
+            return super().module()
+
+    third = float(torch.rand((), generator=torch.Generator().manual_seed(Streams(2).initial)))
+    with pytest.raises(error, match=r"^the module is too hot$"):
+        measure(Hot(RECIPE, "gelu"), "cpu")
+    with pytest.raises(error, match=r"^the module is too hot$"):
+        compiled_lockstep(Probe(Hot(RECIPE, "gelu"), "cpu"), 4)
+
+
+def test_too_little_memory_is_no_fault_of_the_task_s(zoo, monkeypatch):
+    probe = Probe(zoo(RECIPE, "gelu"), "cpu")
+    monkeypatch.setattr(Probe, "alone", lambda self: pytest.fail("trained again"))
+
+    def train(self, runs):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Stacked, "train", train)
+    assert best_lockstep(probe) == (1, 0.0, "MemoryError: no room")
+    monkeypatch.setattr(timing, "largest_width", lambda *_: 3)
+    assert best_lockstep(probe) == (1, 0.0, "4 models do not fit into memory")
 
 
 def test_reproducibility_is_seen(zoo):
