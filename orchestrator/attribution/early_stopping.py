@@ -26,23 +26,13 @@ from orchestrator.sweeps.stopping_record import Look, StoppingRecord, read_stopp
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError
 
-WATCHED = {
-    "subsets": "difference_in_means",
-    "bernoulli": "banzhaf",
-    "explicit": "difference_in_means",
-    "permutations": "shapley",
-    "leave_one_out": "leave_one_out",
-    "leave_group_out": "groups",
-}
-"""The values that a design is watched by, unless its section names others."""
-
 
 def watched(config: Config, design: str) -> Estimator:
     """Return whose values a design is watched by: the one named, else the configured one that suits, else its default."""
     label = config.stop[design].estimator
     if label is not None:
         return config.estimators[label].options
-    suiting = WATCHED.get(config.designs[design].kind)
+    suiting = config.designs[design].watched_by
     if suiting is None:
         raise ConfigError(f"stop.{design}: a design of kind {config.designs[design].kind!r} has no values to watch")
     same = [section.options for section in config.estimators.values() if section.estimator == suiting]
@@ -110,7 +100,7 @@ class Stopper:
 
     def _evidence(self, design: str) -> Evidence:
         measure = self._sweep.config.measures[0]
-        full = [name for name, layout in self._store.designs.items() if layout.kind == "full"]
+        full = [name for name in self._store.designs if "full" in self._sweep.config.designs[name].serves]
         runs = {name: load_runs(self._sweep, self._store, name, measure) for name in {design, *full}}
         return replace(
             no_runs_yet(self._sweep, measure), runs={name: found for name, found in runs.items() if len(found.subsets)}

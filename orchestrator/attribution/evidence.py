@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from estimators.evidence import Evidence, Reference, Runs
 from orchestrator.attribution.lazy_runs import LazyRuns
-from orchestrator.designs.permutations import Permutations
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.plan import context_of
@@ -33,7 +32,7 @@ def _load(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
     chains, antithetic = _chains(sweep, store, design, done)
     fields: dict[str, Any] = {
         "design": design,
-        "kind": store.designs[design].kind,
+        "kind": sweep.config.designs[design].seen_as,
         "measure": measure,
         "subsets": store.subsets(design)[done].astype(np.int64),
         "repeats": store.repeats(design)[done].astype(np.int64),
@@ -50,21 +49,20 @@ def _chains(sweep: Sweep, store: RunStore, name: str, done: NDArray[np.bool_]) -
 
     -1 for those of a permutation that is neither finished nor truncated: its missing prefixes mean nothing.
     """
-    design = sweep.config.designs[name]
-    if not isinstance(design, Permutations):
+    prefixes = sweep.config.designs[name].prefixes(context_of(sweep.config, name, store.n))
+    if prefixes is None:
         return None, False
-    steps = len(design.sizes(context_of(sweep.config, name, store.n)))
-    settled = np.all((done | skipped(sweep.config, store, name)).reshape(-1, steps), axis=1)
-    permutations = np.arange(len(done) // steps)
-    chains = np.where(settled, permutations, -1).repeat(steps)
-    return chains[done].astype(np.int64), design.antithetic
+    settled = np.all((done | skipped(sweep.config, store, name)).reshape(-1, prefixes.steps), axis=1)
+    permutations = np.arange(len(done) // prefixes.steps)
+    chains = np.where(settled, permutations, -1).repeat(prefixes.steps)
+    return chains[done].astype(np.int64), prefixes.antithetic
 
 
 def load_references(sweep: Sweep, store: RunStore) -> tuple[Reference, ...]:
-    """Return the finished models of the fitting `full` designs that kept checkpoints."""
+    """Return the finished models of the fitting designs that kept checkpoints."""
     found = []
     for name, plan in sweep.plans.items():
-        if plan.design.kind != "full" or plan.design.purpose != "fit" or not plan.checkpoint_epochs:
+        if "checkpoints" not in plan.design.serves or plan.design.purpose != "fit" or not plan.checkpoint_epochs:
             continue
         seeds = store.seeds(name)
         done = np.flatnonzero(store.states(name) == DONE)

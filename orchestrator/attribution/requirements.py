@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from estimators.contract import Need
 from orchestrator.attribution.evidence import no_runs_yet
 from orchestrator.config.schema import DetectionSection, RemovalSection
+from orchestrator.designs import find, kinds
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.roles import fresh_design, refuse_imported, scoring_design
 from orchestrator.sweeps.sweep import Sweep
@@ -11,16 +13,6 @@ from workers.errors import ConfigError, UserError, near
 from workers.measures import direction
 from workers.task import DifferentiableTask
 from workers.task_hooks import mislabelled
-
-KINDS = {
-    "subsets": ("subsets", "bernoulli", "explicit"),
-    "leave_one_out": ("leave_one_out",),
-    "leave_group_out": ("leave_group_out",),
-    "permutations": ("permutations", "explicit"),
-    "full": ("full",),
-    "checkpoints": ("full",),
-}
-"""Which kinds of design meet which need of an estimator."""
 
 
 def check(sweep: Sweep) -> None:
@@ -35,11 +27,11 @@ def check(sweep: Sweep) -> None:
                 f"the task {sweep.config.task.name!r} is a black box"
             )
         for need in sorted(needs - {"gradients"}):
-            if not _fitting(sweep.plans, KINDS[need], checkpoints=need == "checkpoints"):
-                kinds = " or ".join(KINDS[need])
+            if not _served(sweep.plans, need):
+                able = " or ".join(kind for kind in kinds() if need in find(kind).serves and find(kind).drawable)
                 with_checkpoints = " with checkpoints" if need == "checkpoints" else ""
                 raise ConfigError(
-                    f"estimators.{label}: needs a fitting design of kind {kinds}{with_checkpoints}; add one"
+                    f"estimators.{label}: needs a fitting design of kind {able}{with_checkpoints}; add one"
                 )
         _check_named(sweep, label)
         _check_options(sweep, label)
@@ -88,8 +80,7 @@ def _check_options(sweep: Sweep, label: str) -> None:
         raise ConfigError(f"estimators.{label}: {error}") from error
 
 
-def _fitting(plans: dict[str, DesignPlan], kinds: tuple[str, ...], *, checkpoints: bool) -> bool:
-    return any(
-        plan.design.kind in kinds and plan.design.purpose == "fit" and (plan.checkpoint_epochs or not checkpoints)
-        for plan in plans.values()
-    )
+def _served(plans: dict[str, DesignPlan], need: Need) -> bool:
+    """Say whether a fitting design meets a need of an estimator."""
+    able = [plan for plan in plans.values() if need in plan.design.serves and plan.design.purpose == "fit"]
+    return any(plan.checkpoint_epochs or need != "checkpoints" for plan in able)

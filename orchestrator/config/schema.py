@@ -292,7 +292,7 @@ class Config(Section):
         for name, stop in self.stop.items():
             if name not in self.designs:
                 raise ValueError(f"stop.{name}: no design of that name: {near(name, list(self.designs))}")
-            if self.designs[name].kind in ("full", "again"):
+            if self.designs[name].watched_by is None:
                 raise ValueError(f"stop.{name}: a design of kind {self.designs[name].kind!r} has no values to watch")
             if stop.estimator is not None and stop.estimator not in self.estimators:
                 known = near(stop.estimator, list(self.estimators))
@@ -319,9 +319,9 @@ class Config(Section):
         (or permutations) of a random design: more of them may be drawn later, and the earlier ones stay what they are.
         """
         runs = self.model_dump(mode="json", include={"seed", "task", "queries", "measures", "designs"})
-        for design in runs["designs"].values():
-            design.pop("subsets", None)
-            design.pop("permutations", None)
+        for name, design in runs["designs"].items():
+            for key in self.designs[name].growth_keys:
+                del design[key]
         return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]
 
     def sampled(self, fraction: float) -> Config:

@@ -8,12 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.designs import find as find_design
 from workers.errors import near
 
 LONGEST = 80
 """Characters of a wrong value that are shown."""
 _WORDS = ((r"valid (dictionary|list|tuple)( or .*)?$", r"\1"), ("dictionary", "mapping"), ("tuple", "list"))
 """Python's words for what YAML calls otherwise."""
+_BY_NAME = (["estimators"], ["designs"])
+"""Sections whose entries have the keys of a class that each of them names."""
 
 
 def one_line(error: ValidationError, raw: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
@@ -25,7 +28,7 @@ def one_line(error: ValidationError, raw: Mapping[str, Any], schema: Mapping[str
     more = f" (and {others} more)" if others else ""
     if first["type"] == "extra_forbidden":
         *section, last = (str(part) for part in first["loc"])
-        known = _options_at(section, raw) if section[:1] == ["estimators"] else _keys_at(section, schema)
+        known = _options_at(section, raw) if section[:1] in _BY_NAME else _keys_at(section, schema)
         return f"unknown key {'.'.join(place)!r}: {near(last, known)}{more}"
     return f"{_say(alike, '.'.join(place), first)}{more}"
 
@@ -66,8 +69,6 @@ def _short(value: Any) -> str:
 def _place(problem: Any, raw: Mapping[str, Any]) -> list[str]:
     """Return where in `raw` the problem is: pydantic's location without the steps that stand for its own types."""
     location = list(problem["loc"])
-    if location[:1] == ["designs"] and len(location) > 2:
-        del location[2]  # the kind, by which pydantic has chosen the design's class
     found: list[str] = []
     node: Any = raw
     for part in location:
@@ -81,10 +82,12 @@ def _place(problem: Any, raw: Mapping[str, Any]) -> list[str]:
 
 
 def _options_at(location: Sequence[str], raw: Mapping[str, Any]) -> list[str]:
-    """Return the keys that an estimator's section may have at a place; only that estimator is asked."""
+    """Return the keys that a design's or an estimator's section may have at a place; only that one's class is asked."""
     from estimators.registry import find  # only for this complaint: every other one is made without the estimators
 
-    _, label, *inside = location
+    section, label, *inside = location
+    if section == "designs":
+        return _keys_at(inside, find_design(raw["designs"][label]["kind"]).model_json_schema())
     kind = (raw["estimators"][label] or {}).get("estimator", label)
     return _keys_at(inside, find(kind).model_json_schema()) + ([] if inside else ["estimator", "measure"])
 
@@ -98,9 +101,6 @@ def _keys_at(location: Sequence[str], schema: Mapping[str, Any]) -> list[str]:
 
 
 def _steps(node: Mapping[str, Any], part: str, schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    chosen = node.get("discriminator", {}).get("mapping", {}).get(part)
-    if chosen is not None:
-        return [{"$ref": chosen}]
     steps = []
     for one in _alternatives(node, schema):
         step = one.get("properties", {}).get(part) or one.get("additionalProperties")

@@ -1,24 +1,19 @@
-"""The designs: which subsets are trained on, and what for. One file a family."""
+"""The designs: which subsets are trained on, and what for. One file a family, named once in `registry.py`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from orchestrator.designs.base import Context, Design, ErrorForecast, RandomDesign
+from orchestrator.designs.prefixes import Prefixes
+from orchestrator.designs.registry import AnyDesign, find, kinds, register
 
-from pydantic import Field
-
-from orchestrator.designs.again import Again
-from orchestrator.designs.base import Context, Design
-from orchestrator.designs.explicit import Explicit
-from orchestrator.designs.full import Full
-from orchestrator.designs.imported import Imported
-from orchestrator.designs.leave_out import LeaveGroupOut, LeaveOneOut
-from orchestrator.designs.permutations import Permutations
-from orchestrator.designs.random_subsets import Bernoulli, Subsets
-
-AnyDesign = Annotated[
-    Subsets | Bernoulli | LeaveOneOut | LeaveGroupOut | Permutations | Full | Explicit | Again | Imported,
-    Field(discriminator="kind"),
+__all__ = [
+    "AnyDesign",
+    "Context",
+    "Design",
+    "ErrorForecast",
+    "Prefixes",
+    "RandomDesign",
+    "find",
+    "kinds",
+    "register",
 ]
-"""What a configuration may name under `designs`, chosen by `kind`."""
-
-__all__ = ["AnyDesign", "Context", "Design"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,15 @@ from workers.errors import ConfigError, near
 class Again(Design):
     """Every subset of the design `of`, trained with seeds of its own."""
 
+    keeps_its_side: ClassVar[bool] = True
+
     kind: Literal["again"]
     of: str = Field(description="name of the design whose subsets are trained again")
+
+    @property
+    def follows(self) -> str | None:
+        """The other design."""
+        return self.of
 
     def _other(self, context: Context) -> tuple[Design, Context]:
         if self.of not in context.designs or self.of == context.name:
@@ -28,8 +35,10 @@ class Again(Design):
     def check(self, context: Context) -> None:
         """Refuse an unknown design, a chain of such designs, and subsets moved across the fence."""
         other, _ = self._other(context)
-        if isinstance(other, Again):
-            raise ConfigError(f"designs.{context.name}.of: {self.of!r} is itself of kind 'again'; name the first one")
+        if other.follows is not None:
+            raise ConfigError(
+                f"designs.{context.name}.of: {self.of!r} is itself of kind {other.kind!r}; name the first one"
+            )
         if other.purpose != self.purpose:
             raise ConfigError(
                 f"designs.{context.name}.purpose: {self.purpose!r}, but {self.of!r} has the same subsets for {other.purpose!r}"

@@ -1,6 +1,7 @@
 """What every design is: a distribution over subsets with a purpose.
 
-A new design is one file in this folder with a subclass of `Design`, and one line in this package's `__init__`.
+A new design is one file in this folder with a subclass of `Design`, and one line in `registry.py`; a third party's is an entry
+point. The class says itself what stages must know of a kind: none of them asks for its name.
 """
 
 from __future__ import annotations
@@ -8,18 +9,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from estimators.contract import Need
 from orchestrator.designs.keys import generators_of, is_for_scoring, seeds_of
+from orchestrator.designs.prefixes import Prefixes
 from workers.errors import ConfigError
 
 Self = TypeVar("Self", bound="Design")
 ATTEMPTS = 1000
+LOOKED_AT = 16
+"""Subsets whose sizes are averaged for the mean size."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,43 @@ class Context:
     """Folder against which a design's file names are resolved."""
 
 
+class ErrorForecast(Enum):
+    """How the standard error of a value is foreseen from a few trainings: by what an estimator averages over the design."""
+
+    RANDOM_SUBSETS = "random subsets"
+    """A difference of means between subsets with and without an example."""
+    LEFT_OUT = "left out"
+    """A difference between the full set and a subset that lacks something."""
+    PREFIXES = "prefixes"
+    """A mean gain over permutations."""
+
+
 class Design(BaseModel, ABC):
-    """A distribution over subsets; its fields are what the configuration sets."""
+    """A distribution over subsets; its fields are what the configuration sets, its class variables what its kind can do."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    serves: ClassVar[frozenset[Need]] = frozenset()
+    """Which needs of estimators (and of scores) its runs meet."""
+    law: ClassVar[str | None] = None
+    """The kind by which estimators know how its subsets are distributed; None: they can assume nothing of that."""
+    watched_by: ClassVar[str | None] = None
+    """The estimator whose values a stopping criterion watches unless it names another; None: it cannot be stopped early."""
+    error_forecast: ClassVar[ErrorForecast | None] = None
+    """How the standard error of a value from it alone is foreseen; None: no value is made from it alone."""
+    measured_by: ClassVar[frozenset[str]] = frozenset()
+    """The estimators whose own standard error is the one foreseen, so that a report can compare the two."""
+    growth_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that only say how much is drawn: they may grow over the same runs, and are no part of a sweep's identity."""
+    drawable: ClassVar[bool] = True
+    """Whether its subsets follow from the configuration; False: they are in the store alone, and cannot be trained again."""
+    from_outside: ClassVar[bool] = False
+    """Whether its subsets come from a file or from the task, which may change while the configuration stays the same."""
+    keeps_its_side: ClassVar[bool] = False
+    """Whether its subsets keep to their side of the fence by themselves: drawn there, those of another design, or looked at
+    already. Others are looked at one by one."""
+    goes_first: ClassVar[bool] = False
+    """Whether it is trained before other designs: its runs are few, long, and waited for."""
 
     kind: str
     purpose: Literal["fit", "score"] = Field(
@@ -83,9 +122,25 @@ class Design(BaseModel, ABC):
             return seeds_of(context.root, self.paired_with, np.zeros_like(subsets), repeats)
         return seeds_of(context.root, context.name, subsets, repeats)
 
-    def chain(self, subset: int, context: Context) -> int | None:
-        """Return which chain of nested subsets a subset belongs to; None for a design that has none."""
+    @property
+    def seen_as(self) -> str:
+        """The kind under which estimators see its runs: its law's; of subsets of no known law `explicit`; else its own."""
+        return self.law or ("explicit" if self.serves else self.kind)
+
+    @property
+    def follows(self) -> str | None:
+        """The design whose subsets these are, trained with seeds of their own; None: they are its own."""
         return None
+
+    def prefixes(self, context: Context) -> Prefixes | None:
+        """Return the permutations whose prefixes its rows are; None for a design of other subsets."""
+        return None
+
+    def mean_size(self, context: Context) -> float:
+        """Return the mean size of a subset, from a few of them spread over all."""
+        count = self.count(context)
+        chosen = np.unique(np.linspace(0, count - 1, min(LOOKED_AT, count)).astype(int))
+        return float(np.mean([self.mask(int(index), context).sum() for index in chosen]))
 
     def pack(self, preferred: int, context: Context) -> int:
         """Return the number of runs a pack, near the preferred one."""
@@ -98,6 +153,13 @@ class Design(BaseModel, ABC):
 
 class RandomDesign(Design):
     """A design that draws its masks independently; it keeps to its side of the fence between fitting and scoring."""
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"subsets"})
+    watched_by: ClassVar[str | None] = "difference_in_means"
+    error_forecast: ClassVar[ErrorForecast | None] = ErrorForecast.RANDOM_SUBSETS
+    measured_by: ClassVar[frozenset[str]] = frozenset({"difference_in_means", "memorization"})
+    growth_keys: ClassVar[tuple[str, ...]] = ("subsets",)
+    keeps_its_side: ClassVar[bool] = True
 
     subsets: int = Field(ge=1, description="number of subsets drawn")
 

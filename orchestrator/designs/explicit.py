@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from orchestrator.designs.base import Context, Design, read_array
+from estimators.contract import Need
+from orchestrator.designs.base import Context, Design, ErrorForecast, read_array
 from workers.errors import ConfigError
 
 
@@ -22,6 +23,12 @@ def _load(path: Path, key: str, modified: int) -> NDArray[np.generic]:
 
 class Explicit(Design):
     """The rows of a .npy file, (subsets, n) bool or 0/1."""
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"subsets", "permutations"})
+    watched_by: ClassVar[str | None] = "difference_in_means"
+    error_forecast: ClassVar[ErrorForecast | None] = ErrorForecast.RANDOM_SUBSETS
+    measured_by: ClassVar[frozenset[str]] = frozenset({"difference_in_means", "memorization"})
+    from_outside: ClassVar[bool] = True
 
     kind: Literal["explicit"]
     masks: str = Field(description="path of a .npy file, (subsets, n) bool or 0/1 integers")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from estimators.contract import Need
 from orchestrator.designs.base import Context, Design
 from workers.errors import ConfigError
 
 
 class Full(Design):
     """All examples, once a seed."""
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"full", "checkpoints"})
+    law: ClassVar[str | None] = "full"
+    goes_first: ClassVar[bool] = True
 
     kind: Literal["full"]
     checkpoints: tuple[int, ...] | Literal["last", "none"] = Field(

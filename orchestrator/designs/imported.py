@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from estimators.contract import Need
 from orchestrator.designs.base import Context, Design
 from workers.errors import ConfigError
 
 
 class Imported(Design):
     """Runs that can be looked at and not drawn; a row a run, repeats of a subset included."""
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"subsets", "permutations"})
+    drawable: ClassVar[bool] = False
+    keeps_its_side: ClassVar[bool] = True
 
     kind: Literal["imported"]
     runs: int = Field(ge=1, description="number of runs")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from orchestrator.designs.base import Context, Design, read_array
+from estimators.contract import Need
+from orchestrator.designs.base import Context, Design, ErrorForecast, read_array
 from orchestrator.designs.keys import generator_of
 from workers.errors import ConfigError, near
 
 
 class LeaveOneOut(Design):
     """All examples but one: subset j leaves out the j-th chosen example."""
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"leave_one_out"})
+    law: ClassVar[str | None] = "leave_one_out"
+    watched_by: ClassVar[str | None] = "leave_one_out"
+    error_forecast: ClassVar[ErrorForecast | None] = ErrorForecast.LEFT_OUT
+    measured_by: ClassVar[frozenset[str]] = frozenset({"leave_one_out"})
 
     kind: Literal["leave_one_out"]
     examples: Literal["all"] | int | float | tuple[int, ...] = Field(
@@ -71,6 +78,13 @@ class LeaveOneOut(Design):
 
 class LeaveGroupOut(Design):
     """All examples but one group: subset j leaves out the j-th group in ascending order of its id."""
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"leave_group_out"})
+    law: ClassVar[str | None] = "leave_group_out"
+    watched_by: ClassVar[str | None] = "groups"
+    error_forecast: ClassVar[ErrorForecast | None] = ErrorForecast.LEFT_OUT
+    measured_by: ClassVar[frozenset[str]] = frozenset({"groups"})
+    from_outside: ClassVar[bool] = True
 
     kind: Literal["leave_group_out"]
     by: str = Field("label", description="a grouping that the task offers (label, ...), or a .npy file of n group ids")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from orchestrator.designs.base import Context, Design
+from estimators.contract import Need
+from orchestrator.designs.base import Context, Design, ErrorForecast
 from orchestrator.designs.keys import generator_of, seeds_of
+from orchestrator.designs.prefixes import Prefixes
 from workers.errors import ConfigError
 
 
@@ -20,6 +22,13 @@ class Permutations(Design):
     a permutation's remaining prefixes are not trained once the utility (the first measure's mean over the queries) is within
     that distance of the full set's (Ghorbani & Zou 2019, algorithm 1). Looked at a block at a time: see truncation.py.
     """
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"permutations"})
+    law: ClassVar[str | None] = "permutations"
+    watched_by: ClassVar[str | None] = "shapley"
+    error_forecast: ClassVar[ErrorForecast | None] = ErrorForecast.PREFIXES
+    measured_by: ClassVar[frozenset[str]] = frozenset({"shapley"})
+    growth_keys: ClassVar[tuple[str, ...]] = ("permutations",)
 
     kind: Literal["permutations"]
     permutations: int = Field(ge=1, description="number of permutations")
@@ -53,9 +62,20 @@ class Permutations(Design):
         unit = 2 if self.antithetic else 1
         return self.model_copy(update={"permutations": unit * max(1, round(self.permutations * fraction / unit))})
 
-    def chain(self, subset: int, context: Context) -> int:
-        """Return which permutation a subset is a prefix of."""
-        return subset // len(self.sizes(context))
+    def prefixes(self, context: Context) -> Prefixes:
+        """Return its permutations and their prefixes."""
+        return Prefixes(
+            self.permutations,
+            self.sizes(context),
+            lambda permutation: self.order(permutation, context),
+            self.antithetic,
+            self.truncation,
+            self.block,
+        )
+
+    def mean_size(self, context: Context) -> float:
+        """Return the mean size of a prefix."""
+        return float(self.sizes(context).mean())
 
     def order(self, permutation: int, context: Context) -> NDArray[np.int64]:
         """Return one permutation (n,)."""

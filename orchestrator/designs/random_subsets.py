@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ RAREST = 0.01
 
 class Subsets(RandomDesign):
     """Uniform over the subsets of round(alpha * n) examples (Ilyas et al. 2022, section 2)."""
+
+    law: ClassVar[str | None] = "subsets"
 
     kind: Literal["subsets"]
     alpha: float = Field(0.5, gt=0, lt=1, description="fraction of the examples in every subset")
@@ -39,6 +41,10 @@ class Subsets(RandomDesign):
 
 class Bernoulli(RandomDesign):
     """Every example independently with the same probability; an empty subset is drawn again."""
+
+    law: ClassVar[str | None] = "bernoulli"
+    watched_by: ClassVar[str | None] = "banzhaf"
+    measured_by: ClassVar[frozenset[str]] = frozenset({"banzhaf", "difference_in_means", "memorization"})
 
     kind: Literal["bernoulli"]
     probability: float = Field(0.5, gt=0, lt=1, description="probability of every example")

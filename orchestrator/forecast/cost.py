@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.forecast.trial_runs import TrialRuns, mean_size
+from orchestrator.forecast.trial_runs import TrialRuns
 from orchestrator.store.durable import write_atomically
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
@@ -74,7 +74,7 @@ class Forecast:
 
 def pack_by_time(calibration: TrialRuns, plans: Mapping[str, DesignPlan]) -> int:
     """Return how many runs a pack should hold: by time, not by count; a power of two where runs are many."""
-    longest = max(calibration.seconds_at(mean_size(plan)) for plan in plans.values())
+    longest = max(calibration.seconds_at(plan.mean_size) for plan in plans.values())
     wanted = 2 ** round(math.log2(max(PACK_SECONDS / max(longest, 1e-6), 1)))
     most = max(plan.runs for plan in plans.values()) // (4 * cores())  # several packs for every core
     return int(min(max(wanted, SMALLEST_PACK), max(SMALLEST_PACK, most), LARGEST_PACK))
@@ -87,7 +87,7 @@ def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], calibration: TrialRu
         DesignForecast(
             name,
             plan.runs,
-            plan.runs * calibration.seconds_at(mean_size(plan)),
+            plan.runs * calibration.seconds_at(plan.mean_size),
             calibration.errors.get(name, math.nan),
         )
         for name, plan in plans.items()

@@ -7,13 +7,13 @@ which will cancel in the sweep cancels here too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.designs.permutations import Permutations
+from orchestrator.designs import ErrorForecast
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
 from workers.packs import PackTrainer
@@ -21,8 +21,6 @@ from workers.runs import Run
 
 Outputs = NDArray[np.float64]
 
-_RANDOM = frozenset({"subsets", "bernoulli", "explicit"})
-_LEFT_OUT = frozenset({"leave_one_out", "leave_group_out"})
 _MOST_ROUNDS = 8
 _SEEDS = 3
 
@@ -58,17 +56,10 @@ def expected_error(trial: Trial) -> float:
 
     In units of the first measure. NaN where a design gives no values, where a training failed, or where `trial.runs` are too few.
     """
-    kind = trial.plan.design.kind
-    if trial.plan.design.purpose != "fit":
+    way = trial.plan.design.error_forecast
+    if trial.plan.design.purpose != "fit" or way is None:
         return math.nan
-    if kind in _RANDOM:
-        variance = _random_subsets(trial)
-    elif kind in _LEFT_OUT:
-        variance = _left_out(trial)
-    elif kind == "permutations":
-        variance = _permutations(trial)
-    else:
-        return math.nan
+    variance = _WAYS[way](trial)
     return math.nan if variance is None else float(np.sqrt(np.maximum(variance, 0)).mean())
 
 
@@ -104,24 +95,25 @@ def _left_out(trial: Trial) -> Outputs | None:
     if outputs is None:
         return None
     by_subset = outputs.reshape(len(masks), _SEEDS, -1)
-    full = [plan.design for plan in trial.plans.values() if plan.design.kind == "full"]
+    full = [plan.design for plan in trial.plans.values() if "full" in plan.design.serves]
     whole = trial.plans[design.paired_with].design if design.paired_with else None
-    if whole is not None and whole.kind == "full" and whole.seeds == design.seeds:
+    if whole is not None and "full" in whole.serves and whole.seeds == design.seeds:
         paired: Outputs = (by_subset[0] - by_subset[1:]).var(axis=1, ddof=1).mean(axis=0) / design.seeds
         return paired
     variance: Outputs = by_subset.var(axis=1, ddof=1).mean(axis=0)
     return variance / design.seeds + variance / max(1, sum(one.seeds for one in full))
 
 
-def _permutations(trial: Trial) -> Outputs | None:
+def _prefixes(trial: Trial) -> Outputs | None:
     """Return the variance (t,) of a mean gain over permutations: f(those before, and these) - f(those before).
 
     Gains are largest and most different at the start of a permutation, where few of its steps are: steps are drawn from strata
     whose widths double, and weighed by how many examples each adds. Truncation, which makes errors smaller, is not foreseen.
     """
-    design, context = trial.plan.design, trial.plan.context
-    assert isinstance(design, Permutations)
-    sizes = np.concatenate([[0], design.sizes(context)])
+    drawn = trial.plan.design.prefixes(trial.plan.context)
+    if drawn is None:
+        return None
+    sizes = np.concatenate([[0], drawn.sizes])
     empty = _no_data(trial)
     strata = [one for one in _strata(len(sizes) - 1) if one.start > 0 or empty is not None]
     if trial.runs < 2 * len(strata) or not strata:
@@ -129,7 +121,7 @@ def _permutations(trial: Trial) -> Outputs | None:
     rounds = min(_MOST_ROUNDS, trial.runs // (2 * len(strata)))
     rng = trial.rng
     steps = np.array([rng.integers(one.start, one.stop) for one in strata for _ in range(rounds)])
-    orders = [design.order(int(rng.integers(design.permutations)), context) for _ in steps]
+    orders = [drawn.order(int(rng.integers(drawn.permutations))) for _ in steps]
     before = [_prefix(order, sizes[k]) for order, k in zip(orders, steps, strict=True)]
     after = [_prefix(order, sizes[k + 1]) for order, k in zip(orders, steps, strict=True)]
     seeds = list(range(len(steps)))
@@ -143,7 +135,14 @@ def _permutations(trial: Trial) -> Outputs | None:
     weights = np.repeat([(sizes[one.stop] - sizes[one.start]) / rounds for one in strata], rounds)
     weights /= weights.sum()
     variance: Outputs = weights @ gains**2 - (weights @ gains) ** 2
-    return variance / design.permutations
+    return variance / drawn.permutations
+
+
+_WAYS: dict[ErrorForecast, Callable[[Trial], Outputs | None]] = {
+    ErrorForecast.RANDOM_SUBSETS: _random_subsets,
+    ErrorForecast.LEFT_OUT: _left_out,
+    ErrorForecast.PREFIXES: _prefixes,
+}
 
 
 def _strata(steps: int) -> Iterator[range]:
@@ -164,8 +163,8 @@ def _no_data(trial: Trial) -> Outputs | None:
     """Return the outputs (t,) of a model of no data: as an estimator's `empty` option says, else as the task does."""
     sweep = trial.sweep
     for section in sweep.config.estimators.values():
-        told = getattr(section.options, "empty", None)
-        if told is not None and section.measure in (None, sweep.config.measures[0]):
-            return np.full(sweep.t, float(told))
+        empty = getattr(section.options, "empty", None)
+        if empty is not None and section.measure in (None, sweep.config.measures[0]):
+            return np.full(sweep.t, float(empty))
     found = empty_outputs(sweep, sweep.config.measures[0])
     return None if found is None else found.astype(np.float64)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from orchestrator.designs.permutations import Permutations
 from orchestrator.forecast.standard_error import Trial, expected_error
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
@@ -61,10 +60,10 @@ def try_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDG
     try:
         trainer = PackTrainer(sweep.task)
         timed = _timed(sweep, plans, trainer, budget / 2)
-        fitting = [plan for plan in plans.values() if plan.design.purpose == "fit" and plan.design.kind != "full"]
+        telling = [plan for plan in plans.values() if plan.design.purpose == "fit" and plan.design.error_forecast]
         errors = {}
-        for plan in fitting:
-            runs = int(budget / 2 / len(fitting) / max(timed.seconds_at(mean_size(plan)), 1e-6))
+        for plan in telling:
+            runs = int(budget / 2 / len(telling) / max(timed.seconds_at(plan.mean_size), 1e-6))
             errors[plan.name] = expected_error(Trial(sweep, plans, plan, runs, trainer))
         return replace(timed, errors=errors)
     finally:
@@ -76,7 +75,7 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, 
     if isinstance(sweep.task, DifferentiableTask):
         strategy_of(sweep.task, "cpu")  # measured once on a machine, not once a worker
     started = time.perf_counter()
-    sizes = sorted({max(1, round(mean_size(plan))) for plan in plans.values()})
+    sizes = sorted({max(1, round(plan.mean_size)) for plan in plans.values()})
     sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
     build_task(sweep.spec)
     _pack(sweep, trainer, sizes[0], 2, first=0)  # pays for compilation and first touches
@@ -108,12 +107,3 @@ def _pack(sweep: Sweep, trainer: PackTrainer, size: int, count: int, first: int)
         runs.append(Run(j, np.sort(rng.choice(n, size=min(size, n), replace=False)), first + j))
     outcomes = trainer.train(runs, sweep.config.measures, sweep.queries)
     return sum(outcome.failure is not None for outcome in outcomes)
-
-
-def mean_size(plan: DesignPlan, looked_at: int = 16) -> float:
-    """Return the mean subset size of a design; of random subsets, from a few of them spread over all."""
-    if isinstance(plan.design, Permutations):
-        return float(plan.design.sizes(plan.context).mean())
-    count = plan.design.count(plan.context)
-    chosen = np.unique(np.linspace(0, count - 1, min(looked_at, count)).astype(int))
-    return float(np.mean([plan.design.mask(int(index), plan.context).sum() for index in chosen]))

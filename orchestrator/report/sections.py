@@ -12,7 +12,6 @@ import numpy as np
 
 from estimators.values.intervals import interval
 from orchestrator.applications import brittleness
-from orchestrator.attribution.early_stopping import WATCHED
 from orchestrator.config.stopping_criteria import parse
 from orchestrator.forecast.cost import REMOVAL, Forecast, read_forecast
 from orchestrator.report.class_effects import class_effects, group_name
@@ -97,8 +96,7 @@ def _wall_times(made: Forecast, store: RunStore, facts: Mapping[str, _Fact]) -> 
 
 def _measured_error(sweep: Sweep, design: str, attributes: Mapping[str, Attributes]) -> float:
     """Return the mean standard error of the estimator that suits a design, NaN where none was asked for."""
-    kind = sweep.config.designs[design].kind
-    suiting = {WATCHED.get(kind), "difference_in_means", "memorization"} if kind != "permutations" else {"shapley"}
+    suiting = sweep.config.designs[design].measured_by
     for label, told in attributes.items():
         shared = told["options"].get("share") == "example"  # groups: then it is the error of a share, not of the effect
         if told["estimator"] in suiting and design in told["fitted_on"] and not shared:

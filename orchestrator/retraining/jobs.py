@@ -23,7 +23,7 @@ def jobs_of(sweep: Sweep, store: RunStore, is_stopped: Callable[[str], bool]) ->
     Designs that are scored on come before those that are stopped by their score. `is_stopped` is asked before every job
     whether its design is to be drawn from no more.
     """
-    order = sorted(sweep.plans.values(), key=lambda plan: (plan.design.kind != "full", plan.name in sweep.config.stop))
+    order = sorted(sweep.plans.values(), key=lambda plan: (not plan.design.goes_first, plan.name in sweep.config.stop))
     for plan in order:
         truncation = Truncation.of(sweep.config, store, plan.name)
         packs = _packs(store, plan) if truncation is None else _prefixes(store, plan, truncation)

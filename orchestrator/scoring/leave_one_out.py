@@ -49,7 +49,7 @@ class LeaveOneOutCorrelation(Metric):
 
 def _whole(sweep: Sweep, store: RunStore, design: str) -> str | None:
     """Return the design of full runs that the left-out ones are compared with: the one they are paired with, else the first."""
-    full = [name for name, layout in store.designs.items() if layout.kind == "full"]
+    full = [name for name in store.designs if "full" in sweep.config.designs[name].serves]
     paired = sweep.config.designs[design].paired_with
     if paired in full:
         return paired

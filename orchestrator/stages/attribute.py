@@ -13,7 +13,6 @@ import numpy as np
 from estimators.contract import Attribution
 from estimators.evidence import Evidence
 from orchestrator.attribution.evidence import gather
-from orchestrator.attribution.requirements import KINDS
 from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.config.schema import EstimatorSection
 from orchestrator.report.class_effects import class_effects, lines
@@ -57,7 +56,7 @@ def attribute(
     results = []
     for label, section in sweep.config.estimators.items():
         measure = section.measure or sweep.config.measures[0]
-        stamp = _stamp(store, section, measure)
+        stamp = _stamp(sweep, store, section, measure)
         if label in stored and not again and _stands(sweep, label, stamp):
             attributes = read_attribution(sweep.paths, label)[3]
             result = Attributed(label, attributes["seconds"], attributes["models"], kept=True)
@@ -136,10 +135,10 @@ def _trained_for(sweep: Sweep, section: EstimatorSection, made: Attribution) -> 
     return set(made.fitted_on) | (references if "checkpoints" in section.options.needs else set())
 
 
-def _stamp(store: RunStore, section: EstimatorSection, measure: str) -> str:
+def _stamp(sweep: Sweep, store: RunStore, section: EstimatorSection, measure: str) -> str:
     """Return what decides an attribution: estimator, options, measure, and the fitting runs it may use as they are now."""
-    kinds = {kind for need in section.options.needs for kind in KINDS.get(need, ())}
-    used = tuple(n for n, layout in store.designs.items() if layout.purpose == "fit" and layout.kind in kinds)
+    designs, needs = sweep.config.designs, section.options.needs
+    used = tuple(n for n in store.designs if designs[n].purpose == "fit" and designs[n].serves & needs)
     return json.dumps([section.resolved(), measure, accounting.digest(store, used)], sort_keys=True)
 
 

@@ -18,9 +18,6 @@ from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
 
-FROM_FILES = ("explicit", "leave_group_out")
-"""Kinds of design whose subsets may come from a file that the configuration only names."""
-
 
 def retrain(
     sweep: Sweep,
@@ -53,7 +50,7 @@ def retrain(
 def _refuse_other_subsets(sweep: Sweep, store: RunStore) -> None:
     """Refuse to go on with a file of masks or groups that changed since its design was planned: its runs would be others."""
     for name, plan in sweep.plans.items():
-        if plan.design.kind not in FROM_FILES:
+        if not plan.design.from_outside:
             continue
         for block in plan.blocks():
             if not np.array_equal(block.masks, store.masks(name, block.start, block.start + len(block.masks))):

@@ -31,13 +31,20 @@ def _difference(kept: Sweep, asked: Sweep) -> str:
     """Name the first key in which two configurations ask for other runs."""
     then, now = _flat(kept.config.resolved()), _flat(asked.config.resolved())
     for key in sorted({*then, *now}):
-        section = key.split(".")[0]
-        counted = section == "designs" and key.endswith((".subsets", ".permutations"))
-        if section in {"seed", "task", "queries", "measures", "designs"} and not counted:
+        section, *inside = key.split(".")
+        grows = section == "designs" and inside[1:] and inside[1] in _growth_keys(inside[0], kept, asked)
+        if section in {"seed", "task", "queries", "measures", "designs"} and not grows:
             was, is_now = then.get(key, "absent"), now.get(key, "absent")
             if was != is_now:
                 return f"{key} is {is_now!r} here and {was!r} there"
     return "its configuration file was edited"
+
+
+def _growth_keys(design: str, *sweeps: Sweep) -> set[str]:
+    """Return the keys of a design that only say how much of it is drawn."""
+    return {
+        key for sweep in sweeps if design in sweep.config.designs for key in sweep.config.designs[design].growth_keys
+    }
 
 
 def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:

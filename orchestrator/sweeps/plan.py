@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from orchestrator.config.schema import Config
 from orchestrator.designs import Context, Design
-from orchestrator.designs.again import Again
-from orchestrator.designs.base import RandomDesign
-from orchestrator.designs.imported import Imported
 from workers.errors import ConfigError
 from workers.runs import Run
 from workers.task_hooks import groups_of
@@ -60,6 +57,11 @@ class DesignPlan:
         """Number of rows, m."""
         return self.design.count(self.context) * self.design.seeds
 
+    @cached_property
+    def mean_size(self) -> float:
+        """Mean size of a subset."""
+        return self.design.mean_size(self.context)
+
     @property
     def packs(self) -> int:
         """Number of packs."""
@@ -76,11 +78,6 @@ class DesignPlan:
         distinct, place = np.unique(subsets, return_inverse=True)
         masks = self.design.many(distinct, self.context)[place]
         return Rows(start, masks, self.design.seeds_of(subsets, repeats, self.context), subsets, repeats)
-
-    @property
-    def fenced(self) -> bool:
-        """Whether its subsets keep to their side of the fence: drawn there, those of another design, or looked at already."""
-        return isinstance(self.design, RandomDesign | Again | Imported)
 
     def packed(self) -> Iterator[bytes]:
         """Yield every subset's mask, a bit an example."""
@@ -116,7 +113,7 @@ def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, Desi
     for name, design in config.designs.items():
         context = context_of(config, name, task.n, groups)
         design.check(context)
-        if not isinstance(design, Imported):
+        if design.drawable:
             design.mask(0, context)  # so few examples may have no subset on this side of the fence
         epochs: tuple[int, ...] = ()
         if isinstance(task, DifferentiableTask):
@@ -132,12 +129,11 @@ def _pack(config: Config) -> int:
 
 
 def _refuse_overlap(plans: dict[str, DesignPlan]) -> None:
-    """Refuse a subset on both sides of the fence. Fenced designs keep apart by themselves; others need a look."""
+    """Refuse a subset on both sides of the fence. Some designs keep apart by themselves; others need a look."""
     scoring = [plan for plan in plans.values() if plan.design.purpose == "score"]
+    apart = all(plan.design.keeps_its_side for plan in scoring)
     looked_at = [
-        plan
-        for plan in plans.values()
-        if plan.design.purpose != "score" and not (plan.fenced and all(other.fenced for other in scoring))
+        plan for plan in plans.values() if plan.design.purpose != "score" and not (apart and plan.design.keeps_its_side)
     ]
     if not scoring or not looked_at:
         return

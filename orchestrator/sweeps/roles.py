@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from orchestrator.config.schema import Config
-from orchestrator.designs.imported import Imported
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, near
 
 
 def refuse_imported(sweep: Sweep) -> None:
     """Raise ConfigError for a sweep whose runs were imported, where they would have to be trained."""
-    imported = [name for name, design in sweep.config.designs.items() if isinstance(design, Imported)]
+    imported = [name for name, design in sweep.config.designs.items() if not design.drawable]
     if imported or sweep.config.task.name == "imported":
         which = f"designs.{imported[0]}" if imported else "task.name"
         raise ConfigError(
@@ -25,9 +24,9 @@ def scoring_design(config: Config, metric: str) -> str | None:
     if section is None:
         return None
     if metric == "lds":
-        able = [name for name, design in config.designs.items() if design.purpose == "score" and design.kind != "again"]
+        able = [name for name, design in config.designs.items() if design.purpose == "score" and design.follows is None]
     else:
-        able = [name for name, design in config.designs.items() if design.kind == "leave_one_out"]
+        able = [name for name, design in config.designs.items() if "leave_one_out" in design.serves]
     return _choose(section.design, able, f"scores.{metric}.design")
 
 
@@ -37,7 +36,7 @@ def fresh_design(config: Config) -> str | None:
     scored = scoring_design(config, "lds")
     if lds is None or scored is None:
         return None
-    able = [name for name, design in config.designs.items() if design.kind == "again" and design.of == scored]
+    able = [name for name, design in config.designs.items() if design.follows == scored]
     return _choose(lds.fresh, able, "scores.lds.fresh")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.schema import Config
-from orchestrator.designs.permutations import Permutations
+from orchestrator.designs import Prefixes
 from orchestrator.store.ledger import DONE, PENDING
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.run_store import RunStore
@@ -30,22 +30,21 @@ Verdict = Literal["launch", "wait", "skip"]
 class Truncation:
     """Truncated Monte Carlo on one design: ends a permutation after the first block whose last prefix is close enough."""
 
-    def __init__(self, store: RunStore, layout: DesignLayout, design: Permutations, steps: int, full: Sequence[str]):
-        """Take the design as the store knows it, the prefixes a permutation has, and the designs of full runs."""
+    def __init__(self, store: RunStore, layout: DesignLayout, prefixes: Prefixes, full: Sequence[str]):
+        """Take the design as the store knows it, what its rows are, and the names of the designs of full runs."""
         self._store, self._layout, self._full = store, layout, full
-        self._tolerance = design.truncation
-        self.steps = steps
-        self._block = min(layout.pack, steps) if layout.pack < steps else min(design.block, steps)
+        self._tolerance = prefixes.truncation
+        self.steps = steps = prefixes.steps
+        self._block = min(layout.pack, steps) if layout.pack < steps else min(prefixes.block, steps)
 
     @classmethod
     def of(cls, config: Config, store: RunStore, name: str) -> Truncation | None:
         """Return the truncation of a design; None for one whose rows are no prefixes of permutations."""
-        design = config.designs[name]
-        if not isinstance(design, Permutations):
+        prefixes = config.designs[name].prefixes(context_of(config, name, store.n))
+        if prefixes is None:
             return None
-        steps = len(design.sizes(context_of(config, name, store.n)))
-        full = [one for one, layout in store.designs.items() if layout.kind == "full"]
-        return cls(store, store.designs[name], design, steps, full)
+        full = [one for one in store.designs if "full" in config.designs[one].serves]
+        return cls(store, store.designs[name], prefixes, full)
 
     @cached_property
     def arrival(self) -> Arrival | None:

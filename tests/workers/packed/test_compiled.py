@@ -102,13 +102,8 @@ def test_it_is_timed_and_its_bits_are_compared(zoo, monkeypatch):
 def test_out_of_memory_halves_what_is_compiled_too(zoo, equal_runs, monkeypatch):
     """A smaller pack would take as much memory as before: it is filled up to the compiled width."""
     task, runs = zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), equal_runs(4)
-<<<<<<< HEAD
-    options = {"method": "compiled", "width": 4}
-    whole = {run.row: run for run in train_pack(task, runs, ["margin"], Queries(), **options)}
-=======
     trainer = PackTrainer(task, strategy=Strategy("compiled", 4, False, "as asked for"))
     whole = {run.row: run for run in trainer.train(runs, ["margin"], Queries())}
->>>>>>> e14400c (Whoever trains pack after pack holds what trains them; a worker process holds one pool's work and lets go of it)
     compiled = Pack._slopes_compiled
 
     def small(self, *given):

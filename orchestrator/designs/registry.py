@@ -1,0 +1,114 @@
+"""Which kinds of design there are: ours, third parties' by entry point, and those registered while a program runs.
+
+A package offers a design under the entry point group `counterfactory.designs`, by its kind; a program calls `register`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from orchestrator.designs.base import Design
+from workers.errors import ConfigError, near
+
+GROUP = "counterfactory.designs"
+BUILT_IN = {
+    "subsets": "orchestrator.designs.random_subsets:Subsets",
+    "bernoulli": "orchestrator.designs.random_subsets:Bernoulli",
+    "leave_one_out": "orchestrator.designs.leave_out:LeaveOneOut",
+    "leave_group_out": "orchestrator.designs.leave_out:LeaveGroupOut",
+    "permutations": "orchestrator.designs.permutations:Permutations",
+    "full": "orchestrator.designs.full:Full",
+    "explicit": "orchestrator.designs.explicit:Explicit",
+    "again": "orchestrator.designs.again:Again",
+    "imported": "orchestrator.designs.imported:Imported",
+}
+registered: dict[str, type[Design]] = {}
+"""Those of `register`, by kind."""
+
+D = TypeVar("D", bound=Design)
+
+
+def register(design: type[D]) -> type[D]:
+    """Let configurations of this process name a design by its kind; may stand above the class.
+
+    Raises ConfigError for a class without a kind, and for a kind that is taken.
+    """
+    annotation = design.model_fields["kind"].annotation
+    names = get_args(annotation) if get_origin(annotation) is Literal else ()
+    if len(names) != 1:
+        raise ConfigError(f"{design.__name__}: has no kind; declare it as `kind: Literal['a_name']`")
+    (kind,) = names
+    if kind in kinds() and registered.get(kind) is not design:
+        raise ConfigError(f"{design.__name__}: there is a design of kind {kind!r} already")
+    registered[kind] = design
+    return design
+
+
+def kinds() -> tuple[str, ...]:
+    """Return the kinds of all designs, ours first."""
+    return (*BUILT_IN, *_offered(), *registered)
+
+
+@cache
+def _offered() -> tuple[str, ...]:
+    """Return the kinds that installed packages offer."""
+    return tuple(entry.name for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN)
+
+
+def find(kind: str) -> type[Design]:
+    """Return the design class of a kind. Raises ConfigError, with near names, when there is none."""
+    if kind in registered:
+        return registered[kind]
+    if kind in BUILT_IN:
+        module, _, attribute = BUILT_IN[kind].partition(":")
+        found: type[Design] = getattr(import_module(module), attribute)
+        return found
+    for entry in entry_points(group=GROUP, name=kind):
+        loaded: type[Design] = entry.load()
+        return loaded
+    raise ConfigError(f"unknown kind of design {kind!r}: {near(kind, list(kinds()))}")
+
+
+class _ByKind:
+    """Tells pydantic to ask the registry, whenever something is validated, for the class that a section's `kind` names."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(_design_of)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(_union(tuple(find(kind) for kind in kinds())))
+
+
+@cache
+def _union(classes: tuple[type[Design], ...]) -> CoreSchema:
+    """Return what pydantic knows of a section that is one of these."""
+    union: Any = Annotated[Union[classes], Field(discriminator="kind")]  # noqa: UP007  # of as many as there are now
+    return TypeAdapter(union).core_schema
+
+
+def _design_of(section: Any) -> Design:
+    """Return the design that plain data describes. Raises pydantic's own errors of a section told by its `kind`."""
+    if isinstance(section, Design):
+        return section
+    if not isinstance(section, Mapping):
+        raise PydanticKnownError("dict_type")
+    if "kind" not in section:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+    kind = section["kind"]
+    if not isinstance(kind, str) or kind not in kinds():
+        known = ", ".join(repr(name) for name in kinds())
+        context = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": known}
+        raise PydanticKnownError("union_tag_invalid", context)
+    return find(kind).model_validate(section)
+
+
+AnyDesign = Annotated[Design, _ByKind()]
+"""What a configuration may name under `designs`, chosen by `kind`."""
