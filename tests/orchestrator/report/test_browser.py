@@ -5,7 +5,11 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
+
+from orchestrator.report.data import Utilities
+from orchestrator.report.page.html import render
 
 BROWSER = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
@@ -16,7 +20,7 @@ FLAGS = (
 )
 
 WITNESS = """<script>
-const seen = {errors: [], missing: [], images: 0, wide: 0};
+const seen = {errors: [], missing: [], images: 0, wide: 0, spilling: []};
 const log = console.error;
 console.error = (...words) => { seen.errors.push(words.join(" ")); log(...words); };
 window.onerror = message => { seen.errors.push(String(message)); };
@@ -25,6 +29,9 @@ window.addEventListener("load", () => {
   seen.images = document.images.length;
   seen.missing = [...document.images].filter(image => image.naturalWidth === 0).map(image => image.alt);
   seen.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const spills = box => box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === "visible";
+  const boxes = document.querySelectorAll("h1, h2, h3, h4, p, figcaption, blockquote");
+  seen.spilling = [...boxes].filter(spills).map(box => box.textContent);
   document.documentElement.dataset.seen = JSON.stringify(seen);
 });
 </script>
@@ -52,6 +59,23 @@ def test_it_loads_without_a_console_error_or_a_missing_image(html, tmp_path, wid
     assert seen["missing"] == []
     assert seen["images"] > 20
     assert seen["wide"] <= 0, "nothing makes the page itself scroll sideways"
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("words", [False, True])
+def test_no_name_runs_into_what_is_beside_it(make, tmp_path, width, words):
+    values = np.linspace(-1, 1, 60)
+    names = ("memorization_on_probability", "m" * 60)
+    utilities = tuple(Utilities(name, "probability", values, values - 0.1, values + 0.1) for name in names)
+    shown = {"show": lambda source, index: "word " * 9} if words else {}
+    seen = load(render(make(utilities=utilities, **shown)), tmp_path, width)
+    assert seen["spilling"] == []
+    assert seen["wide"] <= 0
+
+
+def test_the_browser_would_have_seen_a_name_that_spills(html, tmp_path):
+    changed = html.replace("<main>", '<main><h3 style="width:20px;overflow-wrap:normal">datamodel</h3>')
+    assert load(changed, tmp_path)["spilling"] == ["datamodel"]
 
 
 def test_the_browser_would_have_seen_a_page_too_wide(html, tmp_path):
