@@ -108,6 +108,13 @@ def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sampl
     return Sweep.of(loaded, out_dir)
 
 
+def _at(folder: Path, *, options: bool = False) -> Sweep:
+    """Return the sweep that a folder holds, with its estimators' `options` checked if it is to go on."""
+    from orchestrator.sweeps.sweep import Sweep
+
+    return Sweep.at(folder, options=options)
+
+
 def _ask(forecast: str) -> None:
     """Ask before a long sweep, where there is somebody to answer. Raises ConfigError where there is not."""
     if not sys.stdin.isatty():
@@ -127,12 +134,11 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Do everything: plan, retrain, attribute, score, report; goes on where a former call ended."""
+    sweep = _asked(config, overrides, out_dir, sample)  # a mistake in it is said before the stages are imported
     from orchestrator.cli import tables
     from orchestrator.cli.session import run_sweep
 
-    outcome = run_sweep(
-        _asked(config, overrides, out_dir, sample), retry_failed=retry_failed, ask=None if yes else _ask
-    )
+    outcome = run_sweep(sweep, retry_failed=retry_failed, ask=None if yes else _ask)
     if as_json:
         folder = str(outcome.sweep.paths.root)
         _print_json({"folder": folder, "report": str(outcome.report), "scores": tables.records(outcome.scores)})
@@ -152,11 +158,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Check a configuration, train a few runs to see how long they take, and show what the sweep would cost; writes nothing."""
+    sweep = _asked(config, overrides, out_dir, sample)
     from orchestrator.cli import tables
     from orchestrator.stages.forecast import settle
     from orchestrator.stages.plan import preview
 
-    sweep, expected = settle(_asked(config, overrides, out_dir, sample), always=True)
+    sweep, expected = settle(sweep, always=True)
     planned = preview(sweep)
     if as_json:
         _print_json(
@@ -174,11 +181,12 @@ def plan(
 @app.command()
 def retrain(folder: Folder, retry_failed: RetryFailed = False, yes: Yes = False) -> None:
     """Train every run that the sweep in DIR lacks."""
+    sweep = _at(folder, options=True)
+
     from orchestrator.cli.session import retrain_watched, settled
     from orchestrator.stages.plan import prepare
-    from orchestrator.sweeps.sweep import Sweep
 
-    sweep = settled(Sweep.at(folder, options=True), ask=None if yes else _ask)
+    sweep = settled(sweep, ask=None if yes else _ask)
     with prepare(sweep) as store:
         failed = retrain_watched(sweep, store, retry_failed)
     if failed:
@@ -190,11 +198,10 @@ def attribute(
     folder: Folder, again: Annotated[bool, typer.Option("--again", help="Compute all of them anew.")] = False
 ) -> None:
     """Compute the attributions of the sweep in DIR from its finished runs."""
+    sweep = _at(folder, options=True)
     from orchestrator.cli.session import attribute_watched
     from orchestrator.store.run_store import RunStore
-    from orchestrator.sweeps.sweep import Sweep
 
-    sweep = Sweep.at(folder, options=True)
     with RunStore.open(sweep.paths, write=True) as store:
         failed = attribute_watched(sweep, store, again)
     if failed:
@@ -213,13 +220,12 @@ def score(
     """Judge attributions by held-out retrainings (LDS) and leave-one-out effects."""
     if measure is not None and attributions is None:
         raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
+    sweep = _at(folder)
     from orchestrator.cli import tables
     from orchestrator.cli.session import remove_watched
     from orchestrator.stages import score as scoring
     from orchestrator.store.run_store import RunStore
-    from orchestrator.sweeps.sweep import Sweep
 
-    sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths, write=attributions is None) as store:
         if attributions is None:
             remove_watched(sweep)
@@ -235,11 +241,10 @@ def score(
 @app.command()
 def report(folder: Folder) -> None:
     """Write report.html for the sweep in DIR."""
+    sweep = _at(folder)
     from orchestrator.stages import report as reporting
     from orchestrator.store.run_store import RunStore
-    from orchestrator.sweeps.sweep import Sweep
 
-    sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths, write=True) as store:
         out.print(str(reporting.report(sweep, store)), soft_wrap=True, highlight=False)
 
@@ -247,12 +252,11 @@ def report(folder: Folder) -> None:
 @app.command()
 def status(folder: Folder, as_json: Json = False) -> None:
     """Show how the sweep in DIR stands, also while it is running elsewhere."""
+    sweep = _at(folder)
     from orchestrator.cli import tables
     from orchestrator.stages import status as standing
     from orchestrator.store.run_store import RunStore
-    from orchestrator.sweeps.sweep import Sweep
 
-    sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths) as store:
         found = standing.status(sweep, store)
     if as_json:
@@ -268,13 +272,12 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every row against its hash, and some runs by training them again; exit code 1 if anything disagrees."""
+    sweep = _at(folder)
     from orchestrator.cli import tables
     from orchestrator.retraining.counts import finished
     from orchestrator.stages import verify as verifying
     from orchestrator.store.run_store import RunStore
-    from orchestrator.sweeps.sweep import Sweep
 
-    sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths) as store:
         damages = verifying.check_rows(store)
         sound = not damages  # what is damaged has to be put right first
@@ -338,11 +341,10 @@ def export(
     folder: Folder, to: Annotated[Path, typer.Option("--to", metavar="FILE", help="A name ending in .parquet or .npz.")]
 ) -> None:
     """Write runs (and, to .npz, attributions) in a format that other programs read."""
+    sweep = _at(folder)
     from orchestrator.stages import export as exporting
     from orchestrator.store.run_store import RunStore
-    from orchestrator.sweeps.sweep import Sweep
 
-    sweep = Sweep.at(folder)
     with RunStore.open(sweep.paths) as store:
         count = exporting.export(sweep, store, to)
     out.print(f"{to}: {count:,} {'rows' if to.suffix == '.parquet' else 'arrays'}", soft_wrap=True, highlight=False)
@@ -372,8 +374,13 @@ def schema() -> None:
 @app.command()
 def configs() -> None:
     """List the configurations that ship."""
-    from orchestrator.config import loading
+    from rich.table import Table
 
-    for name, path in loading.shipped().items():
-        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
-        out.print(f"[bold]{name}[/]  {escape(first)}", highlight=False)
+    from orchestrator.config.shipped import description, shipped
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold", overflow="ignore")
+    table.add_column()
+    for name, path in shipped().items():
+        table.add_row(name, escape(description(path)))
+    out.print(table, highlight=False)

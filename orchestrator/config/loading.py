@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,9 @@ from pydantic import ValidationError
 
 from orchestrator.config import yaml_format
 from orchestrator.config.schema import UNCHECKED, Config
+from orchestrator.config.shipped import shipped
 from orchestrator.config.validation_errors import one_line
 from workers.errors import ConfigError, near
-
-
-def shipped() -> dict[str, Path]:
-    """Return the configurations that ship with the package: name -> file."""
-    inside = Path(str(resources.files("orchestrator"))) / "configs"
-    folder = inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "configs"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def locate(name: str) -> tuple[Path, Path]:
@@ -57,7 +50,9 @@ def validate(raw: Mapping[str, Any], origin: str, *, options: bool = True) -> Co
     be read, quickly and wherever its estimators are not installed.
     """
     try:
-        return Config.model_validate(raw, context={UNCHECKED: not options})
+        # All but the estimators' options first: a mistake there is said without waiting for the estimators to be imported.
+        config = Config.model_validate(raw, context={UNCHECKED: True})
+        return Config.model_validate(raw) if options else config
     except ValidationError as error:
         raise ConfigError(f"{origin}: {one_line(error, raw, Config.model_json_schema())}") from error
     except ConfigError as error:

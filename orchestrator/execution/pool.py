@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from workers.loading import TaskSpec
-from workers.packed.strategy import Strategy
-from workers.prefixes import Arrival
-from workers.runs import Outcome, Queries, Run
+if TYPE_CHECKING:
+    from workers.loading import TaskSpec
+    from workers.packed.strategy import Strategy
+    from workers.prefixes import Arrival
+    from workers.runs import Outcome, Queries, Run
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from orchestrator.config.schema import RaySection
 from workers.errors import ConfigError
 from workers.machine import cores, total_bytes
@@ -15,7 +13,12 @@ def refuse_impossible(settings: RaySection) -> None:
     """Raise ConfigError when this machine could never run one pack, before anything is started or written."""
     if settings.address != "local":
         return
-    node = {"CPU": float(cores()), "GPU": float(torch.cuda.device_count()), "memory": float(total_bytes())}
+    gpus = 0.0
+    if settings.num_gpus:
+        import torch  # takes a second, and is only here to count GPUs
+
+        gpus = float(torch.cuda.device_count())
+    node = {"CPU": float(cores()), "GPU": gpus, "memory": float(total_bytes())}
     room_on(settings, [node])
 
 
@@ -41,4 +44,8 @@ def resolve_device(settings: RaySection) -> str:
     """Return the device a pack trains on: cuda when it is there and a share of it is asked for."""
     if settings.device != "auto":
         return settings.device
-    return "cuda" if settings.num_gpus and torch.cuda.is_available() else "cpu"
+    if not settings.num_gpus:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

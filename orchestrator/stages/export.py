@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
 from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
@@ -32,24 +33,35 @@ def export(sweep: Sweep, store: RunStore, target: Path) -> int:
 
 
 def _parquet(store: RunStore, target: Path) -> int:
-    frames = []
+    import pyarrow as pa  # not needed for .npz
+    from pyarrow import parquet
+
+    tables = []
     for name in store.designs:
         masks = store.masks(name)
-        frame = {
-            "design": name,
+        columns = {
+            "design": pa.array([name] * len(masks), pa.string()),
             "row": np.arange(len(masks)),
             "subset": store.subsets(name),
             "repeat": store.repeats(name),
             "seed": store.seeds(name),
-            "state": np.array(STATES)[store.states(name)],
-            "examples": [np.flatnonzero(mask).astype(np.int32) for mask in masks],
+            "state": pa.array(np.array(STATES)[store.states(name)].tolist(), pa.string()),
+            "examples": _lists(np.nonzero(masks)[1].astype(np.int32), masks.sum(axis=1)),
         }
         for measure in store.measures:
-            frame[measure] = list(store.outputs(name, measure))
-        frames.append(pd.DataFrame(frame))
-    table = pd.concat(frames, ignore_index=True)
-    table.to_parquet(target, index=False)
-    return len(table)
+            outputs = store.outputs(name, measure)
+            columns[measure] = _lists(outputs.ravel(), np.full(len(outputs), outputs.shape[1]))
+        tables.append(pa.table(columns))
+    table = pa.concat_tables(tables)
+    parquet.write_table(table, target)
+    return int(table.num_rows)
+
+
+def _lists(values: NDArray[Any], lengths: NDArray[np.integer]) -> Any:
+    """Return an Arrow array of lists: the first `lengths[0]` values, the next `lengths[1]`, and so on."""
+    import pyarrow as pa
+
+    return pa.ListArray.from_arrays(pa.array([0, *np.cumsum(lengths)], pa.int32()), pa.array(values))
 
 
 def _npz(sweep: Sweep, store: RunStore, target: Path) -> int:

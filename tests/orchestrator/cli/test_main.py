@@ -17,6 +17,7 @@ import yaml
 from orchestrator.cli import session
 from orchestrator.config import yaml_format
 from orchestrator.config.loading import load
+from orchestrator.config.shipped import description, shipped
 from orchestrator.retraining.watch import Watch
 from orchestrator.scoring.table import SCORE_COLUMNS
 from orchestrator.stages import retrain as retraining
@@ -258,8 +259,14 @@ def test_schema_prints_json(command: Command) -> None:
     assert parse(command("schema").out)["title"] == "counterfactory sweep"
 
 
-def test_configs_lists_what_ships(command: Command) -> None:
-    assert "digits" in command("configs").out
+def test_configs_lists_what_ships_in_columns(command: Command) -> None:
+    lines = command("configs").out.splitlines()
+    start = next(line for line in lines if line.startswith("digits ")).index("Handwritten digits")
+    firsts = [line[:start].strip() for line in lines]
+    assert [name for name in firsts if name] == sorted(shipped()), "a name is never cut, nor on two lines"
+    assert all(line[start] != " " for line in lines), "what follows a name stays in its column"
+    for path in shipped().values():
+        assert description(path).split()[0] in command("configs").out
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from estimators import registry
 from estimators.registry import names
 from orchestrator.config.json_schema import schema
-from orchestrator.config.loading import load, locate, shipped, validate
+from orchestrator.config.loading import load, locate, validate
 from orchestrator.config.schema import Config
+from orchestrator.config.shipped import shipped
+from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
 Raw = dict[str, Any]
@@ -350,6 +353,66 @@ def test_one_estimator_may_stand_under_several_names(make_config: Callable[[Raw]
     assert config.resolved()["estimators"]["random"]["estimator"] == "random"
     assert config.estimators["other"].measure == "loss"
     assert config.estimators["other"].options.model_dump()["damping"] == 5
+
+
+# A kept sweep, opened only to be read
+
+
+@pytest.fixture
+def no_estimators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody ask for an estimator's class."""
+
+    def find(name: str) -> None:
+        raise AssertionError(f"{name} was asked for")
+
+    monkeypatch.setattr(registry, "find", find)
+
+
+def test_a_kept_sweep_is_opened_without_its_estimators(
+    tiny: Raw, make_config: Callable[[Raw], Config], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    config = make_config(tiny)
+    sweep = Sweep.of(config, tmp_path / "sweep")
+    sweep.paths.root.mkdir()
+    sweep.paths.config.write_text(sweep.resolved_yaml())
+    request.getfixturevalue("no_estimators")
+    kept = Sweep.at(sweep.paths.root).config
+    assert kept.identity() == config.identity()
+    assert list(kept.estimators) == ["random", "tracin", "difference_in_means"]
+    assert kept.estimators["tracin"].measure is None
+    with pytest.raises(AssertionError, match="was asked for"):
+        kept.resolved()
+
+
+def test_a_kept_sweep_is_the_one_that_was_written(tiny: Raw, make_config: Callable[[Raw], Config]) -> None:
+    config = make_config(tiny)
+    kept = validate(config.resolved(), "config.yaml", options=False)
+    assert kept == config
+    assert kept.resolved() == config.resolved()
+    assert kept.estimators["tracin"].given != config.estimators["tracin"].given, "every default was written out"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"estimator": "trakk"}, "unknown estimator 'trakk': did you mean trak"),
+        ({"estimator": "tracin", "modles": 1}, "estimator tracin: unknown key 'modles': did you mean models?"),
+        ({"estimator": "tracin", "models": "x"}, "estimator tracin: models: input should be"),
+    ],
+)
+def test_what_is_wrong_with_a_kept_estimator_is_said_when_it_is_asked_for(tiny: Raw, options: Raw, said: str) -> None:
+    raw = {"name": "x", "folder": "/", **put(tiny, "estimators.mine", options)}
+    section = validate(raw, "config.yaml", options=False).estimators["mine"]
+    with pytest.raises(ConfigError) as caught:
+        _ = section.options
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_else_that_is_wrong_with_a_kept_sweep_is_said_at_once(tiny: Raw) -> None:
+    for key, value in (("seed", "x"), ("designs.fit.alpha", 2), ("estimators.random.measure", "los")):
+        with pytest.raises(ConfigError, match=f"config.yaml: {key}"):
+            validate({"name": "x", "folder": "/", **put(tiny, key, value)}, "config.yaml", options=False)
 
 
 # The schema
