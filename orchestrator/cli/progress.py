@@ -1,9 +1,10 @@
-"""What a person sees while runs are trained: a bar on a terminal, a line now and then elsewhere."""
+"""What a person sees while runs are trained: bars on a terminal and in a notebook, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -51,6 +52,11 @@ class Counter:
         return f"{rate:.1f} runs/s{failed}, {left} left" if finished < self.total else f"{rate:.1f} runs/s{failed}"
 
 
+def draws_bars(console: Console) -> bool:
+    """Say whether bars can be drawn: on a terminal, and in a notebook that has the widgets which rich draws them with."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
 class Reporter:
     """Shows progress per design."""
 
@@ -59,7 +65,7 @@ class Reporter:
         self._console = console
         self._bars: Progress | None = None
         self._said = time.monotonic()
-        if console.is_terminal:
+        if draws_bars(console):
             self._bars = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),

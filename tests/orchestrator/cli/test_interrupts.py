@@ -1,5 +1,6 @@
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -33,3 +34,14 @@ def test_the_signals_are_given_back_whatever_happens() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_in_another_thread_no_signal_is_taken_over() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def look() -> tuple[bool, list[object]]:
+        with Interrupts(1) as signals:
+            return signals.stopping(), [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(look).result() == (False, before)

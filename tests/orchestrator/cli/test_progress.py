@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli import progress
-from orchestrator.cli.progress import Counter, Reporter, duration
+from orchestrator.cli.progress import Counter, Reporter, draws_bars, duration
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,25 @@ def test_on_a_terminal_there_is_a_bar_for_each_design_and_for_all() -> None:
     reporter.close()
     for shown in ("fit", "4/4", "heldout", "2/2", "all", "6/6", "1 failed"):
         assert shown in drawn.getvalue()
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_in_a_notebook_there_are_bars_where_widgets_are_installed(
+    monkeypatch: pytest.MonkeyPatch, widgets: bool
+) -> None:
+    monkeypatch.setattr(progress, "find_spec", lambda name: object() if widgets and name == "ipywidgets" else None)
+    assert draws_bars(Console(force_jupyter=True)) is widgets
+    assert not draws_bars(Console(file=io.StringIO())), "neither a notebook nor a terminal"
+
+
+def test_in_a_notebook_without_widgets_lines_are_said(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    console = Console(force_jupyter=True)
+    said: list[object] = []
+    monkeypatch.setattr(console, "print", said.append)
+    reporter = Reporter(console, {"fit": 200})
+    reporter.open()
+    clock[0] = progress.QUIET_SECONDS * 2
+    reporter.add("fit", 100, 0)
+    reporter.close()
+    assert said == ["100 of 200 runs, 3.3 runs/s, 30 s left"]
