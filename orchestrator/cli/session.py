@@ -6,19 +6,16 @@ No command line is needed for it: a mistake is an exception, and so is Ctrl-C (`
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
-from orchestrator.applications.brittleness import nested_sweeps
 from orchestrator.cli import tables
 from orchestrator.cli.console import err
 from orchestrator.cli.interrupts import Interrupted, Interrupts
 from orchestrator.cli.progress import Reporter, duration
-from orchestrator.execution.ray_session import started
 from orchestrator.execution.scheduler import Tally
 from orchestrator.forecast import cost
 from orchestrator.retraining.counts import finished
@@ -26,6 +23,7 @@ from orchestrator.retraining.watch import Watch
 from orchestrator.stages import attribute as attributing
 from orchestrator.stages import forecast as settling
 from orchestrator.stages import plan as planning
+from orchestrator.stages import removal as removing
 from orchestrator.stages import report as reporting
 from orchestrator.stages import retrain as retraining
 from orchestrator.stages import score as scoring
@@ -163,14 +161,11 @@ def retrain_watched(sweep: Sweep, store: RunStore, retry_failed: bool = False, c
 
 def remove_watched(sweep: Sweep, retry_failed: bool = False, console: Console = err) -> int:
     """Train what the removal curves need, if the configuration asks for any; return how many runs have failed."""
-    failed = 0
-    with ExitStack() as stack:
-        for nested in nested_sweeps(sweep):
-            with planning.prepare(nested) as store:
-                if any(pending for _, _, pending in finished(nested, store).values()):
-                    stack.enter_context(started(sweep.config.ray))  # once for all of them
-                failed += retrain_watched(nested, store, retry_failed, console)
-    return failed
+
+    def train(nested: Sweep, store: RunStore) -> None:
+        retrain_watched(nested, store, retry_failed, console)
+
+    return sum(one.failed for one in removing.train_removals(sweep, train, retry_failed=retry_failed))
 
 
 def attribute_watched(sweep: Sweep, store: RunStore, again: bool = False, console: Console = err) -> int:
