@@ -95,25 +95,26 @@ class OpenedSweep:
         """
         import xarray as xr
 
-        values, bias, error, told = read_attribution(self._sweep.paths, estimator)
+        kept = read_attribution(self._sweep.paths, estimator)
+        told = kept.attributes
         with RunStore.open(self._sweep.paths) as store:
             coordinates: dict[str, Any] = {"example": np.arange(store.n), "query": self._queries(store)}
-        if bias is not None:
-            coordinates["bias"] = ("query", bias)
-        if error is not None:
-            coordinates["standard_error"] = (("example", "query"), error)
+        if kept.bias is not None:
+            coordinates["bias"] = ("query", kept.bias)
+        if kept.standard_error is not None:
+            coordinates["standard_error"] = (("example", "query"), kept.standard_error)
         attributes = {
-            "measure": told["measure"],
-            "estimator": told["estimator"],
-            "options": json.dumps(told["options"]),
-            "fitted_on": list(told["fitted_on"]),
-            "models": told["models"],
-            "seconds": told["seconds"],
-            "train_seconds": told["train_seconds"],
+            "measure": told.measure,
+            "estimator": told.estimator,
+            "options": json.dumps(told.options),
+            "fitted_on": list(told.fitted_on),
+            "models": told.models,
+            "seconds": told.seconds,
+            "train_seconds": told.train_seconds,
             "queries": self._sweep.queries.source,
             "sweep": str(self.folder),
         }
-        return xr.DataArray(values, coordinates, ("example", "query"), name=estimator, attrs=attributes)
+        return xr.DataArray(kept.values, coordinates, ("example", "query"), name=estimator, attrs=attributes)
 
     def scores(self) -> ScoreTable:
         """Return the scores, a row an (estimator, metric); empty when nothing was scored yet."""
@@ -126,12 +127,13 @@ class OpenedSweep:
         `example`, `label` (None where the task names none), `value` and, where the estimator gives one, `standard_error`. The
         strongest come first; examples without effect are left out. Raises ConfigError for a query that is out of range.
         """
-        tau, _, error, told = read_attribution(self._sweep.paths, estimator)
+        kept = read_attribution(self._sweep.paths, estimator)
+        tau, error, told = kept.values, kept.standard_error, kept.attributes
         t = tau.shape[1]
         if not 0 <= query < t:
             raise ConfigError(f"query {query} is out of range: {self.folder} has queries 0 to {t - 1}")
         values = tau[:, query].astype(np.float64)
-        names, sign = _ends(told["measure"])
+        names, sign = _ends(told.measure)
         labels = read_labels(self._sweep.paths)
         parts = []
         for name, oriented in zip(names, (sign * values, -sign * values), strict=True):
@@ -152,7 +154,7 @@ class OpenedSweep:
             "query": query,
             "query_label": labels.get((source, position)),
             "estimator": estimator,
-            "measure": told["measure"],
+            "measure": told.measure,
         }
         return found
 

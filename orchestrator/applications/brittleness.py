@@ -21,7 +21,7 @@ from orchestrator.config.schema import RemovalSection
 from orchestrator.scoring.metric import Metric, Quantity
 from orchestrator.scoring.table import ScoreRow
 from orchestrator.store import accounting
-from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
+from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.paths import SweepPaths, check_name
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
@@ -98,8 +98,8 @@ def _all_masks(sweep: Sweep, section: RemovalSection) -> Iterator[tuple[str, dic
     for label in dict.fromkeys(section.estimators):
         if label not in stored:
             continue
-        values, _, _, attributes = read_attribution(sweep.paths, label)
-        valued = Valued(values, read_utility(sweep.paths, label)[0], attributes["measure"], sweep.queries)
+        kept = read_attribution(sweep.paths, label)
+        valued = Valued(kept.values, kept.utility, kept.attributes.measure, sweep.queries)
         helpful = valued.helpfulness(section.better)
         yield label, {order: removal_masks(helpful, section.fractions, order) for order in dict.fromkeys(section.order)}
     if RemovalSection.BASELINE not in section.estimators:

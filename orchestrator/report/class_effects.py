@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from orchestrator.report import text
 from orchestrator.report.data import ClassEffects
+from orchestrator.store.attributions import Attributes
 from orchestrator.sweeps.sweep import Sweep
 from workers.task_hooks import label_of, mislabelled
 
@@ -16,17 +16,17 @@ WIDEST = 12
 """Classes of which a table still fits on a terminal; a report shows any number."""
 
 
-def class_effects(sweep: Sweep, label: str, told: Mapping[str, Any]) -> ClassEffects | None:
+def class_effects(sweep: Sweep, label: str, told: Attributes) -> ClassEffects | None:
     """Return the table of the attribution `label`, whose attributes are `told`; None when it has none."""
-    found = told.get("details", {}).get("by_class")
+    found = told.details.get("by_class")
     if not found:
         return None
-    names = [group_name(sweep, told["fitted_on"], one["first_example"]) for one in told["details"]["groups"]]
+    names = [group_name(sweep, told.fitted_on, one["first_example"]) for one in told.details["groups"]]
     classes = list(found["classes"])
     order = sorted(range(len(names)), key=lambda row: classes.index(names[row]) if names[row] in classes else row)
     return ClassEffects(
         label,
-        told["measure"],
+        told.measure,
         tuple(names[row] for row in order),
         tuple(classes),
         np.array(found["effects"], dtype=np.float64)[order],
@@ -34,7 +34,7 @@ def class_effects(sweep: Sweep, label: str, told: Mapping[str, Any]) -> ClassEff
     )
 
 
-def group_name(sweep: Sweep, designs: list[str], first: int) -> str:
+def group_name(sweep: Sweep, designs: Sequence[str], first: int) -> str:
     """Return the label of the group left out by one of the designs, where groups are classes that the task names; else its
     first example."""
     by = {getattr(sweep.config.designs.get(name), "by", None) for name in designs}

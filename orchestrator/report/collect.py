@@ -26,8 +26,8 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
     measure = sweep.config.measures[0]
     stored = set(list_attributions(sweep.paths))
     answers = {label: read_attribution(sweep.paths, label) for label in sweep.config.estimators if label in stored}
-    told = {label: answer[3] for label, answer in answers.items()}
-    same = {label: answer for label, answer in answers.items() if answer[3]["measure"] == measure}
+    told = {label: answer.attributes for label, answer in answers.items()}
+    same = {label: answer for label, answer in answers.items() if answer.attributes.measure == measure}
     runs = heldout(sweep, store, measure)
     if runs is None:
         masks, actual = np.zeros((0, sweep.task.n), dtype=bool), np.zeros((0, sweep.t))
@@ -35,10 +35,10 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
     else:
         masks, actual = runs.means()
         ceiling = noise_ceiling(runs, resamples=0).per_query
-    predicted = {label: masks @ answer[0].astype(np.float64) for label, answer in same.items()}
+    predicted = {label: masks @ answer.values.astype(np.float64) for label, answer in same.items()}
     for label, answer in same.items():
-        if answer[1] is not None:
-            predicted[label] = predicted[label] + answer[1]
+        if answer.bias is not None:
+            predicted[label] = predicted[label] + answer.bias
     return ReportData(
         title=sweep.config.name,
         created=f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
@@ -51,25 +51,25 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         versions={key: str(value) for key, value in store.attributes.items() if value and key != "data_hash"},
         designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),
         scores=read_scores(sweep.paths.scores),
-        models={label: int(answer[3]["models"]) for label, answer in answers.items()},
+        models={label: answer.attributes.models for label, answer in answers.items()},
         actual=actual,
         predicted=predicted if runs is not None else {},
         per_query_lds={label: spearman(one, actual) for label, one in predicted.items()} if runs is not None else {},
         per_query_ceiling=ceiling,
-        attributions={label: answer[0] for label, answer in same.items()},
+        attributions={label: answer.values for label, answer in same.items()},
         stage_seconds={
             "retrain (worker time)": accounting.train_seconds(store, store.designs),
-            **{f"attribute: {label}": float(answer[3]["seconds"]) for label, answer in answers.items()},
+            **{f"attribute: {label}": answer.attributes.seconds for label, answer in answers.items()},
         },
         failures=tuple(accounting.failure_lines(store)[:20]),
         show=shower_of(sweep.task),
         label=labeller_of(sweep.task),
         queries=sweep.queries,
         families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
-        expectations=sections.expectations(sweep, store, told),
+        expectations=sections.expectations(sweep, store, answers),
         stopping=sections.stopping(sweep),
         learning_curves=sections.learning_curves(sweep, told),
-        utilities=sections.utilities(sweep, told),
+        utilities=sections.utilities(answers),
         group_effects=sections.group_effects(sweep, told),
         class_effects=sections.class_tables(sweep, told),
         removal=sections.removal_lines(sweep),

@@ -25,23 +25,21 @@ from orchestrator.report.data import (
     Utilities,
 )
 from orchestrator.store import accounting
-from orchestrator.store.attributions import read_attribution, read_utility
+from orchestrator.store.attributions import Attributes, StoredAttribution
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.stopping_record import read_stopping
 from orchestrator.sweeps.sweep import Sweep
 
-Attributes = Mapping[str, Any]
 
-
-def expectations(sweep: Sweep, store: RunStore, attributes: Mapping[str, Attributes]) -> tuple[Expectation, ...]:
+def expectations(sweep: Sweep, store: RunStore, answers: Mapping[str, StoredAttribution]) -> tuple[Expectation, ...]:
     """Return what was forecast beside what happened; nothing when nothing was forecast."""
     made = read_forecast(sweep)
-    return () if made is None else tuple(_compared(made, sweep, store, attributes))
+    return () if made is None else tuple(_compared(made, sweep, store, answers))
 
 
 def _compared(
-    made: Forecast, sweep: Sweep, store: RunStore, attributes: Mapping[str, Attributes]
+    made: Forecast, sweep: Sweep, store: RunStore, answers: Mapping[str, StoredAttribution]
 ) -> Iterator[Expectation]:
     nan = math.nan
     facts = _facts(made, sweep, store)
@@ -53,7 +51,7 @@ def _compared(
         yield Expectation(f"{one.design}: runs", "count", one.runs, nan, nan, fact.runs)
         yield Expectation(f"{one.design}: training, summed", "time", one.seconds, nan, nan, fact.seconds)
         if math.isfinite(one.standard_error):
-            error = _measured_error(sweep, one.design, attributes)
+            error = _measured_error(sweep, one.design, answers)
             yield Expectation(f"{one.design}: standard error of a value", "number", one.standard_error, nan, nan, error)
     held = sum(path.stat().st_size for path in sweep.paths.runs.rglob("*") if path.is_file())
     yield Expectation("runs on disk, at most", "bytes", made.bytes, nan, nan, held)
@@ -94,15 +92,15 @@ def _wall_times(made: Forecast, store: RunStore, facts: Mapping[str, _Fact]) -> 
         yield Expectation("the same, of the runs that were trained", "time", middle, low, high, wall)
 
 
-def _measured_error(sweep: Sweep, design: str, attributes: Mapping[str, Attributes]) -> float:
+def _measured_error(sweep: Sweep, design: str, answers: Mapping[str, StoredAttribution]) -> float:
     """Return the mean standard error of the estimator that suits a design, NaN where none was asked for."""
     suiting = sweep.config.designs[design].measured_by
-    for label, told in attributes.items():
-        shared = told["options"].get("share") == "example"  # groups: then it is the error of a share, not of the effect
-        if told["estimator"] in suiting and design in told["fitted_on"] and not shared:
-            errors = read_attribution(sweep.paths, label)[2]
-            if told["measure"] == sweep.config.measures[0] and errors is not None and np.isfinite(errors).any():
-                return float(np.nanmean(errors))
+    for answer in answers.values():
+        told, errors = answer.attributes, answer.standard_error
+        shared = told.options.get("share") == "example"  # groups: then it is the error of a share, not of the effect
+        suits = told.estimator in suiting and design in told.fitted_on and told.measure == sweep.config.measures[0]
+        if suits and not shared and errors is not None and np.isfinite(errors).any():
+            return float(np.nanmean(errors))
     return math.nan
 
 
@@ -130,9 +128,7 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
 def learning_curves(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[LearningCurve, ...]:
     """Return the learning curve of every estimator of the report's measure that has one, with its continuation."""
     measure = sweep.config.measures[0]
-    told = {
-        label: one["details"].get("learning_curve") for label, one in attributes.items() if one["measure"] == measure
-    }
+    told = {label: one.details.get("learning_curve") for label, one in attributes.items() if one.measure == measure}
     return tuple(_learning_curve(label, curve) for label, curve in told.items() if curve and "ahead" in curve)
 
 
@@ -152,17 +148,17 @@ def _learning_curve(label: str, told: Mapping[str, Any]) -> LearningCurve:
     )
 
 
-def utilities(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[Utilities, ...]:
+def utilities(answers: Mapping[str, StoredAttribution]) -> tuple[Utilities, ...]:
     """Return what every estimator that values the utility says each example is worth."""
     found = []
-    for label, told in attributes.items():
-        values, errors = read_utility(sweep.paths, label)
-        if values is None or told["estimator"] == "groups":  # all examples of a group are worth the same
+    for label, answer in answers.items():
+        told, values, errors = answer.attributes, answer.utility, answer.utility_standard_error
+        if values is None or told.estimator == "groups":  # all examples of a group are worth the same
             continue
         low = high = np.full(len(values), np.nan)
         if errors is not None:
-            low, high = interval(values, errors, told.get("degrees_of_freedom") or math.inf)
-        found.append(Utilities(label, told["measure"], values.astype(np.float64), low, high))
+            low, high = interval(values, errors, told.degrees_of_freedom)
+        found.append(Utilities(label, told.measure, values.astype(np.float64), low, high))
     return tuple(found)
 
 
@@ -170,11 +166,11 @@ def group_effects(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[G
     """Return the effects of whole groups on the utility, for every estimator that tells them."""
     found = []
     for label, told in attributes.items():
-        for one in told.get("details", {}).get("groups", ()):
+        for one in told.details.get("groups", ()):
             error = math.nan if one["standard_error"] is None else one["standard_error"]
-            low, high = interval(one["effect"], error, told.get("degrees_of_freedom") or math.inf)
-            name = group_name(sweep, told["fitted_on"], one["first_example"])
-            found.append(GroupEffect(label, told["measure"], name, one["size"], one["effect"], float(low), float(high)))
+            low, high = interval(one["effect"], error, told.degrees_of_freedom)
+            name = group_name(sweep, told.fitted_on, one["first_example"])
+            found.append(GroupEffect(label, told.measure, name, one["size"], one["effect"], float(low), float(high)))
     return tuple(found)
 
 

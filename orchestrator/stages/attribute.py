@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,15 @@ from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.config.schema import EstimatorSection
 from orchestrator.report.class_effects import class_effects, lines
 from orchestrator.store import accounting
-from orchestrator.store.attributions import list_attributions, read_attribution, remove_attribution, write_attribution
+from orchestrator.store.attributions import (
+    Attributes,
+    StoredAttribution,
+    list_attributions,
+    read_attributes_of,
+    remove_attribution,
+    write_attribution,
+)
 from orchestrator.store.run_store import RunStore
-from orchestrator.store.strict_json import jsonable
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import CounterfactoryError
 
@@ -57,9 +62,9 @@ def attribute(
     for label, section in sweep.config.estimators.items():
         measure = section.measure or sweep.config.measures[0]
         stamp = _stamp(sweep, store, section, measure)
-        if label in stored and not again and _stands(sweep, label, stamp):
-            attributes = read_attribution(sweep.paths, label)[3]
-            result = Attributed(label, attributes["seconds"], attributes["models"], kept=True)
+        standing = read_attributes_of(sweep.paths, label) if label in stored and not again else None
+        if standing is not None and standing.stamp == stamp:
+            result = Attributed(label, standing.seconds, standing.models, kept=True)
         else:
             if measure not in evidence:
                 evidence[measure] = gather(sweep, store, measure)
@@ -94,35 +99,32 @@ def _compute(
     )  # what more runs would bring is not what this cost
     seconds = time.perf_counter() - started - beside
     _refuse_ill_formed(made, evidence)
-    attributes: dict[str, Any] = {
-        "estimator": section.estimator,
-        "options": section.options.model_dump(mode="json"),
-        "measure": evidence.measure,
-        "needs": sorted(section.options.needs),
-        "fitted_on": list(made.fitted_on),
-        "models": made.models,
-        "seconds": seconds,
-        "train_seconds": accounting.train_seconds(store, _trained_for(sweep, section, made)),
-        "stamp": stamp,
-        "degrees_of_freedom": made.degrees_of_freedom,
-        "details": dict(made.details),
-    }
+    attributes = Attributes(
+        estimator=section.estimator,
+        options=section.options.model_dump(mode="json"),
+        measure=evidence.measure,
+        needs=tuple(sorted(section.options.needs)),
+        fitted_on=tuple(made.fitted_on),
+        models=made.models,
+        seconds=seconds,
+        train_seconds=accounting.train_seconds(store, _trained_for(sweep, section, made)),
+        stamp=stamp,
+        degrees_of_freedom=made.degrees_of_freedom,
+        details=made.details,
+    )
     write_attribution(
         sweep.paths,
         label,
-        made.values,
-        bias=made.bias,
-        standard_error=made.standard_error,
-        utility=made.utility,
-        utility_standard_error=made.utility_standard_error,
-        attributes=jsonable(attributes),
+        StoredAttribution(
+            made.values, attributes, made.bias, made.standard_error, made.utility, made.utility_standard_error
+        ),
     )
     return Attributed(label, seconds, made.models, kept=False, notes=_notes(sweep, label, attributes))
 
 
-def _notes(sweep: Sweep, label: str, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(sweep: Sweep, label: str, attributes: Attributes) -> tuple[str, ...]:
     """Return what an estimator says of itself: its summary, what more runs would bring, its effects by class."""
-    details = attributes["details"]
+    details = attributes.details
     curve = details.get("learning_curve") or {}
     table = class_effects(sweep, label, attributes)
     by_class = () if table is None else lines(table)
@@ -140,10 +142,6 @@ def _stamp(sweep: Sweep, store: RunStore, section: EstimatorSection, measure: st
     designs, needs = sweep.config.designs, section.options.needs
     used = tuple(n for n in store.designs if designs[n].purpose == "fit" and designs[n].serves & needs)
     return json.dumps([section.resolved(), measure, accounting.digest(store, used)], sort_keys=True)
-
-
-def _stands(sweep: Sweep, label: str, stamp: str) -> bool:
-    return bool(read_attribution(sweep.paths, label)[3].get("stamp") == stamp)
 
 
 def _refuse_ill_formed(made: Attribution, evidence: Evidence) -> None:

@@ -77,6 +77,6 @@ def _npz(sweep: Sweep, store: RunStore, target: Path) -> int:
         for measure in store.measures:
             arrays[f"{name}/outputs/{measure}"] = store.outputs(name, measure)
     for label in list_attributions(sweep.paths):
-        arrays[f"attributions/{label}"] = read_attribution(sweep.paths, label)[0]
+        arrays[f"attributions/{label}"] = read_attribution(sweep.paths, label).values
     np.savez_compressed(target, allow_pickle=False, **arrays)
     return len(arrays)

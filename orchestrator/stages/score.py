@@ -14,7 +14,7 @@ from estimators.scores import judge_array
 from orchestrator.scoring.metric import Metric
 from orchestrator.scoring.registry import metrics
 from orchestrator.scoring.table import Judged, ScoreRow, as_table, write_scores
-from orchestrator.store.attributions import list_attributions, read_attribution, read_utility
+from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError, near
@@ -55,15 +55,15 @@ def _stored(sweep: Sweep) -> Iterator[Judged]:
     stored = list_attributions(sweep.paths)
     for label in sweep.config.estimators:
         if label in stored:
-            values, _, _, attributes = read_attribution(sweep.paths, label)
+            kept = read_attribution(sweep.paths, label)
             yield Judged(
                 label,
-                values,
-                attributes["measure"],
-                attributes["train_seconds"],
-                attributes["seconds"],
-                tuple(attributes["fitted_on"]),
-                read_utility(sweep.paths, label)[0],
+                kept.values,
+                kept.attributes.measure,
+                kept.attributes.train_seconds,
+                kept.attributes.seconds,
+                kept.attributes.fitted_on,
+                kept.utility,
             )
 
 

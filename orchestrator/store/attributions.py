@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from orchestrator.store.arrays import read_attributes, reading_metadata, undamaged
 from orchestrator.store.durable import PARTIAL, make_folder, refusing, sync, sync_tree, write_atomically
 from orchestrator.store.paths import SweepPaths
+from orchestrator.store.strict_json import jsonable
 from workers.errors import StoreError, near
 
 Floats = NDArray[np.float32]
 
 _DIGEST = "content_hash"
+_REMEDY = "run `counterfactory attribute --again` to compute it anew"
 _CHUNK_BYTES = 16 * 2**20
 _DIMENSIONS = {
     "values": ("example", "query"),
@@ -32,43 +36,95 @@ _DIMENSIONS = {
 }
 
 
-def write_attribution(
-    paths: SweepPaths,
-    name: str,
-    values: Floats,
-    *,
-    bias: Floats | None = None,
-    standard_error: Floats | None = None,
-    utility: Floats | None = None,
-    utility_standard_error: Floats | None = None,
-    attributes: Mapping[str, Any],
-) -> None:
-    """Write values (n, t), and optionally the others, in place of an earlier one of that name.
+@dataclass(frozen=True, kw_only=True)
+class Attributes:
+    """What an attribution tells of itself: where it comes from, what it cost, how it is to be read."""
 
-    bias is (t,), standard_error (n, t), utility and utility_standard_error (n,).
-    `attributes` is anything JSON can hold, at least the measure. A process killed meanwhile leaves the earlier
-    attribution, the new one or none, never part of one. Raises ValueError for wrong shapes, StoreError when the disk
-    refuses.
+    estimator: str
+    """Registered name of the estimator."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options it was made with."""
+    measure: str
+    """The measure of which the values are effects."""
+    needs: tuple[str, ...] = ()
+    """What the estimator asked for."""
+    fitted_on: tuple[str, ...] = ()
+    """Designs whose runs it used; it is never scored on these."""
+    models: int = 0
+    """Number of trained models it used."""
+    seconds: float = 0.0
+    """Time the estimator took, in seconds."""
+    train_seconds: float = 0.0
+    """Worker time of the runs and reference models that it used, in seconds."""
+    stamp: str = ""
+    """What decided it: estimator, options, measure and runs. While this stays the same, the attribution stands."""
+    degrees_of_freedom: float = math.inf
+    """Degrees of freedom of Student's t that intervals of the values need."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else the estimator tells, as JSON holds it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file holds."""
+        plain: dict[str, Any] = jsonable({one.name: getattr(self, one.name) for one in fields(self)})
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any], where: str) -> Attributes:
+        """Return what the file `where` holds; keys that are not known are passed over. Raises StoreError when one is missing."""
+        known = {one.name: plain[one.name] for one in fields(cls) if one.name in plain}
+        known |= {name: tuple(known[name]) for name in ("needs", "fitted_on") if name in known}
+        if known.get("degrees_of_freedom") is None:  # JSON has no infinity
+            known["degrees_of_freedom"] = math.inf
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise StoreError(
+                f"{where} is no attribution of counterfactory: it names no estimator or no measure"
+            ) from error
+
+
+@dataclass(frozen=True)
+class StoredAttribution:
+    """An attribution as it is kept: n examples, t queries."""
+
+    values: Floats
+    """(n, t) float32."""
+    attributes: Attributes
+    """Where it comes from, what it cost, how it is to be read."""
+    bias: Floats | None = None
+    """(t,) where the estimator gives one."""
+    standard_error: Floats | None = None
+    """(n, t) standard errors of the values, where the estimator gives them."""
+    utility: Floats | None = None
+    """(n,) values of the measure's mean over the queries, where the estimator gives them."""
+    utility_standard_error: Floats | None = None
+    """(n,) their standard errors."""
+
+    def arrays(self) -> dict[str, Floats]:
+        """Return the arrays that are given, by name. Raises ValueError for shapes that do not fit together."""
+        given = {key: getattr(self, key) for key in _DIMENSIONS}
+        arrays = {key: np.asarray(array, dtype=np.float32) for key, array in given.items() if array is not None}
+        lengths = dict(zip(_DIMENSIONS["values"], self.values.shape, strict=False))
+        for key, array in arrays.items():
+            expected = tuple(lengths.get(dimension, -1) for dimension in _DIMENSIONS[key])
+            if self.values.ndim != 2 or array.shape != expected:
+                raise ValueError(f"{key} of an attribution has shape {array.shape}, expected {expected}")
+        return arrays
+
+
+def write_attribution(paths: SweepPaths, name: str, stored: StoredAttribution) -> None:
+    """Write an attribution in place of an earlier one of that name.
+
+    A process killed meanwhile leaves the earlier attribution, the new one or none, never part of one. Raises ValueError for
+    wrong shapes, StoreError when the disk refuses.
     """
-    given = {
-        "values": values,
-        "bias": bias,
-        "standard_error": standard_error,
-        "utility": utility,
-        "utility_standard_error": utility_standard_error,
-    }
-    arrays = {key: np.asarray(array, dtype=np.float32) for key, array in given.items() if array is not None}
-    for key, array in arrays.items():
-        lengths = dict(zip(("example", "query"), values.shape, strict=False))
-        expected = tuple(lengths.get(dimension, -1) for dimension in _DIMENSIONS[key])
-        if values.ndim != 2 or array.shape != expected:
-            raise ValueError(f"{key} of attribution {name!r} has shape {array.shape}, expected {expected}")
+    arrays = stored.arrays()
     final = paths.attribution(name)
     temporary, old = (final.with_name(f".{final.name}.{kind}{PARTIAL}") for kind in ("new", "old"))
     with refusing("write", final):
         _make_root(paths.attributions)
         _remove(temporary, old)
-        _write_group(temporary, arrays, {**attributes, _DIGEST: _digest(arrays)})
+        _write_group(temporary, arrays, {**stored.attributes.to_json(), _DIGEST: _digest(arrays)})
         sync_tree(temporary)
         if final.exists():
             os.rename(final, old)
@@ -77,30 +133,33 @@ def write_attribution(
         _remove(old)
 
 
-def read_attribution(paths: SweepPaths, name: str) -> tuple[Floats, Floats | None, Floats | None, dict[str, Any]]:
-    """Return values (n, t), bias (t,) or None, standard errors (n, t) or None, and the attributes.
+def read_attribution(paths: SweepPaths, name: str) -> StoredAttribution:
+    """Return an attribution, read once and its hash checked.
 
     Raises StoreError when there is no such attribution, or its content is not what was written.
     """
-    arrays, attributes = _read(paths, name)
-    return arrays["values"], arrays.get("bias"), arrays.get("standard_error"), attributes
+    path = _find(paths, name)
+    attributes = read_attributes(path)
+    arrays = {key: _read_array(path / key) for key in _DIMENSIONS if (path / key).exists()}
+    if attributes.get(_DIGEST) != _digest(arrays) or "values" not in arrays:
+        raise StoreError(f"{path} is damaged: {_REMEDY}")
+    return StoredAttribution(attributes=Attributes.from_json(attributes, str(path)), **arrays)
 
 
-def read_utility(paths: SweepPaths, name: str) -> tuple[Floats | None, Floats | None]:
-    """Return the values of the utility (n,) and their standard errors (n,), each None where the estimator gave none."""
-    arrays, _ = _read(paths, name)
-    return arrays.get("utility"), arrays.get("utility_standard_error")
+def read_attributes_of(paths: SweepPaths, name: str) -> Attributes:
+    """Return what an attribution tells of itself: no array is read, and no hash checked.
+
+    Raises StoreError when there is no such attribution, or its metadata is damaged.
+    """
+    path = _find(paths, name)
+    return Attributes.from_json(read_attributes(path), str(path))
 
 
-def _read(paths: SweepPaths, name: str) -> tuple[dict[str, Floats], dict[str, Any]]:
+def _find(paths: SweepPaths, name: str) -> Path:
     path = paths.attribution(name)
     if not path.exists():
         raise StoreError(f"{paths.attributions} has no attribution {name!r}: {near(name, list_attributions(paths))}")
-    attributes = read_attributes(path)
-    arrays = {key: _read_array(path / key) for key in _DIMENSIONS if (path / key).exists()}
-    if attributes.pop(_DIGEST, None) != _digest(arrays) or "values" not in arrays:
-        raise StoreError(f"{path} is damaged: run `counterfactory attribute` to compute it again")
-    return arrays, attributes
+    return path
 
 
 def remove_attribution(paths: SweepPaths, name: str) -> None:
@@ -142,7 +201,7 @@ def _write_group(path: Path, arrays: Mapping[str, Floats], attributes: Mapping[s
 def _read_array(path: Path) -> Floats:
     with reading_metadata(path):
         array = zarr.open_array(path, mode="r", zarr_format=3)
-    with refusing("read", path), undamaged(f"{path} (run `counterfactory attribute` to compute it again)"):
+    with refusing("read", path), undamaged(f"{path} ({_REMEDY})"):
         return np.asarray(array[...], dtype=np.float32)
 
 

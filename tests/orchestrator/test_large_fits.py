@@ -67,7 +67,7 @@ def attributed(sweep: Sweep) -> tuple[np.ndarray, list[str]]:
     said: list[str] = []
     with RunStore.open(sweep.paths, write=True) as store:
         attribute(sweep, store, say=said.append)
-    return read_attribution(sweep.paths, "datamodel")[0], said
+    return read_attribution(sweep.paths, "datamodel").values, said
 
 
 def test_a_large_design_is_read_block_by_block(sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def test_it_is_measured_told_and_shown(tmp_path: Path) -> None:
         score(sweep, store)
         (shown,) = collect(sweep, store).learning_curves
         page = report(sweep, store).read_text(encoding="utf-8")
-    told = read_attribution(sweep.paths, "datamodel")[3]["details"]["learning_curve"]
+    told = read_attribution(sweep.paths, "datamodel").attributes.details["learning_curve"]
     assert notes[-1] == told["sentence"] == shown.sentence
     assert shown.estimator == "datamodel"
     assert shown.runs.tolist() == told["runs"]

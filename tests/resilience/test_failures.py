@@ -99,7 +99,7 @@ def test_failures_are_isolated_told_and_retried(counterfactory, ask, ask_json, p
     assert f"{76 - failed} of 76 are done" in result.stderr
     done = int((~at_fault["fit"]).sum())
     assert f"attributed difference_in_means (from {done} models" in result.stderr
-    assert read_attribution(SweepPaths(sweep.folder), "difference_in_means")[3]["models"] == done
+    assert read_attribution(SweepPaths(sweep.folder), "difference_in_means").attributes.models == done
     assert (sweep.folder / "report.html").is_file()
 
     _, status = ask_json("status", sweep.folder)

@@ -11,7 +11,7 @@ from orchestrator.applications.brittleness import nested_sweeps, read_removals
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.stages.score import score
-from orchestrator.store.attributions import write_attribution
+from orchestrator.store.attributions import Attributes, StoredAttribution, write_attribution
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
@@ -34,8 +34,9 @@ def removing(game: Raw) -> Raw:
 
 def attributed(sweep: Sweep, utility: np.ndarray) -> None:
     values = np.tile(utility[:, None], (1, 3)).astype(np.float32)
-    told = {"measure": "worth", "fitted_on": ["fit"], "train_seconds": 0.0, "seconds": 0.0}
-    write_attribution(sweep.paths, "difference_in_means", values, utility=utility.astype(np.float32), attributes=told)
+    told = Attributes(estimator="difference_in_means", measure="worth", fitted_on=("fit",))
+    stored = StoredAttribution(values, told, utility=utility.astype(np.float32))
+    write_attribution(sweep.paths, "difference_in_means", stored)
 
 
 def train(sweep: Sweep, pool: Any) -> int:

@@ -92,7 +92,7 @@ def test_one_stage_each_gives_the_same_as_all_at_once(
     for design in ("reference", "fit", "heldout", "left_out"):
         assert np.array_equal(outputs(folder, design), outputs(finished_sweep, design))
     for name in list_attributions(SweepPaths(folder)):
-        ours, theirs = (read_attribution(SweepPaths(place), name)[0] for place in (folder, finished_sweep))
+        ours, theirs = (read_attribution(SweepPaths(place), name).values for place in (folder, finished_sweep))
         assert np.array_equal(ours, theirs)
     drop = ["train_seconds", "attribute_seconds"]
     pd.testing.assert_frame_equal(
@@ -162,7 +162,7 @@ def test_score_json_has_no_nan(command: Command, sweep_copy: Path) -> None:
 def test_an_array_equal_to_a_stored_attribution_is_judged_the_same(
     command: Command, finished_sweep: Path, tmp_path: Path
 ) -> None:
-    values = read_attribution(SweepPaths(finished_sweep), "tracin")[0]
+    values = read_attribution(SweepPaths(finished_sweep), "tracin").values
     np.save(tmp_path / "mine.npy", values)
     before = contents(finished_sweep)
     mine = parse(command("score", finished_sweep, "--attributions", tmp_path / "mine.npy", "--json").out)
@@ -175,7 +175,7 @@ def test_an_array_equal_to_a_stored_attribution_is_judged_the_same(
 
 
 def test_an_array_is_judged_by_the_measure_named(command: Command, finished_sweep: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "mine.npy", read_attribution(SweepPaths(finished_sweep), "tracin")[0])
+    np.save(tmp_path / "mine.npy", read_attribution(SweepPaths(finished_sweep), "tracin").values)
     judge = ("score", finished_sweep, "--attributions", tmp_path / "mine.npy", "--json", "--measure")
     margin, loss = (parse(command(*judge, measure).out)[0] for measure in ("margin", "loss"))
     assert (margin["measure"], loss["measure"]) == ("margin", "loss")
@@ -211,7 +211,7 @@ def test_export_to_npz_is_the_store(command: Command, finished_sweep: Path, tmp_
                 assert np.array_equal(arrays[f"{name}/outputs/{measure}"], store.outputs(name, measure))
         for label in list_attributions(SweepPaths(finished_sweep)):
             assert np.array_equal(
-                arrays[f"attributions/{label}"], read_attribution(SweepPaths(finished_sweep), label)[0]
+                arrays[f"attributions/{label}"], read_attribution(SweepPaths(finished_sweep), label).values
             )
         assert len(arrays.files) == 4 * 7 + 3
 

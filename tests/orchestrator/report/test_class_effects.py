@@ -5,19 +5,13 @@ import numpy as np
 
 from orchestrator.report.class_effects import WIDEST, class_effects, lines
 from orchestrator.report.data import ClassEffects
+from orchestrator.store.attributions import Attributes
 
-TOLD: dict[str, Any] = {
-    "measure": "margin",
-    "fitted_on": ["classless", "everything"],
-    "details": {
-        "groups": [{"first_example": 0}, {"first_example": 1}],
-        "by_class": {
-            "classes": ["0", "1"],
-            "effects": [[0.5, 2.0], [3.0, -0.25]],
-            "standard_errors": [[0.1, None], [1, 2]],
-        },
-    },
-}
+BY_CLASS = {"classes": ["0", "1"], "effects": [[0.5, 2.0], [3.0, -0.25]], "standard_errors": [[0.1, None], [1, 2]]}
+
+
+def told(details: dict[str, Any]) -> Attributes:
+    return Attributes(estimator="groups", measure="margin", fitted_on=("classless", "everything"), details=details)
 
 
 def table(classes: int) -> ClassEffects:
@@ -30,13 +24,13 @@ def test_rows_are_named_and_ordered_as_columns(make_sweep: Callable[[Any], Any])
     designs = {"everything": {"kind": "full"}, "classless": {"kind": "leave_group_out", "by": "label"}}
     sweep = make_sweep({"task": {"name": "digits", "arguments": arguments}, "measures": ["margin"], "designs": designs})
     labels = sweep.task.train_targets.numpy()
-    TOLD["details"]["groups"] = [{"first_example": int(np.argmax(labels == label))} for label in (1, 0)]
-    made = class_effects(sweep, "groups", TOLD)
+    groups = [{"first_example": int(np.argmax(labels == label))} for label in (1, 0)]
+    made = class_effects(sweep, "groups", told({"groups": groups, "by_class": BY_CLASS}))
     assert made is not None
     assert made.groups == made.classes == ("0", "1")
     assert made.effects.tolist() == [[3.0, -0.25], [0.5, 2.0]]
     assert np.isnan(made.standard_errors).tolist() == [[False, False], [False, True]]
-    assert class_effects(sweep, "groups", {**TOLD, "details": {"groups": []}}) is None
+    assert class_effects(sweep, "groups", told({"groups": []})) is None
 
 
 def test_a_terminal_gets_aligned_columns() -> None:

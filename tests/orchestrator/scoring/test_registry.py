@@ -16,7 +16,7 @@ from orchestrator.scoring.table import ScoreRow, as_rows, read_scores
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.report import report
 from orchestrator.stages.score import judge, score
-from orchestrator.store.attributions import write_attribution
+from orchestrator.store.attributions import Attributes, StoredAttribution, write_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError
@@ -62,9 +62,8 @@ def sweep(game: Raw, make_sweep: Callable[[Raw], Sweep]) -> Sweep:
     for label, part in (("all", 1.0), ("half", 0.5)):
         values = np.ones((sweep.task.n, sweep.t), np.float32)
         values[: round(part * sweep.task.n)] = 0
-        attributes = {"measure": "worth", "fitted_on": ["fit"], "train_seconds": 0.0, "seconds": 0.0, "models": 0}
-        attributes |= {"estimator": "difference_in_means", "options": {}, "details": {}}
-        write_attribution(sweep.paths, label, values, attributes=attributes)
+        attributes = Attributes(estimator="difference_in_means", measure="worth", fitted_on=("fit",))
+        write_attribution(sweep.paths, label, StoredAttribution(values, attributes))
     return sweep
 
 

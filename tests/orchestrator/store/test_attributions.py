@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from pathlib import Path
@@ -6,7 +7,14 @@ import numpy as np
 import pytest
 
 from orchestrator.store import attributions
-from orchestrator.store.attributions import list_attributions, read_attribution, write_attribution
+from orchestrator.store.attributions import (
+    Attributes,
+    StoredAttribution,
+    list_attributions,
+    read_attributes_of,
+    read_attribution,
+    write_attribution,
+)
 from orchestrator.store.paths import SweepPaths
 from workers.errors import StoreError
 
@@ -14,7 +22,21 @@ RNG = np.random.default_rng(0)
 VALUES = RNG.standard_normal((7, 3)).astype(np.float32)
 BIAS = RNG.standard_normal(3).astype(np.float32)
 ERRORS = RNG.random((7, 3)).astype(np.float32)
-ATTRIBUTES = {"measure": "margin", "seconds": 1.5, "details": {"lambda": [0.1, 0.2]}}
+ATTRIBUTES = Attributes(
+    estimator="datamodel",
+    options={"folds": 5},
+    measure="margin",
+    needs=("subsets",),
+    fitted_on=("fit",),
+    models=40,
+    seconds=1.5,
+    train_seconds=8.0,
+    stamp="decided by this",
+    degrees_of_freedom=39.0,
+    details={"lambda": [0.1, 0.2]},
+)
+OTHER = Attributes(estimator="trak", measure="loss")
+WHOLE = StoredAttribution(VALUES, ATTRIBUTES, BIAS, ERRORS, VALUES[:, 0], ERRORS[:, 0])
 
 
 @pytest.fixture
@@ -24,26 +46,24 @@ def paths(tmp_path: Path) -> SweepPaths:
 
 def test_what_is_written_is_read(paths: SweepPaths) -> None:
     assert list_attributions(paths) == []
-    write_attribution(paths, "trak", VALUES, attributes=ATTRIBUTES)
-    write_attribution(paths, "datamodel", VALUES, bias=BIAS, standard_error=ERRORS, attributes=ATTRIBUTES)
+    write_attribution(paths, "trak", StoredAttribution(VALUES, ATTRIBUTES))
+    write_attribution(paths, "datamodel", WHOLE)
     assert list_attributions(paths) == ["datamodel", "trak"]
-    values, bias, errors, attributes = read_attribution(paths, "datamodel")
-    assert bias is not None
-    assert errors is not None
-    np.testing.assert_array_equal(values, VALUES)
-    np.testing.assert_array_equal(bias, BIAS)
-    np.testing.assert_array_equal(errors, ERRORS)
-    assert attributes == ATTRIBUTES
-    assert read_attribution(paths, "trak")[1:3] == (None, None)
+    found = read_attribution(paths, "datamodel")
+    assert found.attributes == ATTRIBUTES
+    assert found.arrays().keys() == WHOLE.arrays().keys()
+    for name, expected in WHOLE.arrays().items():
+        np.testing.assert_array_equal(found.arrays()[name], expected)
+    assert list(read_attribution(paths, "trak").arrays()) == ["values"]
 
 
 def test_rewriting_replaces_everything(paths: SweepPaths) -> None:
-    write_attribution(paths, "a", VALUES, bias=BIAS, attributes=ATTRIBUTES)
-    write_attribution(paths, "a", -VALUES, attributes={"measure": "loss"})
-    values, bias, _, attributes = read_attribution(paths, "a")
-    np.testing.assert_array_equal(values, -VALUES)
-    assert bias is None
-    assert attributes == {"measure": "loss"}
+    write_attribution(paths, "a", StoredAttribution(VALUES, ATTRIBUTES, BIAS))
+    write_attribution(paths, "a", StoredAttribution(-VALUES, OTHER))
+    found = read_attribution(paths, "a")
+    np.testing.assert_array_equal(found.values, -VALUES)
+    assert found.bias is None
+    assert found.attributes == OTHER
     assert sorted(os.listdir(paths.attributions)) == ["a", "zarr.json"]
 
 
@@ -53,7 +73,7 @@ def test_a_crash_while_writing_leaves_what_was_there(
     paths: SweepPaths, monkeypatch: pytest.MonkeyPatch, present: bool, step: str
 ) -> None:
     if present:
-        write_attribution(paths, "a", VALUES, attributes=ATTRIBUTES)
+        write_attribution(paths, "a", StoredAttribution(VALUES, ATTRIBUTES))
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -61,17 +81,17 @@ def test_a_crash_while_writing_leaves_what_was_there(
     with monkeypatch.context() as patch:
         patch.setattr(attributions, step, killed)
         with pytest.raises(KeyboardInterrupt):
-            write_attribution(paths, "a", -VALUES, attributes=ATTRIBUTES)
+            write_attribution(paths, "a", StoredAttribution(-VALUES, ATTRIBUTES))
     assert list_attributions(paths) == (["a"] if present else [])
     if present:
-        np.testing.assert_array_equal(read_attribution(paths, "a")[0], VALUES)
-    write_attribution(paths, "a", -VALUES, attributes=ATTRIBUTES)
-    np.testing.assert_array_equal(read_attribution(paths, "a")[0], -VALUES)
+        np.testing.assert_array_equal(read_attribution(paths, "a").values, VALUES)
+    write_attribution(paths, "a", StoredAttribution(-VALUES, ATTRIBUTES))
+    np.testing.assert_array_equal(read_attribution(paths, "a").values, -VALUES)
 
 
 def test_xarray_reads_it_with_its_dimensions(paths: SweepPaths) -> None:
     xarray = pytest.importorskip("xarray")
-    write_attribution(paths, "a", VALUES, bias=BIAS, standard_error=ERRORS, attributes=ATTRIBUTES)
+    write_attribution(paths, "a", WHOLE)
     with xarray.open_zarr(paths.attributions, group="a", consolidated=False) as dataset:
         assert dataset["values"].dims == ("example", "query")
         assert dataset["bias"].dims == ("query",)
@@ -81,13 +101,13 @@ def test_xarray_reads_it_with_its_dimensions(paths: SweepPaths) -> None:
 
 def test_many_chunks_come_back_in_order(paths: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attributions, "_CHUNK_BYTES", 24)
-    write_attribution(paths, "a", VALUES, attributes={})
+    write_attribution(paths, "a", StoredAttribution(VALUES, ATTRIBUTES))
     assert len(list(paths.attribution("a").rglob("c/*/0"))) == 4
-    np.testing.assert_array_equal(read_attribution(paths, "a")[0], VALUES)
+    np.testing.assert_array_equal(read_attribution(paths, "a").values, VALUES)
 
 
 def test_an_unknown_name_is_answered_with_near_ones(paths: SweepPaths) -> None:
-    write_attribution(paths, "datamodel", VALUES, attributes={})
+    write_attribution(paths, "datamodel", StoredAttribution(VALUES, ATTRIBUTES))
     with pytest.raises(StoreError, match="did you mean datamodel"):
         read_attribution(paths, "datamodels")
 
@@ -95,7 +115,7 @@ def test_an_unknown_name_is_answered_with_near_ones(paths: SweepPaths) -> None:
 @pytest.mark.parametrize("victim", ["values/c/0/0", "values/zarr.json", "zarr.json", "bias/c/0", "bias"])
 @pytest.mark.parametrize("how", ["cut", "gone"])
 def test_damage_is_refused_by_name(paths: SweepPaths, victim: str, how: str) -> None:
-    write_attribution(paths, "a", VALUES, bias=BIAS, attributes={})
+    write_attribution(paths, "a", StoredAttribution(VALUES, ATTRIBUTES, BIAS))
     path = paths.attribution("a") / victim
     if path.is_dir():
         shutil.rmtree(path)
@@ -111,7 +131,46 @@ def test_damage_is_refused_by_name(paths: SweepPaths, victim: str, how: str) -> 
 def test_shapes_that_do_not_fit_are_refused(paths: SweepPaths) -> None:
     for wrong in ({"bias": VALUES}, {"bias": BIAS[:2]}, {"standard_error": ERRORS.T}):
         with pytest.raises(ValueError, match="has shape"):
-            write_attribution(paths, "a", VALUES, attributes={}, **wrong)
+            write_attribution(paths, "a", StoredAttribution(VALUES, ATTRIBUTES, **wrong))
     with pytest.raises(ValueError, match="has shape"):
-        write_attribution(paths, "a", BIAS, attributes={})
+        write_attribution(paths, "a", StoredAttribution(BIAS, ATTRIBUTES))
     assert list_attributions(paths) == []
+
+
+def test_the_file_holds_plain_attributes(paths: SweepPaths) -> None:
+    write_attribution(paths, "a", StoredAttribution(VALUES, OTHER))
+    plain = json.loads((paths.attribution("a") / "zarr.json").read_text())["attributes"]
+    assert plain.pop("content_hash")
+    assert list(plain) == [
+        *("estimator", "options", "measure", "needs", "fitted_on", "models", "seconds", "train_seconds", "stamp"),
+        *("degrees_of_freedom", "details"),
+    ]
+    assert plain["degrees_of_freedom"] is None, "JSON has no infinity"
+    assert read_attributes_of(paths, "a") == OTHER
+
+
+def test_attributes_are_read_without_arrays_and_everything_is_hashed_once(
+    paths: SweepPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_attribution(paths, "a", WHOLE)
+    hashed, read = [], []
+    digest, read_array = attributions._digest, attributions._read_array
+    monkeypatch.setattr(attributions, "_digest", lambda arrays: hashed.append(1) or digest(arrays))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(attributions, "_read_array", lambda path: read.append(path.name) or read_array(path))  # type: ignore[func-returns-value]
+    assert read_attributes_of(paths, "a") == ATTRIBUTES
+    assert (hashed, read) == ([], [])
+    read_attribution(paths, "a")
+    assert len(hashed) == 1
+    assert sorted(read) == sorted(WHOLE.arrays())
+
+
+def test_attributes_of_a_folder_that_is_no_attribution(paths: SweepPaths) -> None:
+    write_attribution(paths, "a", StoredAttribution(VALUES, OTHER))
+    metadata = paths.attribution("a") / "zarr.json"
+    plain = json.loads(metadata.read_text())
+    del plain["attributes"]["measure"]
+    metadata.write_text(json.dumps(plain))
+    with pytest.raises(StoreError, match="is no attribution of counterfactory"):
+        read_attributes_of(paths, "a")
+    with pytest.raises(StoreError, match="has no attribution 'b'"):
+        read_attributes_of(paths, "b")
