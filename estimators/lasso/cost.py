@@ -14,6 +14,7 @@ from estimators.lasso.gram import add_gram
 from estimators.lasso.settings import Settings
 from workers.errors import ConfigError
 from workers.machine import cores
+from workers.wording import duration
 
 GIB = 2**30
 WALKED = 0.5
@@ -212,14 +213,6 @@ class Forecast:
 def _blocks(queries: int, block: int) -> str:
     count = -(-queries // block)
     return f"{count} block{'s' * (count > 1)} of {block} queries"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in one unit."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
 
 
 def forecast(m: int, n: int, t: int, settings: Settings, machine: Machine, nonzeros: int | None = None) -> Forecast:

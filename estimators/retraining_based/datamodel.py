@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from estimators.contract import Attribution, Estimator, Need
 from estimators.evidence import Evidence, Runs
 from estimators.lasso.collect import FEWEST, Split
-from estimators.lasso.cost import GIB, LAPTOP, Forecast, Machine, duration, forecast, this_machine
+from estimators.lasso.cost import GIB, LAPTOP, Forecast, Machine, forecast, this_machine
 from estimators.lasso.curve_cost import affordable_queries, forecast_curve
 from estimators.lasso.fit import Fit
 from estimators.lasso.learning_curve import FEWEST_HELD, learning_curve
@@ -25,6 +25,7 @@ from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
 from workers.errors import ConfigError
 from workers.machine import cores
+from workers.wording import duration
 
 LARGE_SECONDS = 60.0
 """Estimated time on a laptop from which a fit is forecast, done in pieces and resumed."""

@@ -15,7 +15,7 @@ from rich.console import Console
 from orchestrator.cli import tables
 from orchestrator.cli.console import err
 from orchestrator.cli.interrupts import Interrupted, Interrupts
-from orchestrator.cli.progress import Reporter, duration
+from orchestrator.cli.progress import Reporter
 from orchestrator.execution.scheduler import Tally
 from orchestrator.forecast import cost
 from orchestrator.retraining.counts import finished
@@ -30,6 +30,7 @@ from orchestrator.stages import score as scoring
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.verification import Damage
 from orchestrator.sweeps.sweep import Sweep
+from workers.wording import duration
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.progress import duration
 from orchestrator.forecast.cost import Forecast
 from orchestrator.scoring.ranking import ranked
 from orchestrator.scoring.table import as_rows
@@ -23,6 +22,7 @@ from orchestrator.stages.verify import Rerun
 from orchestrator.store.strict_json import jsonable
 from orchestrator.store.verification import Damage
 from orchestrator.sweeps.sweep import Sweep
+from workers.wording import duration
 
 __all__ = [
     "damage_line",

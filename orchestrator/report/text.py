@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from workers.wording import UNKNOWN, duration
+
 MINUS = "\u2212"
-NONE = "\u2013"
+NONE = UNKNOWN
 
 
 def decimal(value: float, digits: int = 3) -> str:
@@ -35,23 +37,6 @@ def percent(fraction: float) -> str:
 def count(value: int | None) -> str:
     """Return an integer with its thousands grouped."""
     return NONE if value is None else f"{value:,}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time with its two leading units: 8.2 s, 3 min 05 s, 2 h 40 min."""
-    if not math.isfinite(seconds):
-        return NONE
-    if seconds < 0.095:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else "0 s"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
 def quantity(value: float, unit: str) -> str:

@@ -17,6 +17,7 @@ from orchestrator.report import text
 from orchestrator.report.data import RemovalLine, StopCurve
 from orchestrator.report.page import svg
 from orchestrator.report.page.leaderboard import Entry
+from workers.wording import duration
 
 WIDTH = 430
 """Width of a figure that takes half the page, in its own pixels; the page scales it."""
@@ -49,11 +50,11 @@ def lds_intervals(board: Sequence[Entry]) -> Markup:
         _ceiling_line(axes, _ceiling([entry.lds.ceiling for entry in board]))
         _quiet(axes)
         axes.set_xlabel("LDS, 95% interval")
-        told = "; ".join(
+        description = "; ".join(
             f"{e.estimator} {text.decimal(e.lds.value)} ({text.decimal(e.lds.low)} to {text.decimal(e.lds.high)})"
             for e in board
         )
-        return svg.inline(figure, "lds", f"LDS of each estimator with its 95% interval: {told}")
+        return svg.inline(figure, "lds", f"LDS of each estimator with its 95% interval: {description}")
 
 
 def lds_against(
@@ -81,11 +82,11 @@ def lds_against(
         axes.set_xlabel(axis)
         axes.set_ylabel("LDS")
         _label_points(axes, costs, values, [entry.estimator for entry in board])
-        told = "; ".join(
-            f"{e.estimator} {text.duration(x) if seconds else f'{x:,.0f}'}, LDS {text.decimal(e.lds.value)}"
+        description = "; ".join(
+            f"{e.estimator} {duration(x) if seconds else f'{x:,.0f}'}, LDS {text.decimal(e.lds.value)}"
             for e, x in zip(board, costs, strict=True)
         )
-        return svg.inline(figure, name, f"LDS against {axis}: {told}")
+        return svg.inline(figure, name, f"LDS against {axis}: {description}")
 
 
 def predicted_actual(
@@ -104,8 +105,8 @@ def predicted_actual(
         axes.set_ylabel(f"actual {measure}")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        told = f"{entry.estimator}: predicted against actual {measure} over {len(actual)} held-out subsets"
-        return svg.inline(figure, name, f"{told}, rank correlation {text.decimal(lds, 2)}")
+        description = f"{entry.estimator}: predicted against actual {measure} over {len(actual)} held-out subsets"
+        return svg.inline(figure, name, f"{description}, rank correlation {text.decimal(lds, 2)}")
 
 
 def per_query(board: Sequence[Entry], lds: Mapping[str, NDArray[np.floating]], ceiling: NDArray[np.floating]) -> Markup:
@@ -133,8 +134,10 @@ def per_query(board: Sequence[Entry], lds: Mapping[str, NDArray[np.floating]], c
         axes.axvline(0, color=svg.LINE, lw=1, zorder=0)
         _quiet(axes)
         axes.set_xlabel("LDS of single queries; the line is the median")
-        told = "; ".join(f"{label} median {text.decimal(float(np.median(v)), 2)}" for label, _, v in rows if len(v))
-        return svg.inline(figure, "per-query", f"Distribution over queries of the LDS: {told}")
+        description = "; ".join(
+            f"{label} median {text.decimal(float(np.median(v)), 2)}" for label, _, v in rows if len(v)
+        )
+        return svg.inline(figure, "per-query", f"Distribution over queries of the LDS: {description}")
 
 
 def removal_curves(lines: Sequence[RemovalLine], title: str, name: str) -> Markup:
@@ -152,11 +155,11 @@ def removal_curves(lines: Sequence[RemovalLine], title: str, name: str) -> Marku
         axes.set_xlabel("examples removed, %")
         axes.set_ylabel(f"mean {lines[0].measure}")
         axes.legend(frameon=False, fontsize=10)
-        told = "; ".join(
+        description = "; ".join(
             f"{line.estimator} from {text.decimal(float(line.utility[0]))} to {text.decimal(float(line.utility[-1]))}"
             for line in lines
         )
-        return svg.inline(figure, name, f"{title}: {told}")
+        return svg.inline(figure, name, f"{title}: {description}")
 
 
 def _styles(lines: Sequence[RemovalLine]) -> list[dict[str, Any]]:

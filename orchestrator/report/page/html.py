@@ -17,6 +17,7 @@ from orchestrator.report.page.leaderboard import Entry
 from orchestrator.report.page.shown_score import scale_of
 from orchestrator.report.page.templates import resource, template
 from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from workers.wording import duration
 
 MOST_QUERIES = 5
 """Queries in the gallery; the scatter plots take three."""
@@ -38,6 +39,7 @@ def render(data: ReportData) -> str:
     context = {
         "data": data,
         "text": text,
+        "duration": duration,
         "css": Markup(resource("style.css")),
         "board": board,
         "best": ranked[0] if ranked else None,

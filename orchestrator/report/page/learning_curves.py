@@ -29,8 +29,10 @@ def figure(curve: LearningCurve, family: Family, name: str) -> Markup:
         for x, y in ((curve.runs[-1], curve.measured[0, -1]), (curve.ahead[-1], value[-1])):
             axes.annotate(text.decimal(y, 2), (x, y), (0, 8), textcoords="offset points", ha="center", fontsize=10)
         _scales(axes, curve)
-        told = "; ".join(f"{r:,} runs {text.decimal(v, 2)}" for r, v in zip(curve.runs, curve.measured[0], strict=True))
-        return svg.inline(drawing, name, f"Learning curve of {curve.estimator}: {told}; {curve.sentence}")
+        description = "; ".join(
+            f"{r:,} runs {text.decimal(v, 2)}" for r, v in zip(curve.runs, curve.measured[0], strict=True)
+        )
+        return svg.inline(drawing, name, f"Learning curve of {curve.estimator}: {description}; {curve.sentence}")
 
 
 def _scales(axes: Axes, curve: LearningCurve) -> None:

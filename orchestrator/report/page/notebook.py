@@ -17,6 +17,7 @@ from orchestrator.report.page.templates import resource, template
 from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.ranking import quantity, ranked
 from orchestrator.scoring.table import ScoreRow, as_rows
+from workers.wording import duration
 
 Design = tuple[str, str, str, int, int, int]
 """Name, kind, purpose; runs done, failed and pending."""
@@ -44,7 +45,7 @@ def sweep_html(name: str, folder: str, designs: Iterable[Design], scores: pd.Dat
 
 
 def _common() -> dict[str, object]:
-    return {"css": Markup(resource("notebook.css")), "text": text}
+    return {"css": Markup(resource("notebook.css")), "text": text, "duration": duration}
 
 
 def _design(design: Design) -> dict[str, object]:

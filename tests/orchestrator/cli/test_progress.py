@@ -5,25 +5,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli import progress
-from orchestrator.cli.progress import Counter, Reporter, draws_bars, duration
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0, "0.0 s"),
-        (9.94, "9.9 s"),
-        (10, "10 s"),
-        (99.4, "99 s"),
-        (100, "1 min 40 s"),
-        (3599.6, "60 min 00 s"),
-        (5999, "99 min 59 s"),
-        (6000, "1 h 40 min"),
-        (90_061, "25 h 01 min"),
-    ],
-)
-def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+from orchestrator.cli.progress import Counter, Reporter, draws_bars
 
 
 @pytest.fixture
