@@ -355,11 +355,11 @@ def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("sweep.yaml"),
 ) -> None:
     """Write a commented configuration to start from."""
-    from orchestrator.config.template import STARTER
+    from orchestrator.config.template import template
 
     if path.exists():
         raise StoreError(f"{path}: exists already; choose another name")
-    path.write_text(STARTER.format(name=path), encoding="utf-8")
+    path.write_text(template(str(path)), encoding="utf-8")
     out.print(f"{path}: written; run it with `counterfactory run {path}`", soft_wrap=True, highlight=False)
 
 

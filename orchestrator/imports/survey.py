@@ -1,4 +1,4 @@
-"""What is to be imported, looked at once: which runs, of which subsets, for which purpose."""
+"""What is to be imported, looked at once: which runs there are, of which subsets, and which of them are for which purpose."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from orchestrator.imports import ForeignRuns, read
 from workers.errors import ConfigError, DataError
 
 HOLDOUT = 0.1
+"""Fraction of the subsets that is kept for scoring when nobody says otherwise."""
 BLOCK_BYTES = 8 * 2**20
 """What a pack may take in the store, about."""
 MOST_ROWS = 4096
+"""And the runs that it has at most."""
 FEWEST_FITTING, FEWEST_SCORING = 4, 2
 """Subsets that a datamodel and the LDS need at least."""
 
@@ -26,15 +28,23 @@ class Request:
     """What is to be imported."""
 
     fit: Path
+    """The source of the runs to fit on."""
     outputs: str | None = None
+    """Their outputs: a name in the source's folder, or a file; None where there is only one that it can be."""
     score: Path | None = None
+    """The source of the runs to score on; None splits them off the others."""
     score_outputs: str | None = None
+    """Their outputs; None: named as the fitting runs'."""
     measure: str = "margin"
+    """What the outputs are."""
     n: int | None = None
+    """Training examples, where the source does not say."""
     holdout: float | None = None
     """Fraction of the subsets that are kept for scoring, without `score`; None takes a tenth."""
     seed: int = 0
+    """Draws these subsets, and is the sweep's."""
     overrides: tuple[str, ...] = ()
+    """Estimators, scores and the like, as `key.sub=value`."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +60,21 @@ class Surveyed:
 
 @dataclass(frozen=True)
 class Part:
-    """Some runs of a source on their way to be a design."""
+    """Some runs of a source on their way to be a design, which is named after its purpose."""
 
-    name: str
     purpose: str
+    """fit or score."""
     surveyed: Surveyed
+    """All runs of the source."""
     chosen: NDArray[np.int64]
-    """(m,) which runs."""
+    """(m,) which of them."""
     pack: int
+    """How many are read and stored at a time."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from: the format and the place."""
+        return f"{self.surveyed.runs.format}, {self.surveyed.runs.where}"
 
     def numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return subset and repeat of each run, (m,) each: runs with equal masks are repeats of one subset."""
@@ -83,7 +100,7 @@ def held_out_fraction(request: Request) -> float:
     return fraction
 
 
-def survey(runs: ForeignRuns, purpose: str) -> Surveyed:
+def survey(runs: ForeignRuns) -> Surveyed:
     """Read everything once. Raises DataError for masks that are not 0/1, and for empty subsets."""
     keys: list[bytes] = []
     finite, empty = np.empty(len(runs), bool), []
@@ -102,23 +119,34 @@ def survey(runs: ForeignRuns, purpose: str) -> Surveyed:
     return Surveyed(runs, keys, finite)
 
 
-def scored(request: Request, fit: Surveyed) -> Surveyed:
-    """Read the scoring runs. Raises DataError unless they are of the same examples and queries, and of other subsets."""
+def survey_scoring(request: Request, fit: Surveyed) -> Surveyed:
+    """Survey the scoring runs. Raises DataError unless they are of the same examples and queries, and of other subsets."""
     assert request.score is not None
     if request.holdout is not None:
         raise ConfigError("--holdout goes without --score: the scoring runs are either given or split off")
-    score = survey(read(request.score, request.score_outputs or request.outputs, request.n), "score")
+    score = survey(read(request.score, request.score_outputs or request.outputs, request.n))
     if score.runs.outputs_file.resolve() == fit.runs.outputs_file.resolve():
         raise ConfigError(
             f"{fit.runs.outputs_file} would be the outputs of the fitting and of the scoring runs: name the latter's with "
             "--score-outputs"
         )
-    sizes = (fit.runs.n, fit.runs.t), (score.runs.n, score.runs.t)
-    if sizes[0] != sizes[1]:
+    _refuse_other_examples(request, fit, score)
+    _refuse_shared_subsets(fit, score)
+    return score
+
+
+def _refuse_other_examples(request: Request, fit: Surveyed, score: Surveyed) -> None:
+    """Raise DataError unless both are runs of as many examples and queries."""
+    fitting, scoring = (fit.runs.n, fit.runs.t), (score.runs.n, score.runs.t)
+    if fitting != scoring:
         raise DataError(
-            f"{request.fit} has {sizes[0][0]} examples and {sizes[0][1]} queries, {request.score} has {sizes[1][0]} and "
-            f"{sizes[1][1]}: fitting and scoring runs must be of the same ones"
+            f"{request.fit} has {fitting[0]} examples and {fitting[1]} queries, {request.score} has {scoring[0]} and "
+            f"{scoring[1]}: fitting and scoring runs must be of the same ones"
         )
+
+
+def _refuse_shared_subsets(fit: Surveyed, score: Surveyed) -> None:
+    """Raise DataError for scoring runs of subsets that are fitted on."""
     first = {key: run for run, key in reversed(list(enumerate(fit.keys)))}
     shared = [run for run, key in enumerate(score.keys) if key in first]
     if shared:
@@ -127,10 +155,9 @@ def scored(request: Request, fit: Surveyed) -> Surveyed:
             f"{len(set(fit.keys))} fitting ones (scoring run {shared[0]} is fitting run {first[score.keys[shared[0]]]}): a "
             "method must not be scored on subsets it was fitted on"
         )
-    return score
 
 
-def held_out(surveyed: Surveyed, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_off(surveyed: Surveyed, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split whole subsets, drawn by the seed; return the fitting runs and the scoring runs, in their order."""
     distinct = list(dict.fromkeys(surveyed.keys))
     count = max(FEWEST_SCORING, round(fraction * len(distinct))) if fraction else 0

@@ -16,12 +16,13 @@ from orchestrator.imports import read
 from orchestrator.imports.survey import (
     Part,
     Request,
-    held_out,
+    Surveyed,
     held_out_fraction,
     refuse_unusable,
     rows_at_once,
-    scored,
+    split_off,
     survey,
+    survey_scoring,
 )
 from orchestrator.store.durable import PARTIAL, refusing, sync, write_atomically
 from orchestrator.store.lease import holder
@@ -44,7 +45,9 @@ class Imported:
 
     design: str
     purpose: str
+    """fit or score."""
     source: str
+    """The format and the place that its runs come from."""
     subsets: int
     runs: int
     not_finite: int
@@ -59,19 +62,24 @@ def import_runs(request: Request, out: Path) -> list[Imported]:
     Raises DataError, ConfigError or StoreError, one line with the counts, and leaves no folder behind.
     """
     _refuse_used(out)
-    fit = survey(read(request.fit, request.outputs, request.n), "fit")
-    if request.score is None:
-        fitting, scoring = held_out(fit, held_out_fraction(request), request.seed)
-        chosen = [("fit", fit, fitting), ("score", fit, scoring)]
-    else:
-        score = scored(request, fit)
-        chosen = [("fit", fit, np.arange(len(fit.runs))), ("score", score, np.arange(len(score.runs)))]
-    pack = rows_at_once(fit.runs)
-    parts = [Part(name, name, surveyed, rows, pack) for name, surveyed, rows in chosen if len(rows)]
+    fit = survey(read(request.fit, request.outputs, request.n))
+    parts = _parts(request, fit)
     for part in parts:
         refuse_unusable(part)
     _write(_sweep(request, out, parts), parts)
     return [_summary(part) for part in parts]
+
+
+def _parts(request: Request, fit: Surveyed) -> list[Part]:
+    """Return the runs of each purpose, where there are any: given apart, or split off those to fit on."""
+    if request.score is None:
+        fitting, scoring = split_off(fit, held_out_fraction(request), request.seed)
+        chosen = [("fit", fit, fitting), ("score", fit, scoring)]
+    else:
+        score = survey_scoring(request, fit)
+        chosen = [("fit", fit, np.arange(len(fit.runs))), ("score", score, np.arange(len(score.runs)))]
+    pack = rows_at_once(fit.runs)
+    return [Part(purpose, surveyed, rows, pack) for purpose, surveyed, rows in chosen if len(rows)]
 
 
 def _refuse_used(out: Path) -> None:
@@ -88,11 +96,11 @@ def _sweep(request: Request, out: Path, parts: Sequence[Part]) -> Sweep:
         "task": {"name": "imported", "arguments": {"n": runs.n, "t": runs.t}},
         "measures": [request.measure],
         "designs": {
-            part.name: {
+            part.purpose: {
                 "kind": "imported",
                 "purpose": part.purpose,
                 "runs": len(part.chosen),
-                "source": f"{part.surveyed.runs.format}, {part.surveyed.runs.where}",
+                "source": part.source,
             }
             for part in parts
         },
@@ -129,9 +137,9 @@ def _write(sweep: Sweep, parts: Sequence[Part]) -> None:
 def _fill(sweep: Sweep, paths: SweepPaths, parts: Sequence[Part]) -> None:
     runs = parts[0].surveyed.runs
     # To whoever reads the store they are runs of subsets that somebody brought.
-    layouts = [DesignLayout(part.name, "explicit", part.purpose, len(part.chosen), part.pack) for part in parts]
-    notes = {f"{part.name}_source": sweep.config.designs[part.name].model_dump()["source"] for part in parts}
-    left_out = {f"{part.name}_left_out": part.surveyed.runs.left_out for part in parts}
+    layouts = [DesignLayout(part.purpose, "explicit", part.purpose, len(part.chosen), part.pack) for part in parts]
+    sources = {f"{part.purpose}_source": part.source for part in parts}
+    left_out = {f"{part.purpose}_left_out": part.surveyed.runs.left_out for part in parts}
     with RunStore.create(
         paths,
         config_hash=sweep.config.identity(),
@@ -139,7 +147,7 @@ def _fill(sweep: Sweep, paths: SweepPaths, parts: Sequence[Part]) -> None:
         t=runs.t,
         measures=sweep.config.measures,
         designs=layouts,
-        attributes={**provenance(sweep), **notes, **left_out, "seeds": "unknown, kept as 0"},
+        attributes={**provenance(sweep), **sources, **left_out, "seeds": "unknown, kept as 0"},
     ) as store:
         for part in parts:
             _fill_design(store, part, sweep.config.measures[0])
@@ -151,7 +159,7 @@ def _fill_design(store: RunStore, part: Part, measure: str) -> None:
     for start, chosen in part.packs():
         rows = slice(start, start + len(chosen))
         masks, _ = part.surveyed.runs.block(chosen)
-        store.write_plan(part.name, start, masks, np.zeros(len(chosen), np.uint32), subsets[rows], repeats[rows])
+        store.write_plan(part.purpose, start, masks, np.zeros(len(chosen), np.uint32), subsets[rows], repeats[rows])
     for start, chosen in part.packs():
         _, outputs = part.surveyed.runs.block(chosen)
         outcomes = [
@@ -160,14 +168,14 @@ def _fill_design(store: RunStore, part: Part, measure: str) -> None:
             else Outcome(start + k, failure=NOT_FINITE)
             for k, run in enumerate(chosen)
         ]
-        store.commit(part.name, start // part.pack, outcomes, worker="import", started=0, seconds=0)
+        store.commit(part.purpose, start // part.pack, outcomes, worker="import", started=0, seconds=0)
 
 
 def _summary(part: Part) -> Imported:
     return Imported(
-        part.name,
         part.purpose,
-        f"{part.surveyed.runs.format}, {part.surveyed.runs.where}",
+        part.purpose,
+        part.source,
         len({part.surveyed.keys[run] for run in part.chosen}),
         len(part.chosen),
         int((~part.surveyed.finite[part.chosen]).sum()),

@@ -470,6 +470,48 @@ def test_a_damaged_configuration_is_refused(refused: Refused, sweep_copy: Path) 
         assert str(sweep_copy / "config.yaml") in refused("status", sweep_copy)
 
 
+READING = ("status", "verify", "export", "score", "report", "attribute")
+
+
+def spoil(folder: Path, how: str) -> None:
+    """Make the store of a sweep one that cannot be read."""
+    metadata = folder / "runs.zarr" / "zarr.json"
+    if how == "newer":
+        root = json.loads(metadata.read_text())
+        root["attributes"]["format_version"] = 99
+        metadata.write_text(json.dumps(root))
+    elif how == "foreign":
+        root = json.loads(metadata.read_text())
+        root["attributes"] = {}
+        metadata.write_text(json.dumps(root))
+    elif how == "damaged":
+        metadata.write_text(metadata.read_text()[:-20])
+    else:
+        shutil.rmtree(folder / "runs.zarr")
+
+
+@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("newer", "has format version 99, this counterfactory reads up to version 1: upgrade it"),
+        ("foreign", "is not a run store of counterfactory: its attributes name no format and version"),
+        ("damaged", "runs.zarr"),
+        ("absent", "runs.zarr"),
+    ],
+)
+def test_a_store_that_cannot_be_read_is_refused(
+    refused: Refused, sweep_copy: Path, tmp_path: Path, name: str, how: str, said: str
+) -> None:
+    spoil(sweep_copy, how)
+    before = contents(sweep_copy)
+    line = refused(name, sweep_copy, *(("--to", tmp_path / "runs.npz") if name == "export" else ()))
+    assert said in line
+    assert str(sweep_copy) in line
+    assert contents(sweep_copy) == before
+    assert not (tmp_path / "runs.npz").exists()
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [
