@@ -12,7 +12,10 @@ The last rows are the cost of scheduling: useful training time over the time of 
 how many microseconds of a core's time an evaluation costs beside its training, and how many milliseconds of both cores a sweep
 costs once (its folder, its plan, the last trainings to end), from a short sweep and a long one of 1 ms trainings.
 
-pyDVL comes with:   pip install --no-deps pydvl==0.10.0 more-itertools
+pyDVL asks for a NumPy before 2, which it can do without; so it comes with two lines, the second of what it imports:
+
+    pip install --no-deps pydvl==0.10.0
+    pip install more-itertools pyDeprecate cvxpy cloudpickle tqdm
 """
 
 from __future__ import annotations
