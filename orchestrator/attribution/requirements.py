@@ -16,7 +16,17 @@ from workers.task_hooks import mislabelled
 
 
 def check(sweep: Sweep) -> None:
-    """Raise ConfigError, naming the key, for the first estimator or score that this sweep could not serve."""
+    """Raise ConfigError, naming the key, for the first estimator or score that this sweep could not serve.
+
+    A sweep is checked once, however many stages ask, for estimators may build the task's model to find out.
+    """
+    config = sweep.config.model_copy(update={"pack": "auto"})  # how many runs a pack has is nothing to an estimator
+    if config not in sweep.in_memory.checked:
+        _check(sweep)
+        sweep.in_memory.checked.append(config)
+
+
+def _check(sweep: Sweep) -> None:
     refuse_imported(sweep)
     differentiable = isinstance(sweep.task, DifferentiableTask)
     for label, section in sweep.config.estimators.items():

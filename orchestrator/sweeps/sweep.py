@@ -16,7 +16,7 @@ from orchestrator.config import yaml_format
 from orchestrator.config.loading import read, validate
 from orchestrator.config.schema import Config
 from orchestrator.store.paths import SweepPaths
-from orchestrator.sweeps.plan import DesignPlan, make_plan
+from orchestrator.sweeps.plan import DesignPlan, plan_designs
 from workers.errors import ConfigError, StoreError
 from workers.runs import Queries
 from workers.task_hooks import empty_outputs_of
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 class TaskInMemory:
     """A task that is built when it is first asked for, once for all sweeps that share it."""
 
+    checked: list[Config] = field(default_factory=list)
+    """Configurations whose estimators and scores were found to fit the task: nothing is checked twice in a command."""
     _task: Task | DifferentiableTask | None = None
 
     def get(self, build: Callable[[], Task | DifferentiableTask]) -> Task | DifferentiableTask:
@@ -113,7 +115,7 @@ class Sweep:
     @cached_property
     def plans(self) -> dict[str, DesignPlan]:
         """What will be trained, by design."""
-        return make_plan(self.config, self.task)
+        return plan_designs(self.config, self.task)
 
     @property
     def t(self) -> int:

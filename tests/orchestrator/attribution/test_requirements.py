@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from orchestrator.attribution import requirements
+from orchestrator.stages.forecast import settle
+from orchestrator.stages.plan import prepare, preview
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
@@ -117,3 +119,22 @@ def test_no_scoring_designs_are_no_mistake(make_sweep: Make, tiny: Raw) -> None:
     sweep = make_sweep(tiny)
     requirements.check(sweep)
     assert requirements.scoring_design(sweep.config, "lds") is requirements.scoring_design(sweep.config, "loo") is None
+
+
+def test_an_estimator_is_asked_once_however_many_stages_check(
+    make_sweep: Make, tiny: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny["estimators"] = {"tracin": {}, "influence": {}}
+    sweep = make_sweep(tiny)
+    module, built = sweep.task.module, []
+    monkeypatch.setattr(sweep.task, "module", lambda: built.append(1) or module())
+    preview(sweep)
+    once = len(built)
+    assert once > 0
+    settled, _ = settle(sweep)
+    preview(settled.with_pack(4))
+    prepare(settled).close()
+    assert len(built) == once
+    tiny["estimators"]["tracin"] = {"measure": "loss"}
+    preview(make_sweep(tiny).sharing_task_of(sweep))
+    assert len(built) > once, "another configuration is checked anew"
