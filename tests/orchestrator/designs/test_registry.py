@@ -139,7 +139,7 @@ def test_an_error_that_nobody_can_foresee_is_not_forecast(
     ("section", "said"),
     [
         ({"kind": "halvs", "pairs": 1}, "designs.fit.kind: unknown kind 'halvs': did you mean halves?"),
-        ({"kind": "halves", "piars": 1}, "unknown key 'designs.fit.piars': did you mean pairs or purpose?"),
+        ({"kind": "halves", "pairs": 1, "piars": 1}, "unknown key 'designs.fit.piars': did you mean pairs or purpose?"),
         ({"kind": "halves"}, "designs.fit.pairs: is missing"),
         ({"kind": "halves", "pairs": 0}, "designs.fit.pairs: input should be greater than or equal to 1 (found 0)"),
     ],
