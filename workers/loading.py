@@ -26,7 +26,7 @@ BUILT_IN = {
     "tabular": "workers.tasks.tabular:tabular",
     "sklearn": "workers.tasks.sklearn:SklearnTask",
     "characters": "workers.tasks.characters:Characters",
-    "imported": "workers.tasks.imported:Imported",
+    "imported": "workers.tasks.imported:ImportedTask",
 }
 OUR_PACKAGES = ("workers", "estimators", "orchestrator")
 

@@ -171,7 +171,7 @@ def plan(
                 "folder": str(sweep.paths.root),
                 "identity": sweep.config.identity(),
                 "designs": tables.rows(planned),
-                "forecast": None if expected is None else expected.plain(),
+                "forecast": None if expected is None else expected.to_json(),
             }
         )
     else:
@@ -260,7 +260,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
     with RunStore.open(sweep.paths) as store:
         found = standing.status(sweep, store)
     if as_json:
-        _print_json(found.plain())
+        _print_json(found.to_json())
     else:
         out.print(tables.status_view(found))
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from orchestrator.forecast.cost import Forecast
 from orchestrator.scoring.ranking import ranked
 from orchestrator.scoring.table import as_rows
-from orchestrator.stages.import_runs import Imported
+from orchestrator.stages.import_runs import ImportSummary
 from orchestrator.stages.plan import Planned
 from orchestrator.stages.status import Status
 from orchestrator.stages.verify import Rerun
@@ -55,7 +55,7 @@ def _seconds(value: float) -> str:
     return duration(value) if math.isfinite(value) else "-"
 
 
-def import_table(imported: Iterable[Imported]) -> RenderableType:
+def import_table(imported: Iterable[ImportSummary]) -> RenderableType:
     """Return what was imported, a row a design, and what was left out of it."""
     table = Table(title="Imported runs", title_justify="left", header_style="bold")
     table.add_column("design", no_wrap=True)

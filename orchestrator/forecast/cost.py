@@ -53,23 +53,23 @@ class Forecast:
     failed: int
     """Calibration runs that failed."""
 
-    def plain(self) -> dict[str, Any]:
-        """Return plain data; a standard error that is not known is None."""
-        plain = asdict(self)
-        for design in plain["designs"]:
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON can hold; a standard error that is not known is None."""
+        made = asdict(self)
+        for design in made["designs"]:
             design["standard_error"] = None if math.isnan(design["standard_error"]) else design["standard_error"]
-        return plain
+        return made
 
     @classmethod
-    def of(cls, plain: dict[str, Any]) -> Forecast:
-        """Return the forecast that `plain` describes."""
+    def from_json(cls, made: dict[str, Any]) -> Forecast:
+        """Return the forecast that `to_json` gave."""
         designs = [
             DesignForecast(
                 **{**one, "standard_error": math.nan if one["standard_error"] is None else one["standard_error"]}
             )
-            for one in plain["designs"]
+            for one in made["designs"]
         ]
-        return cls(**{**plain, "designs": tuple(designs)})
+        return cls(**{**made, "designs": tuple(designs)})
 
 
 def pack_by_time(calibration: TrialRuns, plans: Mapping[str, DesignPlan]) -> int:
@@ -112,11 +112,11 @@ def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], calibration: TrialRu
 
 def keep_forecast(sweep: Sweep, made: Forecast) -> None:
     """Keep a forecast in the sweep's folder, for the report to compare with what happened."""
-    write_atomically(sweep.paths.forecast, json.dumps(made.plain(), indent=1).encode())
+    write_atomically(sweep.paths.forecast, json.dumps(made.to_json(), indent=1).encode())
 
 
 def read_forecast(sweep: Sweep) -> Forecast | None:
     """Return the forecast that the folder keeps, if any."""
     if not sweep.paths.forecast.is_file():
         return None
-    return Forecast.of(json.loads(sweep.paths.forecast.read_text(encoding="utf-8")))
+    return Forecast.from_json(json.loads(sweep.paths.forecast.read_text(encoding="utf-8")))

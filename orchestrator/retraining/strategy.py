@@ -20,7 +20,7 @@ from workers.task import DifferentiableTask
 
 
 def strategy_of(sweep: Sweep, device: str, threads: int) -> Strategy | None:
-    """Return the sweep's plan, measuring it now if it has none; None for a black box, and where only workers have the device."""
+    """Return the sweep's strategy, measured now if it has none; None for a black box, and where only workers have the device."""
     if device != "cpu" or not isinstance(sweep.task, DifferentiableTask):
         return None
     if sweep.paths.calibration.is_file():

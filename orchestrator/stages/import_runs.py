@@ -40,7 +40,7 @@ NOT_FINITE = Failure("NotFinite", "the imported outputs of this run are not all 
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportSummary:
     """What became of one design."""
 
     design: str
@@ -56,7 +56,7 @@ class Imported:
     """Rows of the source that are not among the runs, and why."""
 
 
-def import_runs(request: Request, out: Path) -> list[Imported]:
+def import_runs(request: Request, out: Path) -> list[ImportSummary]:
     """Write the runs of a request into the new sweep folder `out`; return what it holds.
 
     Raises DataError, ConfigError or StoreError, one line with the counts, and leaves no folder behind.
@@ -171,8 +171,8 @@ def _fill_design(store: RunStore, part: Part, measure: str) -> None:
         store.commit(part.purpose, start // part.pack, outcomes, worker="import", started=0, seconds=0)
 
 
-def _summary(part: Part) -> Imported:
-    return Imported(
+def _summary(part: Part) -> ImportSummary:
+    return ImportSummary(
         part.purpose,
         part.purpose,
         part.source,

@@ -31,8 +31,8 @@ class Status:
     """Every distinct failure once, with how often it occurred."""
     attributions: tuple[str, ...]
 
-    def plain(self) -> dict[str, Any]:
-        """Return plain data for --json."""
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON can hold, for --json."""
         return asdict(self)
 
 

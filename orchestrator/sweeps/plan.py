@@ -1,4 +1,8 @@
-"""What a sweep will train: every design's rows, computed from keys alone, in any order and as often as wanted."""
+"""What a sweep will train: every design's rows, computed from keys alone, in any order and as often as wanted.
+
+That, and nothing else, is called a plan: the stage `plan` makes it, a `DesignPlan` is one design's, and the store keeps its rows.
+How packs are trained is a strategy (workers/packed/strategy.py).
+"""
 
 from __future__ import annotations
 
@@ -104,7 +108,7 @@ def context_of(config: Config, name: str, n: int, groups: Mapping[str, NDArray[n
     return Context(name, config.seed, n, fenced, groups or {}, dict(config.designs), config.folder)
 
 
-def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, DesignPlan]:
+def plan_designs(config: Config, task: Task | DifferentiableTask) -> dict[str, DesignPlan]:
     """Return the plan of every design. Raises ConfigError, naming the key, for one that cannot be drawn on this task."""
     from workers.task import DifferentiableTask
 
@@ -124,7 +128,7 @@ def make_plan(config: Config, task: Task | DifferentiableTask) -> dict[str, Desi
 
 
 def _pack(config: Config) -> int:
-    """Return the runs a pack; while `auto` is not settled (stages/settle.py), any number will do to look at a plan."""
+    """Return the runs a pack; while `auto` is not settled (stages/forecast.py), any number will do to look at a plan."""
     return PROVISIONAL_PACK if config.pack == "auto" else config.pack
 
 

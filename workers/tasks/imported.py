@@ -13,7 +13,7 @@ from workers.errors import TaskError
 from workers.tasks.arguments import checked
 
 
-class Imported:
+class ImportedTask:
     """The task of a sweep that `counterfactory import` made."""
 
     @checked

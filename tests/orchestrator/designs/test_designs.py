@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.config.schema import Config
 from orchestrator.designs import AnyDesign, Context, Design
-from orchestrator.sweeps.plan import DesignPlan, make_plan
+from orchestrator.sweeps.plan import DesignPlan, plan_designs
 from workers.errors import ConfigError
 
 DESIGN: TypeAdapter[Design] = TypeAdapter(AnyDesign)
@@ -46,7 +46,7 @@ def plan(
         "measures": ["m"],
         "designs": sections,
     }
-    return make_plan(Config.model_validate(raw), BlackBox(n, groups))
+    return plan_designs(Config.model_validate(raw), BlackBox(n, groups))
 
 
 def subsets(plan: DesignPlan) -> list[frozenset[int]]:

@@ -108,9 +108,9 @@ def test_the_first_runs_tell_what_a_start_takes(
 def test_a_forecast_survives_being_written(designs: Raw, make_sweep: Make, clock: None) -> None:
     sweep = make_sweep(designs)
     made = forecast(sweep, sweep.plans, try_runs(sweep, sweep.plans, budget=1.0), 7)
-    plain = made.plain()
+    plain = made.to_json()
     assert plain["designs"][0]["standard_error"] is None, "full runs alone give no values"
-    assert Forecast.of(plain).plain() == plain
+    assert Forecast.from_json(plain).to_json() == plain
 
 
 def test_removal_curves_are_counted(designs: Raw, make_sweep: Make, clock: None) -> None:
