@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.forecast.cost import Forecast
-from orchestrator.scoring.ranking import ranked
-from orchestrator.scoring.table import as_rows
+from orchestrator.scoring.metric import Quantity
+from orchestrator.scoring.ranking import quantity, ranked
+from orchestrator.scoring.table import ScoreRow, as_rows
 from orchestrator.stages.import_runs import ImportSummary
 from orchestrator.stages.plan import Planned
 from orchestrator.stages.status import Status
@@ -69,27 +70,35 @@ def import_table(imported: Iterable[ImportSummary]) -> RenderableType:
 
 
 def leaderboard(scores: pd.DataFrame) -> RenderableType:
-    """Return the scores, metric by metric, the best of each first."""
+    """Return the scores, a table a quantity in the metrics' order, the best first.
+
+    With the built-in names it fits into 120 columns; where it does not, cells are folded and nothing is cut.
+    """
     if scores.empty:
         return "no scores: the sweep has no finished scoring runs, and nothing else to judge by"
-    table = Table(title="Leaderboard", title_justify="left", header_style="bold")
-    table.add_column("estimator", no_wrap=True)
-    table.add_column("metric", no_wrap=True)
-    table.add_column("measure")
-    for name in ("value", "95% interval", "ceiling", "of ceiling", "trained", "attributed"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in ranked(as_rows(scores)):
-        table.add_row(
-            escape(row.estimator),
-            escape(row.metric),
-            escape(row.measure),
-            _number(row.value),
-            f"{_number(row.low)} to {_number(row.high)}",
-            _number(row.ceiling),
-            _number(row.of_ceiling, 2),
-            _seconds(row.train_seconds),
-            _seconds(row.attribute_seconds),
-        )
+    ordered = ranked(as_rows(scores))
+    names = list(dict.fromkeys(row.metric for row in ordered))
+    parts: list[RenderableType] = ["[italic]Leaderboard[/]"]
+    for name in names:
+        shown = quantity(name)
+        title = name if shown.title == name else f"{name}: {shown.title}"
+        parts.append(escape(title + " (lower is better)" * (shown.better == "lower")))
+        parts.append(_scores_of(shown, [row for row in ordered if row.metric == name]))
+    return Group(*parts)
+
+
+def _scores_of(shown: Quantity, lines: list[ScoreRow]) -> Table:
+    table = Table(header_style="bold")
+    for name in ("estimator", "measure"):
+        table.add_column(name, overflow="fold")
+    shares = ("ceiling", "of ceiling") if shown.has_ceiling else ()
+    for name in ("value", "95% interval", *shares, "trained", "attributed"):
+        table.add_column(name, justify="right", overflow="fold", no_wrap=name == "value")
+    for row in lines:
+        cells = [escape(row.estimator), escape(row.measure), _number(row.value)]
+        cells.append(f"{_number(row.low)} to {_number(row.high)}")
+        cells += [_number(row.ceiling), _number(row.of_ceiling, 2)] if shown.has_ceiling else []
+        table.add_row(*cells, _seconds(row.train_seconds), _seconds(row.attribute_seconds))
     return table
 
 

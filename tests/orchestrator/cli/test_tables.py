@@ -2,13 +2,16 @@ import json
 import math
 
 import pandas as pd
+import pytest
 from rich.console import Console, RenderableType
 
+from estimators.registry import BUILT_IN
 from orchestrator.cli import tables
+from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 
-def text(view: RenderableType) -> str:
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+def text(view: RenderableType, width: int = 160) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(view)
     return console.export_text()
 
@@ -31,7 +34,7 @@ def row(estimator: str, value: float, metric: str = "lds", ceiling: float = 0.8)
     }
 
 
-def test_the_leaderboard_is_by_lds_best_first_then_the_other_metrics() -> None:
+def test_the_leaderboard_is_a_table_a_metric_the_best_first() -> None:
     table = pd.DataFrame(
         [
             row("retraining", 0.7, "seed_check"),
@@ -39,18 +42,49 @@ def test_the_leaderboard_is_by_lds_best_first_then_the_other_metrics() -> None:
             row("a", 0.2),
             row("b", 0.4),
             row("c", math.nan),
+            row("high", 0.9, "removal_best_area", math.nan),
+            row("low", 0.1, "removal_best_area", math.nan),
         ]
     )
-    lines = [line for line in text(tables.leaderboard(table)).splitlines() if "margin" in line]
-    assert [line.split()[1] for line in lines] == ["b", "a", "c", "b", "retraining"]
-    assert [cell.strip() for cell in lines[0].split("│")[4:9]] == [
+    shown = text(tables.leaderboard(table))
+    lines = [line for line in shown.splitlines() if "margin" in line]
+    assert [line.split()[1] for line in lines] == ["b", "a", "c", "b", "retraining", "low", "high"]
+    assert [cell.strip() for cell in lines[0].split("│")[3:8]] == [
         "0.400",
         "0.300 to 0.500",
         "0.800",
         "0.50",
         "2 min 10 s",
     ]
-    assert "nan" not in text(tables.leaderboard(table))
+    titles = [line.split(":")[0] for line in shown.splitlines() if ": " in line]
+    assert titles == ["lds", "loo_correlation", "seed_check", "removal_best_area"]
+    assert shown.count("lower is better") == 1
+    assert "nan" not in shown
+
+
+@pytest.mark.parametrize("width", [120, 80])
+def test_nothing_of_the_leaderboard_is_cut(width: int) -> None:
+    """The longest names that come with the library, and the longest numbers."""
+    estimator, measure = (max(names, key=len) for names in (BUILT_IN, [*HIGHER_IS_BETTER, *LOWER_IS_BETTER]))
+    longest = {"measure": measure, "train_seconds": 3599.0, "attribute_seconds": 359_000.0}
+    rows = [
+        {**row(estimator, -0.7531, name), **longest} for name in ("lds", "removal_worst_area", "loo_correlation")
+    ] + [{**row(estimator, 0.1234), **longest, "measure": "probability"}]
+    shown = text(tables.leaderboard(pd.DataFrame(rows)), width)
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    cells = (estimator, measure, "probability", "-0.753", "-0.853 to -0.653", "0.123", "59 min 59 s", "99 h 43 min")
+    if width == 120:
+        assert [cell for cell in cells if cell not in shown] == []
+    else:  # folded, and whole all the same
+        letters = "".join("".join(line.split("│")[1:2]).strip() for line in shown.splitlines())
+        assert letters.count(estimator) == 4
+    assert shown.count("0.800") >= 2
+
+
+def test_a_name_is_never_markup() -> None:
+    shown = text(tables.leaderboard(pd.DataFrame([{**row("[red]a", 0.1, "[b]mine"), "measure": "[i]m"}])))
+    assert all(name in shown for name in ("[red]a", "[b]mine", "[i]m"))
 
 
 def test_an_empty_leaderboard_says_so() -> None:

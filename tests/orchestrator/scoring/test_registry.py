@@ -84,8 +84,9 @@ def test_a_registered_metric_is_in_the_file_the_terminal_and_the_report(sweep: S
         ("half", "sparsity", 0.5),
         ("sweep", "designs", 1.0),
     ]
-    lines = [line.split() for line in shown(table).splitlines() if "sparsity" in line or "designs" in line]
-    assert [line[1] for line in lines] == ["half", "all", "sweep"], "lower is better"
+    terminal = [line for line in shown(table).splitlines() if "sparsity" in line or line.startswith(("│", "designs"))]
+    assert terminal[0].split() == ["sparsity:", "share", "of", "<zeros>", "(lower", "is", "better)"]
+    assert [line.strip("│").split()[0] for line in terminal[1:]] == ["half", "all", "designs:", "sweep"]
     other = page[page.index("Other scores") :]
     assert "share of &lt;zeros&gt;" in other
     assert other.index("0.500") < other.index("1.000") < other.index("designs of the sweep") < other.index("7.125")
