@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from estimators.evidence import Evidence
+from estimators.findings import Findings
 
 Need = Literal["subsets", "leave_one_out", "leave_group_out", "permutations", "full", "checkpoints", "gradients"]
 """What an estimator may ask for: runs of random subsets, leave-one-out, leave-group-out, prefixes of permutations, full set;
@@ -37,13 +38,15 @@ class Attribution:
     models: int = 0
     """Number of trained models it used."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else is worth telling (chosen lambdas, damping, dimensions): numbers, strings, lists of them."""
+    """Whatever else is worth telling people (lambdas, damping, dimensions): numbers, strings, lists of them. No code reads it."""
     utility: NDArray[np.float32] | None = None
     """(n,) the values of the utility, the measure's mean over the queries, where the estimator gives them."""
     utility_standard_error: NDArray[np.float32] | None = None
     """(n,) their standard errors: smaller than those of single queries, but not by a known factor, as queries share runs."""
     degrees_of_freedom: float = math.inf
     """Degrees of freedom of Student's t that the intervals values +- quantile * standard_error need (the smallest of all)."""
+    findings: Findings = field(default_factory=Findings)
+    """What stages and reports show beside the values: a summary, a learning curve, effects of groups and by class."""
 
 
 class Estimator(BaseModel, ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from estimators.workspace import Workspace
 from workers.errors import ConfigError
 from workers.runs import Checkpoint, Queries
-from workers.task import DifferentiableTask, Task
+
+if TYPE_CHECKING:
+    from workers.task import DifferentiableTask, Task
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class Evidence:
 
     def differentiable(self) -> DifferentiableTask:
         """Return the task, refusing one whose gradients cannot be taken."""
+        from workers.task import DifferentiableTask
+
         if not isinstance(self.task, DifferentiableTask):
             raise ConfigError(
                 "the estimator needs gradients, so a DifferentiableTask; this sweep's task is a black box"

@@ -1,20 +1,66 @@
-"""Options and checks that every estimator on gradients or representations of reference models shares."""
+"""What every estimator on reference models shares: which models it looks at, one after the other, and the sum of what they
+bring.
+
+A new one is one file with two classes. The estimator holds the options, and imports nothing heavy; its `effects` returns an
+object of the other class, which says what one model brings and remembers, for one attribution, what is worth telling:
+
+    class Mine(ReferenceEstimator):
+        name: ClassVar[str] = "mine"
+        strength: float = Field(1.0, description="...")
+
+        def effects(self, material: Material) -> MineEffects:
+            return MineEffects(self, material)
+
+    class MineEffects(ModelEffects):
+        def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+            ...  # yields (which queries, the effects (n, b) on them)
+
+An estimator that follows a whole training rather than single checkpoints (a trajectory) overrides `of_reference` instead.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from estimators.contract import Attribution, Estimator, Need
 from estimators.evidence import Evidence, Reference
-from estimators.gradients.functional_model import Examples, Model, precision_of
-from estimators.gradients.per_example import measure_to_differentiate
 from workers.errors import ConfigError, DivergedError
-from workers.randomness.streams import build_module
 from workers.runs import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from estimators.gradients.functional_model import Examples, Model
+    from workers.measures import Measure
+    from workers.task import DifferentiableTask
+
+Block: TypeAlias = "tuple[slice, Tensor]"
+"""Which queries, and the effects of all training examples on them: (n, b)."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an estimator on reference models works with, in the precision that it works in."""
+
+    task: DifferentiableTask
+    measure: str
+    train: Examples
+    """The n training examples, with the factors on their losses."""
+    queries: Examples
+    """The t queries."""
+    references: tuple[Reference, ...]
+    """The reference models to use, each with at least one checkpoint."""
+    precision: torch.dtype
+    seed: int
+    """Root of whatever is drawn."""
 
 
 class ReferenceEstimator(Estimator):
@@ -35,12 +81,25 @@ class ReferenceEstimator(Estimator):
 
     def check(self, evidence: Evidence) -> None:
         """Refuse a measure that cannot be differentiated."""
+        from estimators.gradients.functional_model import Examples, Model, precision_of
+        from estimators.gradients.per_example import measure_to_differentiate
+        from workers.randomness.streams import build_module
+
         task = evidence.differentiable()
         if self.differentiates_queries:
             dtype = precision_of(task)
             module, _ = build_module(task.module, 0, dtype)
             model = Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype)
             measure_to_differentiate(task, evidence.measure, model, Examples.queried(task, evidence.queries, dtype))
+
+    @abstractmethod
+    def effects(self, material: Material) -> ModelEffects:
+        """Return what will say, model by model, what each brings. Raises ConfigError for a task that it cannot work on."""
+
+    def attribute(self, evidence: Evidence) -> Attribution:
+        """Add up what every reference model brings. Raises ConfigError for too few models, DivergedError for a diverged one."""
+        material = self.material(evidence, self.references(evidence))
+        return self.effects(material).attribution(self.name)
 
     def references(self, evidence: Evidence) -> tuple[Reference, ...]:
         """Return the reference models to use, each with checkpoints. Raises ConfigError when there are too few."""
@@ -53,10 +112,87 @@ class ReferenceEstimator(Estimator):
             )
         return found[: self.models]
 
+    def precision(self, task: DifferentiableTask) -> torch.dtype:
+        """Return the floating type to work in: by default the one that the task is trained in."""
+        from estimators.gradients.functional_model import precision_of
 
-def attribution(values: Tensor, estimator: ReferenceEstimator, models: int, **details: object) -> Attribution:
-    """Wrap `values` (n, t) as float32. Raises DivergedError when one is not finite: a reference model diverged."""
-    bad = int((~torch.isfinite(values)).sum())
-    if bad:
-        raise DivergedError(f"estimator {estimator.name!r}: {bad} of {values.numel()} attributions are not finite")
-    return Attribution(values.float().numpy(), models=models, details=details)
+        return precision_of(task)
+
+    def material(self, evidence: Evidence, references: tuple[Reference, ...]) -> Material:
+        """Return what there is to work with. Raises ConfigError for a task whose gradients cannot be taken."""
+        from estimators.gradients.functional_model import Examples
+
+        task = evidence.differentiable()
+        precision = self.precision(task)
+        train, queries = Examples.training(task, precision), Examples.queried(task, evidence.queries, precision)
+        return Material(task, evidence.measure, train, queries, references, precision, evidence.seed)
+
+
+class ModelEffects(ABC):
+    """What the reference models bring to one attribution, and what is remembered from one to the next."""
+
+    def __init__(self, material: Material):
+        self.material = material
+
+    def chosen(self, reference: Reference) -> Iterable[tuple[Checkpoint, float]]:
+        """Return the checkpoints to look at, each with the weight of what it brings: the last one, with weight 1."""
+        return [(reference.checkpoints[-1], 1.0)]
+
+    @abstractmethod
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield what one model brings, some queries at a time; queries that are left out get nothing from it."""
+
+    def of_reference(self, reference: Reference) -> Iterator[Block]:
+        """Yield what one training brings: that of its chosen checkpoints, weighted."""
+        for checkpoint, weight in self.chosen(reference):
+            for where, block in self.of_model(self.model(checkpoint), checkpoint):
+                yield where, block if weight == 1 else weight * block
+
+    def values(self, total: Tensor) -> Tensor:
+        """Return tau (n, t) from the sum over the references (n, t) float64: their mean."""
+        return total / len(self.material.references)
+
+    def utility(self, values: Tensor) -> NDArray[np.floating[Any]] | None:
+        """Return the values of the utility (n,), where the estimator gives them."""
+        return None
+
+    def details(self) -> Mapping[str, Any]:
+        """Return what is worth telling beside the values, once all models were seen."""
+        return {}
+
+    def model(self, checkpoint: Checkpoint) -> Model:
+        """Return the task's model at a checkpoint, as a function of its parameters."""
+        from estimators.gradients.functional_model import Model
+
+        return Model(self.material.task, checkpoint, self.material.precision)
+
+    def measure(self, model: Model) -> Measure:
+        """Return the measure, to be differentiated at the queries. Raises ConfigError for one without a gradient."""
+        from estimators.gradients.per_example import measure_to_differentiate
+
+        return measure_to_differentiate(self.material.task, self.material.measure, model, self.material.queries)
+
+    def attribution(self, name: str) -> Attribution:
+        """Go through all references; the estimator's `name` is for errors."""
+        import torch
+
+        total = torch.zeros(len(self.material.train), len(self.material.queries), dtype=torch.float64)
+        for reference in self.material.references:
+            for where, block in self.of_reference(reference):
+                total[:, where] += block
+        return self.wrapped(self.values(total), name)
+
+    def wrapped(self, values: Tensor, name: str) -> Attribution:
+        """Return values (n, t) as float32. Raises DivergedError when one is not finite: a reference model diverged."""
+        import torch
+
+        bad = int((~torch.isfinite(values)).sum())
+        if bad:
+            raise DivergedError(f"estimator {name!r}: {bad} of {values.numel()} attributions are not finite")
+        utility = self.utility(values)
+        return Attribution(
+            values.float().numpy(),
+            models=len(self.material.references),
+            details=self.details(),
+            utility=None if utility is None else utility.astype(np.float32),
+        )

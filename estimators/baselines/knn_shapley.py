@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.spatial.distance import cdist
-from torch import Tensor
 
 from estimators.contract import Attribution, Need
 from estimators.evidence import Evidence
-from estimators.gradients.functional_model import Examples, Model, precision_of
-from estimators.reference_estimator import ReferenceEstimator
+from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
 from workers.errors import ConfigError, DivergedError
 from workers.measures import LOWER_IS_BETTER
-from workers.task import Classification, DifferentiableTask
+from workers.runs import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from estimators.gradients.functional_model import Model
+    from workers.task import DifferentiableTask
 
 _BLOCK = 1 << 22
 
@@ -48,41 +51,68 @@ class KnnShapley(ReferenceEstimator):
 
     def check(self, evidence: Evidence) -> None:
         """Refuse a task without classes."""
-        _classification(evidence)
+        _refuse_without_classes(evidence.differentiable())
+
+    def effects(self, material: Material) -> KnnShapleyEffects:
+        """Return what votes between representations bring. Raises ConfigError for a task without classes."""
+        _refuse_without_classes(material.task)
+        return KnnShapleyEffects(self, material)
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return tau (n, t) and its mean over the queries (n,). Raises ConfigError for a task without classes."""
-        task = _classification(evidence)
-        spaces = self._spaces(task, evidence)
-        labels, wanted = task.train_targets.numpy(), task.examples(evidence.queries)[1].numpy()
-        direction = -1 if evidence.measure in LOWER_IS_BETTER else 1
-        values = np.zeros((evidence.n, evidence.t))
-        for train, queries in spaces:
-            values += direction / len(spaces) * nearest_values(train, labels, queries, wanted, self.k, self.weights)
-        return Attribution(
-            values.astype(np.float32),
-            utility=values.mean(axis=1).astype(np.float32),
-            models=len(spaces) if self.features == "representation" else 0,
-            details={"direction": direction, "k": self.k, "weights": self.weights, "features": self.features},
+        if self.features == "representation":
+            return super().attribute(evidence)
+        effects = self.effects(self.material(evidence, references=()))
+        return effects.wrapped(
+            effects.between(effects.material.train.inputs, effects.material.queries.inputs), self.name
         )
 
-    def _spaces(
-        self, task: DifferentiableTask, evidence: Evidence
-    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Return features of training examples (n, d) and of queries (t, d): one pair, or one a reference model."""
-        dtype = precision_of(task)
-        train, queries = Examples.training(task, dtype).inputs, Examples.queried(task, evidence.queries, dtype).inputs
-        if self.features == "inputs":
-            return [(_flat(train), _flat(queries))]
-        models = [Model(task, reference.checkpoints[-1], dtype) for reference in self.references(evidence)]
-        return [(_represented(task, model, train), _represented(task, model, queries)) for model in models]
+
+class KnnShapleyEffects(ModelEffects):
+    """The values of votes in each model's space of representations."""
+
+    def __init__(self, options: KnnShapley, material: Material):
+        super().__init__(material)
+        self._options = options
+        self._direction = -1 if material.measure in LOWER_IS_BETTER else 1
+
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield the values between representations, a part of the mean over the models."""
+        from estimators.gradients.forward import representations
+
+        task, train, queries = self.material.task, self.material.train.inputs, self.material.queries.inputs
+        yield slice(None), self.between(representations(task, model, train), representations(task, model, queries))
+
+    def between(self, train: Tensor, queries: Tensor) -> Tensor:
+        """Return the values (n, t) for features (n, ...) and (t, ...), over the number of models where there are any."""
+        import torch
+
+        share = self._direction / max(1, len(self.material.references))
+        labels, wanted = self.material.train.targets.numpy(), self.material.queries.targets.numpy()
+        found = nearest_values(_flat(train), labels, _flat(queries), wanted, self._options.k, self._options.weights)
+        return torch.from_numpy(share * found + 0.0)  # a negated zero is a zero
+
+    def values(self, total: Tensor) -> Tensor:
+        """Return the sum: each part is already a share of the mean."""
+        return total
+
+    def utility(self, values: Tensor) -> NDArray[np.floating[Any]]:
+        """Return the mean over the queries."""
+        mean: NDArray[np.float64] = values.numpy().mean(axis=1)
+        return mean
+
+    def details(self) -> Mapping[str, Any]:
+        """Return the options, and the sign that the measure gave."""
+        options = self._options
+        told = {"k": options.k, "weights": options.weights, "features": options.features}
+        return {"direction": self._direction, **told}
 
 
-def _classification(evidence: Evidence) -> Classification:
-    task = evidence.differentiable()
+def _refuse_without_classes(task: DifferentiableTask) -> None:
+    from workers.task import Classification
+
     if not isinstance(task, Classification):
         raise ConfigError(f"knn_shapley: needs a Classification task, found {type(task).__name__}")
-    return task
 
 
 def _flat(features: Tensor) -> NDArray[np.float64]:
@@ -90,11 +120,6 @@ def _flat(features: Tensor) -> NDArray[np.float64]:
     if not np.isfinite(flat).all():
         raise DivergedError("estimator 'knn_shapley': some features are not finite")
     return flat
-
-
-@torch.no_grad()
-def _represented(task: DifferentiableTask, model: Model, inputs: Tensor, batch: int = 4096) -> NDArray[np.float64]:
-    return _flat(torch.cat([task.representation(model.module, part) for part in torch.split(inputs, batch)]))
 
 
 def nearest_values(
@@ -140,6 +165,8 @@ def knn_shapley(votes: NDArray[np.float64], k: int) -> NDArray[np.float64]:
 
 def _squared_distances(queries: NDArray[np.float64], train: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (t, n) squared Euclidean distances, exactly 0 between equal rows."""
+    from scipy.spatial.distance import cdist
+
     found: NDArray[np.float64] = cdist(queries, train, "sqeuclidean")
     return found
 

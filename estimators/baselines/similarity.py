@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
-from estimators.contract import Attribution
-from estimators.evidence import Evidence
-from estimators.gradients.functional_model import Examples, Model, precision_of
-from estimators.reference_estimator import ReferenceEstimator, attribution
+from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
 from workers.errors import ConfigError
 from workers.measures import LOWER_IS_BETTER
-from workers.task import Classification, DifferentiableTask
+from workers.runs import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from estimators.gradients.functional_model import Model
 
 
 class Similarity(ReferenceEstimator):
@@ -32,28 +32,48 @@ class Similarity(ReferenceEstimator):
 
     signed: bool = Field(False, description="classification: negative where the labels of example and query differ")
 
-    def attribute(self, evidence: Evidence) -> Attribution:
+    def effects(self, material: Material) -> SimilarityEffects:
         """Compare all training examples with all queries. Raises ConfigError for `signed` without classes."""
-        task = evidence.differentiable()
-        if self.signed and not isinstance(task, Classification):
-            raise ConfigError(f"similarity: signed=true needs a Classification task, found {type(task).__name__}")
-        references = self.references(evidence)
-        dtype = precision_of(task)
-        train, queries = Examples.training(task, dtype), Examples.queried(task, evidence.queries, dtype)
-        total = torch.zeros(len(train), len(queries), dtype=torch.float64)
-        for reference in references:
-            model = Model(task, reference.checkpoints[-1], dtype)
-            total += _directions(task, model, train.inputs) @ _directions(task, model, queries.inputs).T
-        direction = -1 if evidence.measure in LOWER_IS_BETTER else 1
-        values = direction * total / len(references)
-        if self.signed:
-            same = train.targets[:, None] == queries.targets[None, :]
-            values = torch.where(same, values, -values)
-        return attribution(values, self, len(references), direction=direction)
+        from workers.task import Classification
+
+        if self.signed and not isinstance(material.task, Classification):
+            raise ConfigError(
+                f"similarity: signed=true needs a Classification task, found {type(material.task).__name__}"
+            )
+        return SimilarityEffects(self, material)
 
 
-@torch.no_grad()
-def _directions(task: DifferentiableTask, model: Model, inputs: Tensor, batch: int = 4096) -> Tensor:
-    """Return representations of length 1, (b, d) float64; a zero representation stays zero."""
-    parts = [task.representation(model.module, part) for part in torch.split(inputs, batch)]
-    return F.normalize(torch.cat(parts).double(), dim=1)
+class SimilarityEffects(ModelEffects):
+    """The cosines between the representations of each model."""
+
+    def __init__(self, options: Similarity, material: Material):
+        super().__init__(material)
+        self._signed = options.signed
+        self._direction = -1 if material.measure in LOWER_IS_BETTER else 1
+
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield cos(h(x_i), h(x_q))."""
+        train, queries = self.material.train.inputs, self.material.queries.inputs
+        yield slice(None), self._directions(model, train) @ self._directions(model, queries).T
+
+    def values(self, total: Tensor) -> Tensor:
+        """Return the mean over the models, in the measure's direction and, where asked, against other labels."""
+        import torch
+
+        values = self._direction * total / len(self.material.references)
+        if not self._signed:
+            return values
+        same = self.material.train.targets[:, None] == self.material.queries.targets[None, :]
+        return torch.where(same, values, -values)
+
+    def details(self) -> Mapping[str, Any]:
+        """Return the sign that the measure gave."""
+        return {"direction": self._direction}
+
+    def _directions(self, model: Model, inputs: Tensor) -> Tensor:
+        """Return representations of length 1, (b, d) float64; a zero representation stays zero."""
+        from torch.nn.functional import normalize
+
+        from estimators.gradients.forward import representations
+
+        return normalize(representations(self.material.task, model, inputs).double(), dim=1)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 
-from estimators.contract import Attribution
-from estimators.curvature.gauss_newton import GaussNewton, l2_curvature
-from estimators.curvature.solvers import CholeskySolver, ConjugateGradients, RootSolver, Solution, Solver
-from estimators.evidence import Evidence
-from estimators.gradients.functional_model import Examples, Model
-from estimators.gradients.per_example import blocks, measure_to_differentiate, products
-from estimators.reference_estimator import ReferenceEstimator, attribution
-from workers.recipe import Recipe
+from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from workers.runs import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from estimators.curvature.gauss_newton import GaussNewton
+    from estimators.curvature.solvers import Solution, Solver
+    from estimators.gradients.functional_model import Model
+    from workers.task import DifferentiableTask
 
 EXACT_UP_TO = 8_000
 """`solver: auto` forms and factors the (p, p) matrix up to so many parameters."""
@@ -69,41 +72,69 @@ class Influence(ReferenceEstimator):
     tolerance: float = Field(1e-6, gt=0, lt=1, description="cg: relative residual to reach")
     max_iterations: int = Field(1000, ge=1, description="cg: most iterations a block of queries")
 
-    def attribute(self, evidence: Evidence) -> Attribution:
+    def precision(self, task: DifferentiableTask) -> torch.dtype:
+        """Return float64."""
+        import torch
+
+        return torch.float64
+
+    def effects(self, material: Material) -> InfluenceEffects:
         """Solve for every query and model. Raises ConfigError for a flat measure or a singular matrix.
 
         A conjugate gradient that does not converge is counted in the details (`unconverged`) and logged, not hidden.
         """
-        task = evidence.differentiable()
-        references = self.references(evidence)
-        train = Examples.training(task, torch.float64)
-        queries = Examples.queried(task, evidence.queries, torch.float64)
-        total = torch.zeros(len(train), len(queries), dtype=torch.float64)
-        solves = _Solves()
-        for reference in references:
-            model = Model(task, reference.checkpoints[-1], torch.float64)
-            measure = measure_to_differentiate(task, evidence.measure, model, queries)
-            curvature = GaussNewton(model, task.loss, train, self.budget // 2)
-            solve = self._solver(curvature, task.recipe, evidence.seed, solves)
-            # Conjugate gradients hold a handful of vectors a query: an eighth of the budget for the queries' gradients.
-            for where, rows in blocks(model, measure, queries, self.budget // 8):
-                solution = solve(rows)
-                solves.add(solution)
-                total[:, where] -= products(model, task.loss, train, solution.values, self.budget // 2)
+        return InfluenceEffects(self, material)
+
+
+class InfluenceEffects(ModelEffects):
+    """What the solves of each model bring, and how they went."""
+
+    def __init__(self, options: Influence, material: Material):
+        super().__init__(material)
+        self._options = options
+        self._solves = _Solves()
+
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield - grad f_q^T (G + (damping + weight decay) I)^-1 grad loss_i."""
+        from estimators.curvature.gauss_newton import GaussNewton
+        from estimators.gradients.per_example import blocks, products
+
+        task, train, budget = self.material.task, self.material.train, self._options.budget
+        measure = self.measure(model)
+        solve = self._solver(GaussNewton(model, task.loss, train, budget // 2))
+        # Conjugate gradients hold a handful of vectors a query: an eighth of the budget for the queries' gradients.
+        for where, rows in blocks(model, measure, self.material.queries, budget // 8):
+            solution = solve(rows)
+            self._solves.add(solution)
+            yield where, -products(model, task.loss, train, solution.values, budget // 2)
+
+    def values(self, total: Tensor) -> Tensor:
+        """Return the mean over the models of a 1/n-th, and log what did not converge."""
+        solves, references = self._solves, len(self.material.references)
         if solves.unconverged:
             logger.warning(
                 "influence: %d of %d solves did not reach the relative residual %g in %d iterations (largest: %.2g)",
-                *(solves.unconverged, len(references) * len(queries), self.tolerance, self.max_iterations),
-                solves.largest_residual,
+                *(solves.unconverged, references * len(self.material.queries)),
+                *(self._options.tolerance, self._options.max_iterations, solves.largest_residual),
             )
-        return attribution(total / (len(train) * len(references)), self, len(references), **vars(solves))
+        return total / (len(self.material.train) * references)
 
-    def _solver(self, curvature: GaussNewton, recipe: Recipe, seed: int, solves: _Solves) -> Solver:
+    def details(self) -> Mapping[str, Any]:
+        """Return how the solves went."""
+        return vars(self._solves)
+
+    def _solver(self, curvature: GaussNewton) -> Solver:
         """Return the solver for one model, and note its kind and damping."""
+        import torch
+
+        from estimators.curvature.gauss_newton import l2_curvature
+        from estimators.curvature.solvers import CholeskySolver, ConjugateGradients, RootSolver
+
+        options = self._options
         p, rank = curvature.model.p, curvature.rank
-        by_roots = rank < p and rank * p * 8 <= self.budget
+        by_roots = rank < p and rank * p * 8 <= options.budget
         smaller = rank if by_roots else p
-        exact = self.solver == "exact" or (self.solver == "auto" and smaller <= EXACT_UP_TO)
+        exact = options.solver == "exact" or (options.solver == "auto" and smaller <= EXACT_UP_TO)
         dense = curvature.dense() if exact and not by_roots else None
         roots = torch.cat(list(curvature.roots())) / len(curvature.examples) ** 0.5 if exact and by_roots else None
         if dense is not None:
@@ -111,16 +142,16 @@ class Influence(ReferenceEstimator):
         elif roots is not None:
             trace = float((roots**2).sum())
         else:
-            trace = curvature.trace(PROBES, _probe_seed(seed)) if self.damping == "auto" else 0.0
-        damping = AUTO_FRACTION * trace / p if self.damping == "auto" else self.damping
-        solves.solver.append("exact" if exact else "cg")
-        solves.damping.append(damping)
-        shift = damping + (l2_curvature(recipe) if self.weight_decay else 0.0)
+            trace = curvature.trace(PROBES, _probe_seed(self.material.seed)) if options.damping == "auto" else 0.0
+        damping = AUTO_FRACTION * trace / p if options.damping == "auto" else options.damping
+        self._solves.solver.append("exact" if exact else "cg")
+        self._solves.damping.append(damping)
+        shift = damping + (l2_curvature(self.material.task.recipe) if options.weight_decay else 0.0)
         if dense is not None:
             return CholeskySolver(dense, shift)
         if roots is not None:
             return RootSolver(roots, shift)
-        return ConjugateGradients(curvature.product, shift, self.tolerance, self.max_iterations)
+        return ConjugateGradients(curvature.product, shift, options.tolerance, options.max_iterations)
 
 
 def _probe_seed(seed: int) -> int:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
-from estimators.contract import Attribution
-from estimators.evidence import Evidence, Reference
-from estimators.gradients.functional_model import Examples, Model, precision_of
-from estimators.gradients.per_example import blocks, measure_to_differentiate, products
-from estimators.reference_estimator import ReferenceEstimator, attribution
+from estimators.evidence import Reference
+from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
 from workers.errors import ConfigError
 from workers.recipe import Recipe
 from workers.runs import Checkpoint
+
+if TYPE_CHECKING:
+    from estimators.gradients.functional_model import Model
 
 
 class TracIn(ReferenceEstimator):
@@ -44,25 +43,11 @@ class TracIn(ReferenceEstimator):
     )
     epochs: tuple[int, ...] | None = Field(None, description="checkpoints to use; null takes all kept after epoch 0")
 
-    def attribute(self, evidence: Evidence) -> Attribution:
+    def effects(self, material: Material) -> TracInEffects:
         """Sum over checkpoints, average over models. Raises ConfigError for a missing checkpoint or a flat measure."""
-        task = evidence.differentiable()
-        references = self.references(evidence)
-        dtype = precision_of(task)
-        train, queries = Examples.training(task, dtype), Examples.queried(task, evidence.queries, dtype)
-        total = torch.zeros(len(train), len(queries), dtype=torch.float64)
-        used: list[int] = []
-        for reference in references:
-            checkpoints = self._checkpoints(reference)
-            used = [checkpoint.epoch for checkpoint in checkpoints]
-            for checkpoint, weight in zip(checkpoints, self._weights(checkpoints, task.recipe, task.n), strict=True):
-                model = Model(task, checkpoint, dtype)
-                measure = measure_to_differentiate(task, evidence.measure, model, queries)
-                for where, rows in blocks(model, measure, queries, self.budget // 2):
-                    total[:, where] -= weight * products(model, task.loss, train, rows, self.budget // 2)
-        return attribution(total / len(references), self, len(references), epochs=used)
+        return TracInEffects(self, material)
 
-    def _checkpoints(self, reference: Reference) -> list[Checkpoint]:
+    def checkpoints(self, reference: Reference) -> list[Checkpoint]:
         """Return the checkpoints to use, ascending."""
         kept = {checkpoint.epoch: checkpoint for checkpoint in reference.checkpoints}
         wanted = sorted(epoch for epoch in kept if epoch > 0) if self.epochs is None else sorted(set(self.epochs))
@@ -74,7 +59,7 @@ class TracIn(ReferenceEstimator):
             raise ConfigError("tracin: epoch 0 in `epochs` has no steps before it, so no weight with weights=segment")
         return [kept[epoch] for epoch in wanted]
 
-    def _weights(self, checkpoints: Sequence[Checkpoint], recipe: Recipe, n: int) -> list[float]:
+    def weights_of(self, checkpoints: Sequence[Checkpoint], recipe: Recipe, n: int) -> list[float]:
         """Return w_c of every checkpoint."""
         if self.weights == "learning_rate":
             return [checkpoint.learning_rate for checkpoint in checkpoints]
@@ -83,3 +68,30 @@ class TracIn(ReferenceEstimator):
         starts = [0, *(checkpoint.step for checkpoint in checkpoints[:-1])]
         spans = zip(starts, checkpoints, strict=True)
         return [float(rates[start : checkpoint.step].sum()) * gain / n for start, checkpoint in spans]
+
+
+class TracInEffects(ModelEffects):
+    """What the checkpoints of a training bring, each weighted by the stretch that ends at it."""
+
+    def __init__(self, options: TracIn, material: Material):
+        super().__init__(material)
+        self._options = options
+        self._epochs: list[int] = []
+
+    def chosen(self, reference: Reference) -> list[tuple[Checkpoint, float]]:
+        """Return the checkpoints that the options name, with their weights w_c."""
+        task, checkpoints = self.material.task, self._options.checkpoints(reference)
+        self._epochs = [checkpoint.epoch for checkpoint in checkpoints]
+        return list(zip(checkpoints, self._options.weights_of(checkpoints, task.recipe, task.n), strict=True))
+
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield - <grad f_q, grad loss_i>."""
+        from estimators.gradients.per_example import blocks, products
+
+        task, train, half = self.material.task, self.material.train, self._options.budget // 2
+        for where, rows in blocks(model, self.measure(model), self.material.queries, half):
+            yield where, -products(model, task.loss, train, rows, half)
+
+    def details(self) -> Mapping[str, Any]:
+        """Return the epochs of the checkpoints used."""
+        return {"epochs": self._epochs}

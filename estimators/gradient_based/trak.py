@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from estimators.contract import Attribution
-from estimators.curvature.solvers import CholeskySolver
-from estimators.evidence import Evidence, Reference
-from estimators.gradients.functional_model import Examples, Model, precision_of
-from estimators.gradients.per_example import blocks, measure_to_differentiate
+from estimators.evidence import Reference
 from estimators.gradients.projection import Kind, Projection
-from estimators.reference_estimator import ReferenceEstimator, attribution
+from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
 from workers.errors import ConfigError
 from workers.measures import Measure
 from workers.runs import Checkpoint
-from workers.task import DifferentiableTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from estimators.gradients.functional_model import Examples, Model
+    from workers.task import DifferentiableTask
 
 EXACT_UP_TO = 20_000
 """`project_dim: auto` leaves gradients of so many parameters as they are."""
@@ -50,14 +49,14 @@ def trak_output(task: DifferentiableTask) -> TrakOutput:
     if "margin" in known:  # f = log(p / (1 - p)), loss = log(1 + exp(-f))
         return TrakOutput(
             known["margin"],
-            residual=lambda f, _: torch.sigmoid(-f),
-            curvature=lambda f, _: torch.sigmoid(f) * torch.sigmoid(-f),
+            residual=lambda f, _: (-f).sigmoid(),
+            curvature=lambda f, _: f.sigmoid() * (-f).sigmoid(),
         )
     if "prediction" in known:  # loss = (f - y)^2; both derivatives are halved, which cancels in tau
         return TrakOutput(
             known["prediction"],
             residual=lambda f, y: y.reshape(f.shape) - f,
-            curvature=lambda f, _: torch.ones_like(f),
+            curvature=lambda f, _: f.new_ones(f.shape),
         )
     raise ConfigError(
         f"trak linearizes a measure named 'margin' or 'prediction'; {type(task).__name__} has only: "
@@ -93,77 +92,95 @@ class Trak(ReferenceEstimator):
     )
     reweight: bool = Field(False, description="weight the Gram matrix by the loss's second derivative")
 
-    def attribute(self, evidence: Evidence) -> Attribution:
+    def effects(self, material: Material) -> TrakEffects:
         """Average over models. Raises ConfigError for a flat measure, features beyond the budget, a singular matrix."""
-        task = evidence.differentiable()
-        output = trak_output(task)
-        references = self.references(evidence)
-        dtype = precision_of(task)
-        train, queries = Examples.training(task, dtype), Examples.queried(task, evidence.queries, dtype)
-        effects = torch.zeros(len(train), len(queries), dtype=torch.float64)
-        residuals = torch.zeros(len(train), dtype=torch.float64)
-        dampings: list[float] = []
-        dimension = 0
-        for stream, checkpoint in enumerate(self._chosen(references)):
-            model = Model(task, checkpoint, dtype)
-            measure = measure_to_differentiate(task, evidence.measure, model, queries)
-            projected = self._projected_dim(model.p)
-            dimension = self._affordable(projected or model.p, len(train) + len(queries))
-            project = self._projection(model, projected, evidence.seed, stream)
-            f = _values(model, output.value, train)
-            weights = torch.ones_like(f) if train.weights is None else train.weights.double()
-            curvature = weights * output.curvature(f, train.targets) if self.reweight else weights
-            features = self._features(model, output.value, replace(train, weights=None), project, dimension)
-            targets = self._features(model, measure, queries, project, dimension)
-            dampings.append(self._damping(features, curvature))
-            effects += newton_effects(features, targets, curvature, dampings[-1])
-            residuals += weights * output.residual(f, train.targets)
-        count = len(dampings)
-        tau = effects / count * (residuals / count).unsqueeze(1)
-        return attribution(tau, self, len(references), damping=dampings, dimension=dimension, checkpoints=count)
+        return TrakEffects(self, material)
 
-    def _chosen(self, references: tuple[Reference, ...]) -> Iterator[Checkpoint]:
-        """Yield the checkpoints to use; the initial model only where there is no other."""
-        for reference in references:
-            *earlier, last = reference.checkpoints
-            if self.checkpoints == "all":
-                yield from (checkpoint for checkpoint in earlier if checkpoint.epoch > 0)
-            yield last
+
+class TrakEffects(ModelEffects):
+    """The Newton steps of the models, and the residuals that they are multiplied with in the end."""
+
+    def __init__(self, options: Trak, material: Material):
+        import torch
+
+        super().__init__(material)
+        self._options = options
+        self._output = trak_output(material.task)
+        self._residuals = torch.zeros(len(material.train), dtype=torch.float64)
+        self._dampings: list[float] = []
+        self._dimension = 0
+
+    def chosen(self, reference: Reference) -> Iterator[tuple[Checkpoint, float]]:
+        """Yield the checkpoints to use, each a model of its own; the initial model only where there is no other."""
+        *earlier, last = reference.checkpoints
+        if self._options.checkpoints == "all":
+            yield from ((checkpoint, 1.0) for checkpoint in earlier if checkpoint.epoch > 0)
+        yield last, 1.0
+
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield Phi (Phi^T R Phi + damping I)^-1 phi_q, and remember the residuals."""
+        from estimators.gradients.forward import values_of
+
+        train, queries, output = self.material.train, self.material.queries, self._output
+        measure = self.measure(model)
+        projected = self._projected_dim(model.p)
+        self._dimension = self._affordable(projected or model.p, len(train) + len(queries))
+        project = self._projection(model, projected)
+        f = values_of(model, output.value, train)
+        weights = f.new_ones(f.shape) if train.weights is None else train.weights.double()
+        curvature = weights * output.curvature(f, train.targets) if self._options.reweight else weights
+        features = self._features(model, output.value, replace(train, weights=None), project)
+        targets = self._features(model, measure, queries, project)
+        self._dampings.append(self._damping(features, curvature))
+        yield slice(None), newton_effects(features, targets, curvature, self._dampings[-1])
+        self._residuals += weights * output.residual(f, train.targets)
+
+    def values(self, total: Tensor) -> Tensor:
+        """Return the mean Newton step times the mean residual, both over all checkpoints."""
+        count = len(self._dampings)
+        return total / count * (self._residuals / count).unsqueeze(1)
+
+    def details(self) -> Mapping[str, Any]:
+        """Return the dampings, the features' dimension, and how many checkpoints were averaged."""
+        return {"damping": self._dampings, "dimension": self._dimension, "checkpoints": len(self._dampings)}
 
     def _projected_dim(self, p: int) -> int | None:
         """Return the dimension to project p parameters to, or None to leave them."""
-        if self.project_dim == "auto":
+        if self._options.project_dim == "auto":
             return None if p <= EXACT_UP_TO else AUTO_DIM
-        return self.project_dim
+        return self._options.project_dim
 
     def _affordable(self, dimension: int, rows: int) -> int:
         """Return `dimension`. Raises ConfigError when `rows` of features take more than half the budget."""
-        held = rows * dimension * torch.float64.itemsize
-        if held > self.budget // 2:
+        held = rows * dimension * 8
+        if held > self._options.budget // 2:
             raise ConfigError(
                 f"trak: features of {rows} examples in {dimension} dimensions take {held / 2**30:.2g} GiB, more than half "
-                f"of memory_gb={self.memory_gb:g}: expected a smaller project_dim or a larger memory_gb"
+                f"of memory_gb={self._options.memory_gb:g}: expected a smaller project_dim or a larger memory_gb"
             )
         return dimension
 
-    def _projection(self, model: Model, dimension: int | None, seed: int, stream: int) -> Projection | None:
+    def _projection(self, model: Model, dimension: int | None) -> Projection | None:
         """Return the model's own projection, or None where gradients are left as they are."""
         if dimension is None:
             return None
-        return Projection(model.p, dimension, seed, stream, model.dtype, self.budget // 4, self.projection)
+        stream, budget = len(self._dampings), self._options.budget // 4
+        return Projection(model.p, dimension, self.material.seed, stream, model.dtype, budget, self._options.projection)
 
-    def _features(
-        self, model: Model, objective: Measure, examples: Examples, project: Projection | None, dimension: int
-    ) -> Tensor:
+    def _features(self, model: Model, objective: Measure, examples: Examples, project: Projection | None) -> Tensor:
         """Return the gradients, projected if asked: (b, k) float64."""
-        features = torch.empty(len(examples), dimension, dtype=torch.float64)
-        for where, rows in blocks(model, objective, examples, self.budget // 4):
+        import torch
+
+        from estimators.gradients.per_example import blocks
+
+        features = torch.empty(len(examples), self._dimension, dtype=torch.float64)
+        for where, rows in blocks(model, objective, examples, self._options.budget // 4):
             features[where] = rows if project is None else project(rows)
         return features
 
     def _damping(self, features: Tensor, curvature: Tensor) -> float:
-        if self.damping != "auto":
-            return self.damping
+        if self._options.damping != "auto":
+            return self._options.damping
         return AUTO_FRACTION * float(curvature @ features.square().sum(1)) / min(features.shape)
 
 
@@ -173,6 +190,10 @@ def newton_effects(features: Tensor, targets: Tensor, curvature: Tensor, damping
     With more dimensions than examples, in its equal form (damping I + K R)^-1 Phi Phi_q^T with K = Phi Phi^T (n, n),
     which for damping 0 is the limit damping -> 0. Raises ConfigError when the matrix is singular.
     """
+    import torch
+
+    from estimators.curvature.solvers import CholeskySolver
+
     n, k = features.shape
     if k <= n:
         gram = features.T @ (features * curvature.unsqueeze(1))
@@ -186,10 +207,3 @@ def newton_effects(features: Tensor, targets: Tensor, curvature: Tensor, damping
             f"trak: the kernel matrix ({n} x {n}) with damping {damping:g} is singular: expected a larger damping"
         )
     return effects
-
-
-@torch.no_grad()
-def _values(model: Model, output: Measure, examples: Examples, batch: int = 4096) -> Tensor:
-    """Return the output function of every example, (b,) float64."""
-    parts = zip(torch.split(examples.inputs, batch), torch.split(examples.targets, batch), strict=True)
-    return torch.cat([output(model(model.parameters, x), y) for x, y in parts]).double()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Kind = Literal["rademacher", "normal"]
 BLOCK = 1024
@@ -31,6 +33,8 @@ class Projection:
 
     def __call__(self, gradients: Tensor) -> Tensor:
         """Return (b, k) from `gradients` (b, p)."""
+        import torch
+
         if self._keep and self._kept is None:
             self._kept = [self._block(index) for index in range(math.ceil(self.p / BLOCK))]
         result = torch.zeros(len(gradients), self.k, dtype=self.dtype)
@@ -40,6 +44,8 @@ class Projection:
 
     def _block(self, index: int) -> Tensor:
         """Draw rows index * BLOCK and following, unscaled: (at most BLOCK, k)."""
+        import torch
+
         seed, stream = self._key
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, index))))
         rows = min(BLOCK, self.p - index * BLOCK)

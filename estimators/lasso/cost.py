@@ -93,7 +93,7 @@ def _descent_rate(threads: int, rng: np.random.Generator) -> float:
     split = Split.draw(np.arange(m), settings, 0)
     collected = collect(blocks_of(masks, signal + signal.std(0) * rng.normal(size=(m, t))), split, settings)
     nonzeros = int(np.median(fit(collected, settings).nonzeros))
-    counted = forecast(m, n, t, settings, LAPTOP, nonzeros).path_operations
+    counted = fit_cost(m, n, t, settings, LAPTOP, nonzeros).path_operations
     return counted / _least_seconds(lambda: fit(collected, settings))
 
 
@@ -108,7 +108,7 @@ def _least_seconds(work: Callable[[], object], times: int = 4) -> float:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class FitCost:
     """The cost of one fit of m runs, n examples and t queries on a machine, its bootstrap included."""
 
     machine: Machine
@@ -184,7 +184,7 @@ class Forecast:
         paths = self.path_operations / machine.descent_rate + self.blocks * self.centred / CENTRED
         return max(self.bytes_read / machine.read_rate, statistics) + paths
 
-    def cut(self, least: int) -> Forecast:
+    def cut(self, least: int) -> FitCost:
         """Return the cost of the fit in at least so many blocks of queries, or as many as the memory asks for."""
         return replace(self, block=min(self.queries_per_block, -(-self.queries // least)))
 
@@ -215,7 +215,7 @@ def _blocks(queries: int, block: int) -> str:
     return f"{count} block{'s' * (count > 1)} of {block} queries"
 
 
-def forecast(m: int, n: int, t: int, settings: Settings, machine: Machine, nonzeros: int | None = None) -> Forecast:
+def fit_cost(m: int, n: int, t: int, settings: Settings, machine: Machine, nonzeros: int | None = None) -> FitCost:
     """Return what a fit of m runs, n examples and t queries costs, with its bootstrap where the settings ask for one.
 
     `nonzeros` is the typical number at the chosen lambda; by default a sixth of the smaller of m and n, at most 2,000. Memory is
@@ -228,7 +228,7 @@ def forecast(m: int, n: int, t: int, settings: Settings, machine: Machine, nonze
     if settings.penalty == "ridge":
         operations += (2 + folds + resamples) * DECOMPOSITION * float(n) ** 3
     shared, per_query = _memory(m, n, s, settings, machine.cores or 1)
-    return Forecast(
+    return FitCost(
         machine,
         bytes_a_pass=m * (-(-n // 8)) + 4 * m * t,
         gram_a_pass=0.5 * m * float(n) * n,

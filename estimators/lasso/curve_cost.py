@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from estimators.lasso.cost import Forecast, Machine, forecast
+from estimators.lasso.cost import FitCost, Machine, fit_cost
 from estimators.lasso.learning_curve import FRACTIONS, RESAMPLES
 from estimators.lasso.settings import Settings
 
@@ -14,16 +14,16 @@ RANKING = 40.0
 """Multiply-adds whose time it takes to rank one output and one prediction in one resample."""
 
 
-def forecast_curve(
+def curve_cost(
     m: int, n: int, queries: int, settings: Settings, machine: Machine, nonzeros: int | None = None
-) -> Forecast:
+) -> FitCost:
     """Return what a learning curve of some queries costs, with all masks of m runs of n examples in memory.
 
     Every part of the runs is fitted twice, each time by a path and at one lambda more: the held-out halves take turns.
     """
     alone = settings.model_copy(update={"bootstrap": 0, "folds": None})
     held = round(m * settings.holdout)
-    parts = [forecast(max(2, round(part * (m - held))), n, queries, alone, machine, nonzeros) for part in FRACTIONS]
+    parts = [fit_cost(max(2, round(part * (m - held))), n, queries, alone, machine, nonzeros) for part in FRACTIONS]
     whole = parts[-1]
     walks = 2 * sum(part.path_operations for part in parts)
     return replace(
@@ -38,6 +38,6 @@ def forecast_curve(
 
 def affordable_queries(m: int, n: int, t: int, nonzeros: int, settings: Settings, machine: Machine) -> int:
     """Return of how many of t queries a curve is cheap beside their fit, which had so many coefficients that are not zero."""
-    one, two = (forecast_curve(m, n, queries, settings, machine, nonzeros).seconds for queries in (1, 2))
-    limit = max(SHARE * forecast(m, n, t, settings, machine, nonzeros).seconds, CHEAP_SECONDS)
+    one, two = (curve_cost(m, n, queries, settings, machine, nonzeros).seconds for queries in (1, 2))
+    limit = max(SHARE * fit_cost(m, n, t, settings, machine, nonzeros).seconds, CHEAP_SECONDS)
     return int(min(max((limit - one) / (two - one) + 1, 0), t))

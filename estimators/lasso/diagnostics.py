@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from estimators.lasso.statistics import Floats
 from estimators.scores.spearman import resampled_spearman as of_columns
@@ -66,6 +65,8 @@ def _r2(y: Floats, predictions: Floats) -> Floats:
 
 
 def _spearman(y: Floats, predictions: Floats) -> Floats:
+    from scipy.stats import rankdata
+
     absent = np.isnan(y)
     if absent.any():
         rows = [_spearman(v[None, ~a], p[None, ~a])[0] for v, p, a in zip(y, predictions, absent, strict=True)]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.findings import LearningCurve
 from estimators.lasso.collect import Held, Split, blocks_of, mean_of_finite
 from estimators.lasso.diagnostics import resampled_spearman
 from estimators.lasso.selection import walk_paths
@@ -28,8 +29,8 @@ RATES = np.linspace(0.25, 1.5, 26)
 
 
 @dataclass(frozen=True)
-class LearningCurve:
-    """Held-out Spearman correlation, mean over queries, against the number of fitting runs."""
+class ResampledCurve:
+    """Held-out Spearman correlation, mean over queries, against the number of fitting runs, with what continues it."""
 
     runs: NDArray[np.int64]
     """(k,) fitting runs."""
@@ -98,23 +99,20 @@ class LearningCurve:
         digits = 10 ** (len(str(self.runs[-1])) - 1)
         return int(round(self.runs[-1] / digits) * digits)
 
-    def plain(self) -> dict[str, Any]:
-        """Return points, ceiling and what about as many runs again would bring, as plain data."""
+    def told(self) -> LearningCurve:
+        """Return points, ceiling and what about as many runs again would bring."""
         ahead = np.linspace(self.runs[-1], self.runs[-1] + self.more, AHEAD).round().astype(int)
-        low, high = np.quantile(self.resampled, [0.025, 0.975], axis=0)
-        continued = np.array([self.extrapolate(int(runs)) for runs in ahead]).T.tolist()
-        return {
-            "queries": self.queries,
-            "runs": self.runs.tolist(),
-            "correlation": self.correlations.tolist(),
-            "low": low.tolist(),
-            "high": high.tolist(),
-            "ahead": dict(zip(("runs", "correlation", "low", "high"), (ahead.tolist(), *continued), strict=True)),
-            "ceiling": list(self.ceiling()),
-            "more": self.more,
-            "gain": list(self.gain(self.more)),
-            "sentence": self.sentence(self.more),
-        }
+        return LearningCurve(
+            self.queries,
+            self.runs,
+            np.stack([self.correlations, *np.quantile(self.resampled, [0.025, 0.975], axis=0)]),
+            ahead,
+            np.array([self.extrapolate(int(runs)) for runs in ahead]).T,
+            self.ceiling(),
+            self.more,
+            self.gain(self.more),
+            self.sentence(self.more),
+        )
 
     def _fits(self, correlations: Floats, runs: int) -> tuple[Floats, Floats]:
         """Fit samples (B, k) with every exponent; return sums of squared errors and the values at `runs`, (B, g) each."""
@@ -139,7 +137,7 @@ def learning_curve(
     seed: int,
     fractions: tuple[float, ...] = FRACTIONS,
     resamples: int = RESAMPLES,
-) -> LearningCurve:
+) -> ResampledCurve:
     """Fit on nested parts of the runs, masks (m, n), outputs (m, t), subsets (m,), and score each on the same subsets.
 
     One half of the held-out subsets chooses lambda and the other is scored, then the reverse: lambda is never chosen on what
@@ -167,7 +165,7 @@ def learning_curve(
     scores = _score(halves, predictions, resamples, np.random.default_rng([seed, 2]), settings)
     # a resample repeats subsets, which lowers rank correlations a little: the mean is put back where it belongs
     resampled = scores[1:] + scores[0] - scores[1:].mean(0)
-    return LearningCurve(np.array(sizes), scores[0], resampled, outputs.shape[1], len(subsets))
+    return ResampledCurve(np.array(sizes), scores[0], resampled, outputs.shape[1], len(subsets))
 
 
 def _held(

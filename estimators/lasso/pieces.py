@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from estimators.lasso.bootstrap import bootstrap
 from estimators.lasso.collect import Block, Grams, Held, Split, collect
-from estimators.lasso.cost import Forecast
+from estimators.lasso.cost import FitCost
 from estimators.lasso.fit import Fit, fit
 from estimators.lasso.settings import Settings
 from estimators.lasso.statistics import Statistics
@@ -39,7 +39,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class FitJob:
     """What all pieces of a fit share."""
 
     source: Source
@@ -54,7 +54,7 @@ class Job:
             yield masks, outputs[:, slice(*queries)]
 
 
-def fit_in_pieces(job: Job, expected: Forecast, workspace: Workspace) -> Fit:
+def fit_in_pieces(job: FitJob, expected: FitCost, workspace: Workspace) -> Fit:
     """Fit all queries within the forecast's budget; the same as a fit at once, up to rounding of the cross products."""
     expected = cut(expected, workspace)
     grams = _grams(job, expected, workspace)
@@ -67,12 +67,12 @@ def fit_in_pieces(job: Job, expected: Forecast, workspace: Workspace) -> Fit:
     return _assemble(job, names, workspace)
 
 
-def cut(expected: Forecast, workspace: Workspace) -> Forecast:
+def cut(expected: FitCost, workspace: Workspace) -> FitCost:
     """Return the forecast of the fit in the blocks of queries in which it is done."""
     return expected.cut(BLOCKS_DISTRIBUTED if workspace.distributed else BLOCKS)
 
 
-def _grams(job: Job, expected: Forecast, workspace: Workspace) -> Grams:
+def _grams(job: FitJob, expected: FitCost, workspace: Workspace) -> Grams:
     """Return the Gram matrices and held-out masks: kept ones, or the sums over all runs."""
     kept = workspace.kept("grams")
     if kept is None:
@@ -86,7 +86,7 @@ def _grams(job: Job, expected: Forecast, workspace: Workspace) -> Grams:
     return Grams(tuple(kept["grams"]), tuple(held))
 
 
-def _sum_grams(job: Job, expected: Forecast, workspace: Workspace) -> Arrays:
+def _sum_grams(job: FitJob, expected: FitCost, workspace: Workspace) -> Arrays:
     m = len(job.split.parts)
     count = int(min(max(expected.gram_a_pass / GRAM_OPERATIONS, 1), GRAM_PIECES)) if workspace.distributed else 1
     cuts = np.linspace(0, m, count + 1).astype(int).tolist()
@@ -101,7 +101,7 @@ def _sum_grams(job: Job, expected: Forecast, workspace: Workspace) -> Arrays:
     return {"grams": total, **{name: np.concatenate([bits[span][name] for span in sorted(bits)]) for name in names}}
 
 
-def gram_of(job: Job, span: Span) -> Arrays:
+def gram_of(job: FitJob, span: Span) -> Arrays:
     """Return of the runs of a span the exact Gram matrices, (1 + folds, n, n), and every fold's masks as bits."""
     folds, row = job.split.folds, span[0]
     grams = np.zeros((1 + folds, job.n, job.n), np.int32)
@@ -118,7 +118,7 @@ def gram_of(job: Job, span: Span) -> Arrays:
     return {"grams": grams, **{f"bits-{fold}": np.concatenate(parts) for fold, parts in enumerate(bits)}}
 
 
-def fit_queries(shared: tuple[Job, Grams], queries: Span) -> Arrays:
+def fit_queries(shared: tuple[FitJob, Grams], queries: Span) -> Arrays:
     """Return the fit of some queries as arrays."""
     job, grams = shared
     collected = collect(job.blocks(queries), job.split, job.settings, grams)
@@ -138,7 +138,7 @@ _PER_QUERY = (
 _BOOTSTRAPPED = ("standard_errors", "frequencies")
 
 
-def _assemble(job: Job, names: dict[Span, str], workspace: Workspace) -> Fit:
+def _assemble(job: FitJob, names: dict[Span, str], workspace: Workspace) -> Fit:
     """Put the pieces together; what has a column an example is laid out as (n, t), which is how an attribution is kept."""
     whole: dict[str, NDArray[Any]] = {}
     for (start, stop), name in names.items():

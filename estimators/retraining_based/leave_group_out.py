@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from estimators.contract import Attribution, Estimator, Need
 from estimators.evidence import Evidence, Runs
+from estimators.findings import ClassEffects, Findings, GroupEffect
 from estimators.values.leave_out_effects import Effects, effects_of
 from estimators.values.query_classes import class_runs, in_order, query_classes
 from estimators.values.utility import utility_runs
@@ -22,7 +23,7 @@ class Groups(Estimator):
 
     With `share: example`, tau[i, q] = E[g, q] / |g| for i in g, so that a sum of values over a group is its effect; with
     `share: group` every example carries the whole effect of its group. Standard errors as for leave-one-out, scaled alike.
-    `details["groups"]` tells each group's size and its whole effect on the utility with a standard error, `details["by_class"]`
+    `findings.groups` tells each group's size and its whole effect on the utility with a standard error, `findings.class_effects`
     its whole effect on the mean over the queries of each class (leave-one-class-out effects, where groups are classes too); the
     effects themselves are `group_effects`.
     """
@@ -56,16 +57,15 @@ class Groups(Estimator):
             degrees_of_freedom=found.effects.degrees_of_freedom,
             fitted_on=(left_out.design, full.design),
             models=len(left_out.outputs) + len(full.outputs),
-            details={
-                "share": self.share,
-                "groups": _table(found, of_utility.effects),
-                "by_class": _by_class(evidence, left_out, full),
-            },
+            details={"share": self.share},
+            findings=Findings(
+                groups=_table(found, of_utility.effects), class_effects=_by_class(evidence, left_out, full)
+            ),
         )
 
 
 @dataclass(frozen=True)
-class GroupEffects:
+class MeasuredGroups:
     """Measured effects of including k whole groups; groups are in the order of their first examples."""
 
     group: NDArray[np.int64]
@@ -78,7 +78,7 @@ class GroupEffects:
     """Keyed by group: values and standard errors (k, t)."""
 
 
-def group_effects(left_out: Runs, full: Runs) -> GroupEffects:
+def group_effects(left_out: Runs, full: Runs) -> MeasuredGroups:
     """Return the effect of including each group. Raises DataError unless the groups left out part the examples."""
     sets, key = np.unique(~left_out.masks, axis=0, return_inverse=True)
     order = np.argsort(sets.argmax(axis=1), kind="stable")
@@ -90,28 +90,19 @@ def group_effects(left_out: Runs, full: Runs) -> GroupEffects:
             f"design {left_out.design!r}: of {len(groups_of_each)} examples its runs leave out {never} never and {several} in"
             " more than one group, expected each in one, and no run of all examples"
         )
-    return GroupEffects(sets.argmax(axis=0), sets.sum(axis=1), sets.argmax(axis=1), effects_of(key, left_out, full))
+    return MeasuredGroups(sets.argmax(axis=0), sets.sum(axis=1), sets.argmax(axis=1), effects_of(key, left_out, full))
 
 
-def _by_class(evidence: Evidence, left_out: Runs, full: Runs) -> dict[str, Any] | None:
+def _by_class(evidence: Evidence, left_out: Runs, full: Runs) -> ClassEffects | None:
     """Return effects and standard errors, groups x classes, on the mean over each class's queries; None without classes."""
     names = query_classes(evidence)
     if names is None:
         return None
     classes = in_order(names)
     found = group_effects(class_runs(left_out, names, classes), class_runs(full, names, classes)).effects
-    errors = [[float(error) if np.isfinite(error) else None for error in row] for row in found.standard_error]
-    return {"classes": classes, "effects": found.values.tolist(), "standard_errors": errors}
+    return ClassEffects(tuple(classes), found.values, found.standard_error)
 
 
-def _table(found: GroupEffects, utility: Effects) -> list[dict[str, Any]]:
+def _table(found: MeasuredGroups, utility: Effects) -> tuple[GroupEffect, ...]:
     rows = zip(found.first, found.size, utility.values[:, 0], utility.standard_error[:, 0], strict=True)
-    return [
-        {
-            "first_example": int(first),
-            "size": int(size),
-            "effect": float(effect),
-            "standard_error": float(error) if np.isfinite(error) else None,
-        }
-        for first, size, effect, error in rows
-    ]
+    return tuple(GroupEffect(int(first), int(size), float(effect), float(error)) for first, size, effect, error in rows)

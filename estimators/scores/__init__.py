@@ -1,4 +1,8 @@
-"""Score attributions against runs they were not fitted on: pure functions on arrays."""
+"""Score attributions against runs they were not fitted on: pure functions on arrays.
+
+All of it is imported at once: it is NumPy alone (SciPy where a function needs it), and `lds` and `spearman` are names of a
+module and of the function in it, which only an import that has happened tells apart.
+"""
 
 from estimators.scores.ceiling import Agreement, Ceiling, SeedCheck, noise_ceiling, seed_check
 from estimators.scores.detection import auc

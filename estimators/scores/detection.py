@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
 
 from estimators.scores.result import Estimate
 from workers.errors import DataError
@@ -18,6 +17,9 @@ def auc(scores: NDArray[np.floating], flagged: NDArray[np.bool_], *, level: floa
     [0, 1]; it is NaN with a single example on one side. Raises DataError for other shapes or types, non-finite
     scores, or an empty side.
     """
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
     scores, flagged = np.asarray(scores), np.asarray(flagged)
     if scores.ndim != 1 or flagged.shape != scores.shape or flagged.dtype != np.bool_:
         raise DataError(
@@ -36,5 +38,5 @@ def auc(scores: NDArray[np.floating], flagged: NDArray[np.bool_], *, level: floa
     area = float(beats.mean())
     if min(found, others) < 2:
         return Estimate(area, np.nan, np.nan)
-    spread = float(np.sqrt(beats.var(ddof=1) / found + beaten.var(ddof=1) / others)) * float(norm.ppf((1 + level) / 2))
+    spread = float(np.sqrt(beats.var(ddof=1) / found + beaten.var(ddof=1) / others)) * float(ndtri((1 + level) / 2))
     return Estimate(area, max(0.0, area - spread), min(1.0, area + spread))

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from estimators.evidence import Runs
 from estimators.scores.result import Estimate
@@ -58,6 +57,8 @@ def removal_curve(runs: Runs, *, level: float = 0.95) -> RemovalCurve:
     counts a part of the noise twice: it is rather too wide. It tells another choice of queries and seeds, not another
     attribution. Raises DataError for fewer than two sizes, or subsets that are not nested.
     """
+    from scipy.special import stdtrit
+
     n = runs.masks.shape[1]
     sizes, first, inverse = np.unique(-runs.masks.sum(axis=1), return_index=True, return_inverse=True)
     subsets = runs.masks[first]
@@ -73,7 +74,7 @@ def removal_curve(runs: Runs, *, level: float = 0.95) -> RemovalCurve:
     per_query = weights @ np.stack([one.mean(axis=0) for one in outputs])
     found = [_variance(areas) for areas in (per_query, _areas_of_repeats(runs, inverse, weights)) if len(areas) > 1]
     freedom = min((freedom for _, freedom in found), default=0)
-    quantile = float(student.ppf((1 + level) / 2, freedom)) if found else np.nan
+    quantile = float(stdtrit(freedom, (1 + level) / 2)) if found else np.nan
     reach = quantile * float(np.sqrt(sum(variance for variance, _ in found)))
     area = float(per_query.mean())
     return RemovalCurve(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import comb
 
 from estimators.evidence import Runs
 from workers.errors import DataError
@@ -69,6 +68,8 @@ def coefficients(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Otherwise c[i, S] = -p(|S|) / C(n - 1, |S|).
     """
+    from scipy.special import comb
+
     n = len(sizes)
     inside = (np.arange(2**n) >> np.arange(n)[:, None]) & 1 == 1
     size = inside.sum(axis=0)

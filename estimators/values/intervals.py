@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
 
 from workers.errors import ConfigError
 
@@ -20,10 +19,12 @@ def interval(
     The quantile is Student's t with these degrees of freedom, the normal one at infinity. NaN where the standard error
     is NaN. Raises ConfigError for a level that is not between 0 and 1.
     """
+    from scipy.special import stdtrit
+
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}, expected a number between 0 and 1, such as 0.95")
     centre = np.asarray(values, dtype=np.float64)
-    reach = student.ppf((1 + level) / 2, degrees_of_freedom) * np.asarray(standard_error, dtype=np.float64)
+    reach = stdtrit(degrees_of_freedom, (1 + level) / 2) * np.asarray(standard_error, dtype=np.float64)
     return centre - reach, centre + reach
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import betabinom, binom
 
 
 def shapley_sizes(n: int) -> NDArray[np.float64]:
@@ -23,11 +22,15 @@ def beta_sizes(n: int, alpha: float, beta: float) -> NDArray[np.float64]:
     Kwon & Zou 2022, Beta Shapley, section 3, with s = j - 1: their w(j) is n p(j - 1). Large alpha looks at small
     subsets; (1, 1) is Shapley's.
     """
+    from scipy.stats import betabinom
+
     p: NDArray[np.float64] = betabinom.pmf(np.arange(n), n - 1, beta, alpha)
     return p
 
 
 def banzhaf_sizes(n: int) -> NDArray[np.float64]:
     """Every subset alike, so that sizes are binomial with probability a half (Banzhaf 1965)."""
+    from scipy.stats import binom
+
     p: NDArray[np.float64] = binom.pmf(np.arange(n), n - 1, 0.5)
     return p

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
+from estimators.findings import Findings
 from orchestrator.report import text
-from orchestrator.report.data import ClassEffects
-from orchestrator.store.attributions import Attributes
+from orchestrator.report.data import ClassTable
 from orchestrator.sweeps.sweep import Sweep
 from workers.task_hooks import label_of, mislabelled
 
@@ -16,22 +14,18 @@ WIDEST = 12
 """Classes of which a table still fits on a terminal; a report shows any number."""
 
 
-def class_effects(sweep: Sweep, label: str, told: Attributes) -> ClassEffects | None:
-    """Return the table of the attribution `label`, whose attributes are `told`; None when it has none."""
-    found = told.details.get("by_class")
-    if not found:
+def class_table(
+    sweep: Sweep, label: str, measure: str, fitted_on: Sequence[str], findings: Findings
+) -> ClassTable | None:
+    """Return the table of the attribution `label`, fitted on some designs' runs; None when its findings hold none."""
+    found = findings.class_effects
+    if found is None:
         return None
-    names = [group_name(sweep, told.fitted_on, one["first_example"]) for one in told.details["groups"]]
-    classes = list(found["classes"])
+    names = [group_name(sweep, fitted_on, one.first_example) for one in findings.groups]
+    classes = found.classes
     order = sorted(range(len(names)), key=lambda row: classes.index(names[row]) if names[row] in classes else row)
-    return ClassEffects(
-        label,
-        told.measure,
-        tuple(names[row] for row in order),
-        tuple(classes),
-        np.array(found["effects"], dtype=np.float64)[order],
-        np.array(found["standard_errors"], dtype=np.float64)[order],  # None becomes NaN
-    )
+    names_in_order = tuple(names[row] for row in order)
+    return ClassTable(label, measure, names_in_order, classes, found.effects[order], found.standard_errors[order])
 
 
 def group_name(sweep: Sweep, designs: Sequence[str], first: int) -> str:
@@ -43,7 +37,7 @@ def group_name(sweep: Sweep, designs: Sequence[str], first: int) -> str:
     return f"of example {first}" if label is None else label
 
 
-def lines(table: ClassEffects) -> Iterator[str]:
+def lines(table: ClassTable) -> Iterator[str]:
     """Yield the table for a terminal, each effect with its standard error; nothing where it is too wide."""
     if len(table.classes) > WIDEST:
         return

@@ -70,8 +70,8 @@ class StopCurve:
 
 
 @dataclass(frozen=True)
-class LearningCurve:
-    """Held-out rank correlation of one estimator against the runs it is fitted on, measured and continued."""
+class LearningLine:
+    """The learning curve of one estimator, as it is drawn: held-out rank correlation against the runs it is fitted on."""
 
     estimator: str
     queries: int
@@ -107,7 +107,7 @@ class Utilities:
 
 
 @dataclass(frozen=True)
-class GroupEffect:
+class GroupRow:
     """What including a whole group does to the measure's mean over the queries."""
 
     estimator: str
@@ -120,7 +120,7 @@ class GroupEffect:
 
 
 @dataclass(frozen=True)
-class ClassEffects:
+class ClassTable:
     """What including each of k groups does to the measure's mean over the queries of each of c classes."""
 
     estimator: str
@@ -206,10 +206,10 @@ class ReportData:
     """Estimator -> family; one that is not here is looked up by its registered name."""
     expectations: tuple[Expectation, ...] = ()
     stopping: tuple[StopCurve, ...] = ()
-    learning_curves: tuple[LearningCurve, ...] = ()
+    learning_curves: tuple[LearningLine, ...] = ()
     utilities: tuple[Utilities, ...] = ()
-    group_effects: tuple[GroupEffect, ...] = ()
-    class_effects: tuple[ClassEffects, ...] = ()
+    group_effects: tuple[GroupRow, ...] = ()
+    class_effects: tuple[ClassTable, ...] = ()
     removal: tuple[RemovalLine, ...] = ()
 
     def __post_init__(self) -> None:

@@ -6,20 +6,20 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from estimators.findings import Findings, LearningCurve
 from estimators.values.intervals import interval
 from orchestrator.applications import brittleness
 from orchestrator.config.stopping_criteria import parse
 from orchestrator.forecast.cost import REMOVAL, Forecast, read_forecast
-from orchestrator.report.class_effects import class_effects, group_name
+from orchestrator.report.class_effects import class_table, group_name
 from orchestrator.report.data import (
-    ClassEffects,
+    ClassTable,
     Expectation,
-    GroupEffect,
-    LearningCurve,
+    GroupRow,
+    LearningLine,
     RemovalLine,
     StopCurve,
     Utilities,
@@ -125,27 +125,31 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
     return tuple(found)
 
 
-def learning_curves(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[LearningCurve, ...]:
-    """Return the learning curve of every estimator of the report's measure that has one, with its continuation."""
+def learning_curves(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[LearningLine, ...]:
+    """Return the learning curve of every estimator of the report's measure that has one."""
     measure = sweep.config.measures[0]
-    told = {label: one.details.get("learning_curve") for label, one in attributes.items() if one.measure == measure}
-    return tuple(_learning_curve(label, curve) for label, curve in told.items() if curve and "ahead" in curve)
+    found = {label: _findings(told).learning_curve for label, told in attributes.items() if told.measure == measure}
+    return tuple(_learning_line(label, curve) for label, curve in found.items() if curve is not None)
 
 
-def _learning_curve(label: str, told: Mapping[str, Any]) -> LearningCurve:
-    ahead, columns = told["ahead"], ("correlation", "low", "high")
-    return LearningCurve(
+def _learning_line(label: str, curve: LearningCurve) -> LearningLine:
+    return LearningLine(
         label,
-        told["queries"],
-        np.array(told["runs"]),
-        np.array([told[name] for name in columns]),
-        np.array(ahead["runs"]),
-        np.array([ahead[name] for name in columns]),
-        tuple(told["ceiling"]),
-        told["more"],
-        tuple(told["gain"]),
-        told["sentence"],
+        curve.queries,
+        curve.runs,
+        curve.measured,
+        curve.ahead,
+        curve.expected,
+        curve.ceiling,
+        curve.more,
+        curve.gain,
+        curve.sentence,
     )
+
+
+def _findings(told: Attributes) -> Findings:
+    """Return what an attribution's attributes tell beside its values."""
+    return Findings.from_json(told.details)
 
 
 def utilities(answers: Mapping[str, StoredAttribution]) -> tuple[Utilities, ...]:
@@ -162,21 +166,22 @@ def utilities(answers: Mapping[str, StoredAttribution]) -> tuple[Utilities, ...]
     return tuple(found)
 
 
-def group_effects(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[GroupEffect, ...]:
+def group_effects(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[GroupRow, ...]:
     """Return the effects of whole groups on the utility, for every estimator that tells them."""
     found = []
     for label, told in attributes.items():
-        for one in told.details.get("groups", ()):
-            error = math.nan if one["standard_error"] is None else one["standard_error"]
-            low, high = interval(one["effect"], error, told.degrees_of_freedom)
-            name = group_name(sweep, told.fitted_on, one["first_example"])
-            found.append(GroupEffect(label, told.measure, name, one["size"], one["effect"], float(low), float(high)))
+        for one in _findings(told).groups:
+            low, high = interval(one.effect, one.standard_error, told.degrees_of_freedom)
+            name = group_name(sweep, told.fitted_on, one.first_example)
+            found.append(GroupRow(label, told.measure, name, one.size, one.effect, float(low), float(high)))
     return tuple(found)
 
 
-def class_tables(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[ClassEffects, ...]:
+def class_tables(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[ClassTable, ...]:
     """Return the leave-one-class-out table of every estimator that has one."""
-    tables = (class_effects(sweep, label, told) for label, told in attributes.items())
+    tables = (
+        class_table(sweep, label, told.measure, told.fitted_on, _findings(told)) for label, told in attributes.items()
+    )
     return tuple(table for table in tables if table is not None)
 
 

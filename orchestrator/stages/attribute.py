@@ -14,7 +14,7 @@ from estimators.evidence import Evidence
 from orchestrator.attribution.evidence import gather
 from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.config.schema import EstimatorSection
-from orchestrator.report.class_effects import class_effects, lines
+from orchestrator.report.class_effects import class_table, lines
 from orchestrator.store import accounting
 from orchestrator.store.attributions import (
     Attributes,
@@ -94,9 +94,8 @@ def _compute(
 ) -> Attributed:
     started = time.perf_counter()
     made = section.options.attribute(evidence)
-    beside = (made.details.get("learning_curve") or {}).get(
-        "seconds", 0.0
-    )  # what more runs would bring is not what this cost
+    curve = made.findings.learning_curve
+    beside = 0.0 if curve is None else curve.seconds  # what more runs would bring is not what this cost
     seconds = time.perf_counter() - started - beside
     _refuse_ill_formed(made, evidence)
     attributes = Attributes(
@@ -110,7 +109,7 @@ def _compute(
         train_seconds=accounting.train_seconds(store, _trained_for(sweep, section, made)),
         stamp=stamp,
         degrees_of_freedom=made.degrees_of_freedom,
-        details=made.details,
+        details={**made.details, **made.findings.to_json()},
     )
     write_attribution(
         sweep.paths,
@@ -119,16 +118,16 @@ def _compute(
             made.values, attributes, made.bias, made.standard_error, made.utility, made.utility_standard_error
         ),
     )
-    return Attributed(label, seconds, made.models, kept=False, notes=_notes(sweep, label, attributes))
+    return Attributed(label, seconds, made.models, kept=False, notes=_notes(sweep, label, made, evidence.measure))
 
 
-def _notes(sweep: Sweep, label: str, attributes: Attributes) -> tuple[str, ...]:
+def _notes(sweep: Sweep, label: str, made: Attribution, measure: str) -> tuple[str, ...]:
     """Return what an estimator says of itself: its summary, what more runs would bring, its effects by class."""
-    details = attributes.details
-    curve = details.get("learning_curve") or {}
-    table = class_effects(sweep, label, attributes)
+    found = made.findings
+    more = "" if found.learning_curve is None else found.learning_curve.sentence
+    table = class_table(sweep, label, measure, made.fitted_on, found)
     by_class = () if table is None else lines(table)
-    return tuple(line for line in (details.get("summary"), curve.get("sentence"), *by_class) if line)
+    return tuple(line for line in (found.summary, more, *by_class) if line)
 
 
 def _trained_for(sweep: Sweep, section: EstimatorSection, made: Attribution) -> set[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from estimators.lasso import pieces
-from estimators.lasso.cost import LAPTOP, forecast
+from estimators.lasso.cost import LAPTOP, fit_cost
 from estimators.lasso.settings import Settings
 from orchestrator.attribution import evidence
 from orchestrator.attribution.evidence import load_runs
@@ -56,7 +56,7 @@ def sweep(tmp_path: Path) -> Callable[..., Sweep]:
 def tight(queries: float) -> str:
     """Return the budget in which so many queries fit at once."""
     settings = Settings(precision="float64", tolerance=1e-10, threads=1)
-    one = forecast(M - 8, N, T, settings, replace(LAPTOP, cores=1))
+    one = fit_cost(M - 8, N, T, settings, replace(LAPTOP, cores=1))
     return f"estimators.datamodel.memory_gb={(one.shared_memory + queries * one.memory_per_query) / 2**30}"
 
 
@@ -194,7 +194,7 @@ def test_the_budget_is_kept(sweep: Callable[..., Sweep], tmp_path: Path) -> None
     request = Request(tmp_path / "large", holdout=0.0, overrides=(*options, "estimators.datamodel.patience=1"))
     import_runs(request, tmp_path / "wide")
     settings = Settings(threads=1)
-    assert forecast(m, n, t, settings, LAPTOP).memory > 1.3 * budget * 2**30
+    assert fit_cost(m, n, t, settings, LAPTOP).memory > 1.3 * budget * 2**30
     warm = sweep(
         "warm", ONE_THREAD, tight(2.5), "estimators.datamodel.precision=float32", "estimators.datamodel.tolerance=1e-4"
     )

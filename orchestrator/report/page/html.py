@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from orchestrator.report import text
-from orchestrator.report.data import LearningCurve, ReportData
+from orchestrator.report.data import LearningLine, ReportData
 from orchestrator.report.page import figures, gallery, leaderboard, learning_curves
 from orchestrator.report.page.leaderboard import Entry
 from orchestrator.report.page.shown_score import scale_of
@@ -82,7 +82,7 @@ def _charts(data: ReportData, board: tuple[Entry, ...]) -> Mapping[str, Markup]:
     return charts
 
 
-def _growth(data: ReportData, board: tuple[Entry, ...]) -> list[tuple[LearningCurve, Markup, str]]:
+def _growth(data: ReportData, board: tuple[Entry, ...]) -> list[tuple[LearningLine, Markup, str]]:
     """Return each learning curve, its figure and what it says of the LDS where the estimator has one."""
     lds = {entry.estimator: entry.lds for entry in board}
     return [

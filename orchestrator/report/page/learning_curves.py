@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from orchestrator.report import text
-from orchestrator.report.data import Family, LearningCurve
+from orchestrator.report.data import Family, LearningLine
 from orchestrator.report.page import svg
 from orchestrator.report.page.figures import WIDTH, blank
 from orchestrator.report.page.shown_score import ShownScore
 
 
-def figure(curve: LearningCurve, family: Family, name: str) -> Markup:
+def figure(curve: LearningLine, family: Family, name: str) -> Markup:
     """Draw the measured correlations with their intervals, and the continued curve, dashed, in its band."""
     colour = svg.FAMILY[family]
     with svg.styled():
@@ -35,7 +35,7 @@ def figure(curve: LearningCurve, family: Family, name: str) -> Markup:
         return svg.inline(drawing, name, f"Learning curve of {curve.estimator}: {description}; {curve.sentence}")
 
 
-def _scales(axes: Axes, curve: LearningCurve) -> None:
+def _scales(axes: Axes, curve: LearningLine) -> None:
     """Let both axes begin at 0, so that a small gain looks small."""
     bottom = min(0.0, float(curve.measured.min()), float(curve.expected.min()))
     top = max(float(curve.measured.max()), float(curve.expected.max()))
@@ -49,7 +49,7 @@ def _scales(axes: Axes, curve: LearningCurve) -> None:
     axes.set_ylabel("held-out correlation")
 
 
-def sentence(curve: LearningCurve, lds: ShownScore | None) -> str:
+def sentence(curve: LearningLine, lds: ShownScore | None) -> str:
     """Return what more runs would bring: to the LDS where there is one above 0, else to the curve's own correlation."""
     if lds is None or not (lds.value > 0 and math.isfinite(lds.low) and math.isfinite(lds.high)):
         return curve.sentence[0].upper() + curve.sentence[1:]
@@ -60,7 +60,7 @@ def sentence(curve: LearningCurve, lds: ShownScore | None) -> str:
     )
 
 
-def grown(lds: ShownScore, curve: LearningCurve) -> ShownScore:
+def grown(lds: ShownScore, curve: LearningLine) -> ShownScore:
     """Return the LDS after the curve's `more` runs: times its gain, the relative errors of both added in squares."""
     gain, low, high = curve.gain
     value = lds.value * gain

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from estimators.lasso.collect import blocks_of
-from estimators.lasso.cost import GPU_80, NODE_64, Machine, forecast, this_machine
-from estimators.lasso.curve_cost import affordable_queries, forecast_curve
+from estimators.lasso.cost import GPU_80, NODE_64, Machine, fit_cost, this_machine
+from estimators.lasso.curve_cost import affordable_queries, curve_cost
 from estimators.lasso.learning_curve import learning_curve
 from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
@@ -44,7 +44,7 @@ def test_memory_is_forecast_to_within_a_factor_of_two_and_not_too_low(problem_of
     masks, outputs = problem_of(m, n, t, noise=10.0)
     settings = Settings(threads=1, **options)
     peak = peak_of(lambda: fit_blocks(lambda: blocks_of(masks, outputs), np.arange(m), settings, 0))
-    expected = forecast(m, n, t, settings, SMALL).memory
+    expected = fit_cost(m, n, t, settings, SMALL).memory
     assert 0.5 * expected < peak < 1.1 * expected
 
 
@@ -53,12 +53,12 @@ def test_memory_of_a_learning_curve_is_forecast_likewise(problem_of, m, n, t):
     masks, outputs = problem_of(m, n, t, noise=10.0)
     settings = Settings(threads=1)
     peak = m * n + peak_of(lambda: learning_curve(masks, outputs, np.arange(m), settings, 0, resamples=5))
-    expected = forecast_curve(m, n, t, settings, SMALL).memory
+    expected = curve_cost(m, n, t, settings, SMALL).memory
     assert 0.5 * expected < peak < 1.1 * expected
 
 
 def test_a_bootstrap_costs_a_pass_and_a_refit_a_resample():
-    alone, with_it = (forecast(2000, 1000, 100, Settings(bootstrap=b), NODE_64) for b in (0, 50))
+    alone, with_it = (fit_cost(2000, 1000, 100, Settings(bootstrap=b), NODE_64) for b in (0, 50))
     assert with_it.bytes_read == 51 * alone.bytes_read
     assert with_it.gram_operations == 51 * alone.gram_operations
     assert with_it.cross_operations == 51 * alone.cross_operations
@@ -78,12 +78,12 @@ def test_a_curve_is_of_as_many_queries_as_are_cheap():
     ]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == 200 > counts[1] > counts[2]
-    cost = forecast_curve(6000, 1000, counts[1], Settings(), machine, 500)
+    cost = curve_cost(6000, 1000, counts[1], Settings(), machine, 500)
     assert cost.seconds == pytest.approx(2.0, rel=0.05)
 
 
 def test_operations_of_the_literatures_scale():
-    cost = forecast(300_000, 50_000, 10_000, Settings(), NODE_64)
+    cost = fit_cost(300_000, 50_000, 10_000, Settings(), NODE_64)
     assert cost.bytes_read == 300_000 * 6250 + 4 * 300_000 * 10_000
     assert cost.gram_operations == 0.5 * 300_000 * 50_000**2
     assert cost.cross_operations == 300_000 * 50_000 * 10_000
@@ -93,28 +93,28 @@ def test_operations_of_the_literatures_scale():
 
 
 def test_a_gpu_runs_fista_and_takes_queries_in_blocks():
-    cost = forecast(300_000, 50_000, 10_000, Settings(device="cuda"), GPU_80)
-    assert cost.path_operations > forecast(300_000, 50_000, 10_000, Settings(), NODE_64).path_operations
+    cost = fit_cost(300_000, 50_000, 10_000, Settings(device="cuda"), GPU_80)
+    assert cost.path_operations > fit_cost(300_000, 50_000, 10_000, Settings(), NODE_64).path_operations
     assert 0 < cost.queries_per_block < 10_000
     assert "blocks of" in cost.lines()[-1]
 
 
 def test_a_fit_that_cannot_fit_is_refused_with_the_remedy():
-    cost = forecast(10_000, 50_000, 100, Settings(), SMALL)
+    cost = fit_cost(10_000, 50_000, 100, Settings(), SMALL)
     with pytest.raises(ConfigError, match=r"budget is 1 GiB: raise memory_gb"):
         cost.require_fits()
     assert "does not fit" in cost.lines()[-1]
 
 
 def test_the_out_of_core_case_fits_into_four_gib():
-    forecast(
+    fit_cost(
         20_000, 5_000, 1_000, Settings(threads=2), Machine("laptop", 2, 1e12, 1e11, 4e9, 1e9, 4 * 2**30)
     ).require_fits()
-    assert forecast(20_000, 5_000, 1_000, Settings(threads=2), SMALL).memory < 4 * 2**30
+    assert fit_cost(20_000, 5_000, 1_000, Settings(threads=2), SMALL).memory < 4 * 2**30
 
 
 def test_this_machine_is_measured():
     machine = this_machine(2**30, threads=1)
     assert machine.gram_rate > 0
     assert machine.float_rate > 0
-    assert forecast(100, 20, 3, Settings(), machine).seconds > 0
+    assert fit_cost(100, 20, 3, Settings(), machine).seconds > 0

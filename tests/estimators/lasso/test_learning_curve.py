@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from estimators.lasso.learning_curve import LearningCurve, learning_curve
+from estimators.lasso.learning_curve import ResampledCurve, learning_curve
 from estimators.lasso.settings import Settings
 from workers.errors import DataError
 
@@ -13,7 +13,7 @@ def curve_of(runs, ceiling, half, noise, seed=0, rate=1.0):
     rng = np.random.default_rng(seed)
     truth = np.sqrt(ceiling**2 * runs**rate / (runs**rate + half**rate))
     point = truth + noise * rng.normal(size=len(runs))
-    return LearningCurve(runs, point, point + noise * rng.normal(size=(200, len(runs))))
+    return ResampledCurve(runs, point, point + noise * rng.normal(size=(200, len(runs))))
 
 
 @pytest.mark.parametrize("rate", [0.5, 1.0])
@@ -56,11 +56,11 @@ def test_the_gain_is_the_ratio_of_the_curve_and_what_is_kept_begins_where_it_was
     truth = np.sqrt((4350 / 5150) / (2350 / 3150))
     assert 1 <= low <= value <= high
     assert low <= truth <= high
-    plain = curve.plain()
-    assert (plain["more"], plain["ahead"]["runs"][0], plain["ahead"]["runs"][-1]) == (2000, 2000, 4000)
-    assert plain["ahead"]["correlation"][-1] == curve.extrapolate(4000)[0]
-    assert plain["gain"] == [value, low, high]
-    assert f"to about {curve.extrapolate(4000)[0]:.2f}" in plain["sentence"]
+    told = curve.told()
+    assert (told.more, told.ahead[0], told.ahead[-1]) == (2000, 2000, 4000)
+    assert told.expected[0, -1] == curve.extrapolate(4000)[0]
+    assert told.gain == (value, low, high)
+    assert f"to about {curve.extrapolate(4000)[0]:.2f}" in told.sentence
 
 
 def test_too_few_held_out_subsets_are_refused(problem_of):

@@ -10,8 +10,8 @@ import pytest
 from estimators.evidence import Evidence, Runs
 from estimators.lasso import pieces
 from estimators.lasso.collect import Split
-from estimators.lasso.cost import LAPTOP, forecast
-from estimators.lasso.pieces import Job, fit_in_pieces
+from estimators.lasso.cost import LAPTOP, fit_cost
+from estimators.lasso.pieces import FitJob, fit_in_pieces
 from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
 from estimators.retraining_based.datamodel import DatamodelEstimator
@@ -53,8 +53,8 @@ class Spread(Workspace):
 
 
 def in_pieces(runs: Runs, settings: Settings, workspace: Workspace, memory: int = 2**30) -> pieces.Fit:
-    job = Job(runs, Split.draw(runs.subsets, settings, 5), settings, N, T)
-    return fit_in_pieces(job, forecast(M, N, T, settings, replace(LAPTOP, memory=memory)), workspace)
+    job = FitJob(runs, Split.draw(runs.subsets, settings, 5), settings, N, T)
+    return fit_in_pieces(job, fit_cost(M, N, T, settings, replace(LAPTOP, memory=memory)), workspace)
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -110,13 +110,13 @@ def test_the_runs_are_read_as_often_as_was_forecast(
     monkeypatch.setattr(Runs, "blocks", lambda self, *a, **k: passes.append(k) or blocks(self, *a, **k))
     settings, workspace = Settings(bootstrap=resamples), Workspace()
     in_pieces(runs, settings, workspace)
-    expected = pieces.cut(forecast(M, N, T, settings, LAPTOP), workspace)
+    expected = pieces.cut(fit_cost(M, N, T, settings, LAPTOP), workspace)
     assert len(passes) == expected.passes
 
 
 def room_for(queries: float) -> float:
     """Return the GiB that so many queries need at once."""
-    whole = forecast(M, N, T, Settings(), replace(LAPTOP, cores=1))
+    whole = fit_cost(M, N, T, Settings(), replace(LAPTOP, cores=1))
     return (whole.shared_memory + queries * whole.memory_per_query) / 2**30
 
 
@@ -130,7 +130,7 @@ def test_a_small_budget_cuts_and_a_smaller_one_is_refused(runs: Runs) -> None:
     assert "blocks of 2 queries" in workspace.said[-1]
     usual = DatamodelEstimator(threads=1).attribute(replace(evidence, workspace=Workspace()))
     np.testing.assert_allclose(got.values, usual.values, atol=1e-4)
-    assert got.details["summary"].startswith("9 queries")
+    assert got.findings.summary.startswith("9 queries")
     for action in ("attribute", "check"):
         with pytest.raises(ConfigError, match="raise memory_gb"):
             getattr(DatamodelEstimator(memory_gb=1e-6), action)(evidence)
@@ -139,15 +139,18 @@ def test_a_small_budget_cuts_and_a_smaller_one_is_refused(runs: Runs) -> None:
 def test_the_learning_curve_comes_with_a_cheap_fit_and_when_asked(runs: Runs) -> None:
     evidence = Evidence(N, T, "margin", {"fit": runs}, seed=5)
     got = DatamodelEstimator(threads=1, holdout=0.3).attribute(evidence)
-    curve = got.details["learning_curve"]
-    assert len(curve["runs"]) == len(curve["correlation"]) == 5
-    assert curve["runs"][-1] == 112
-    assert curve["sentence"].startswith("another 100 runs would bring")
-    assert curve["ahead"]["runs"][-1] == 212
-    assert curve["gain"][1] <= curve["gain"][0] <= curve["gain"][2]
-    assert "learning_curve" not in DatamodelEstimator(threads=1).attribute(evidence).details  # 12 held-out subsets
+    curve = got.findings.learning_curve
+    assert curve is not None
+    assert curve.measured.shape == (3, len(curve.runs)) == (3, 5)
+    assert curve.runs[-1] == 112
+    assert curve.sentence.startswith("another 100 runs would bring")
+    assert curve.ahead[-1] == 212
+    assert curve.gain[1] <= curve.gain[0] <= curve.gain[2]
+    assert curve.seconds > 0
+    few = DatamodelEstimator(threads=1).attribute(evidence)
+    assert few.findings.learning_curve is None  # 12 held-out subsets
     off = DatamodelEstimator(threads=1, holdout=0.3, learning_curve=False)
-    assert "learning_curve" not in off.attribute(evidence).details
+    assert off.attribute(evidence).findings.learning_curve is None
     with pytest.raises(ConfigError, match="leave it out"):
         DatamodelEstimator(threads=1, holdout=0.3, learning_curve=True, memory_gb=room_for(2.5)).attribute(evidence)
     with pytest.raises(ValueError, match="penalty: l1 only"):

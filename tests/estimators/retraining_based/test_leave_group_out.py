@@ -44,15 +44,12 @@ def test_equals_literal_means(game, runs_of, evidence_with, share):
 def test_the_table_tells_whole_effects_in_order_of_first_examples(game, runs_of, evidence_with):
     task, out, full = sweep(game, runs_of, seeds=1, name="additive", noise=0)
     found = Groups().attribute(evidence_with(task, out, full))
-    rows = found.details["groups"]
-    assert [(row["first_example"], row["size"], row["standard_error"]) for row in rows] == [
-        (0, 3, None),
-        (1, 1, None),
-        (3, 2, None),
-    ]
+    rows = found.findings.groups
+    assert [(row.first_example, row.size) for row in rows] == [(0, 3), (1, 1), (3, 2)]
+    assert np.isnan([row.standard_error for row in rows]).all()
     worth = 0.5 * np.arange(6) - 0.7
     effects = [worth[label == LABELS].sum() for label in (2, 0, 1)]
-    np.testing.assert_allclose([row["effect"] for row in rows], np.multiply(effects, 1.5), atol=1e-6)
+    np.testing.assert_allclose([row.effect for row in rows], np.multiply(effects, 1.5), atol=1e-6)
     np.testing.assert_allclose([found.values[label == LABELS, 0].sum() for label in (2, 0, 1)], effects, atol=1e-6)
     assert found.standard_error is None
     assert found.utility_standard_error is None
@@ -85,16 +82,16 @@ def test_effects_by_class_equal_literal_means(game, runs_of, evidence_with):
         dataclasses.replace(one, outputs=rng.normal(size=(len(one.outputs), 7)).astype("f")) for one in (out, full)
     ]
     given = dataclasses.replace(evidence_with(task, *wider), t=7, task=SimpleNamespace(label=lambda _, q: names[q]))
-    told = Groups().attribute(given).details["by_class"]
-    assert told["classes"] == ["9", "10", "two"]
+    told = Groups().attribute(given).findings.class_effects
+    assert told.classes == ("9", "10", "two")
     for row, left_out in enumerate((2, 0, 1)):  # in the order of first examples
         without = wider[0].outputs[~out.masks[:, np.flatnonzero(left_out == LABELS)[0]]]
-        for column, name in enumerate(told["classes"]):
+        for column, name in enumerate(told.classes):
             own = np.array(names) == name
             differences = wider[1].outputs[:, own].mean(1, dtype=float) - without[:, own].mean(1, dtype=float)
-            assert told["effects"][row][column] == pytest.approx(differences.mean(), abs=1e-6)
+            assert told.effects[row, column] == pytest.approx(differences.mean(), abs=1e-6)
             error = differences.std(ddof=1) / np.sqrt(len(differences))
-            assert told["standard_errors"][row][column] == pytest.approx(error, abs=1e-6)
+            assert told.standard_errors[row, column] == pytest.approx(error, abs=1e-6)
 
 
 @pytest.mark.parametrize(

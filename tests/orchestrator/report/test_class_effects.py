@@ -3,20 +3,17 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.report.class_effects import WIDEST, class_effects, lines
-from orchestrator.report.data import ClassEffects
-from orchestrator.store.attributions import Attributes
+from estimators.findings import ClassEffects, Findings, GroupEffect
+from orchestrator.report.class_effects import WIDEST, class_table, lines
+from orchestrator.report.data import ClassTable
 
-BY_CLASS = {"classes": ["0", "1"], "effects": [[0.5, 2.0], [3.0, -0.25]], "standard_errors": [[0.1, None], [1, 2]]}
-
-
-def told(details: dict[str, Any]) -> Attributes:
-    return Attributes(estimator="groups", measure="margin", fitted_on=("classless", "everything"), details=details)
+FITTED_ON = ("classless", "everything")
+EFFECTS = ClassEffects(("0", "1"), np.array([[0.5, 2.0], [3.0, -0.25]]), np.array([[0.1, np.nan], [1, 2]]))
 
 
-def table(classes: int) -> ClassEffects:
+def table(classes: int) -> ClassTable:
     names = tuple(f"class {k}" for k in range(classes))
-    return ClassEffects("groups", "margin", names, names, np.eye(classes), np.full((classes, classes), 0.25))
+    return ClassTable("groups", "margin", names, names, np.eye(classes), np.full((classes, classes), 0.25))
 
 
 def test_rows_are_named_and_ordered_as_columns(make_sweep: Callable[[Any], Any]) -> None:
@@ -24,13 +21,13 @@ def test_rows_are_named_and_ordered_as_columns(make_sweep: Callable[[Any], Any])
     designs = {"everything": {"kind": "full"}, "classless": {"kind": "leave_group_out", "by": "label"}}
     sweep = make_sweep({"task": {"name": "digits", "arguments": arguments}, "measures": ["margin"], "designs": designs})
     labels = sweep.task.train_targets.numpy()
-    groups = [{"first_example": int(np.argmax(labels == label))} for label in (1, 0)]
-    made = class_effects(sweep, "groups", told({"groups": groups, "by_class": BY_CLASS}))
+    groups = tuple(GroupEffect(int(np.argmax(labels == label)), 6, 0.5, np.nan) for label in (1, 0))
+    made = class_table(sweep, "groups", "margin", FITTED_ON, Findings(groups=groups, class_effects=EFFECTS))
     assert made is not None
     assert made.groups == made.classes == ("0", "1")
     assert made.effects.tolist() == [[3.0, -0.25], [0.5, 2.0]]
     assert np.isnan(made.standard_errors).tolist() == [[False, False], [False, True]]
-    assert class_effects(sweep, "groups", told({"groups": []})) is None
+    assert class_table(sweep, "groups", "margin", FITTED_ON, Findings(groups=groups)) is None
 
 
 def test_a_terminal_gets_aligned_columns() -> None:

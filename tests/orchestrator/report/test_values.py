@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from orchestrator.report.data import (
-    ClassEffects,
+    ClassTable,
     DesignHealth,
     Expectation,
-    GroupEffect,
+    GroupRow,
     RemovalLine,
     ReportData,
     StopCurve,
@@ -54,9 +54,9 @@ def valued(make: Make) -> Make:
             Utilities("shapley", "margin", worth, worth - 0.1, worth + 0.1),
             Utilities("knn_shapley", "loss", worth, np.full(n, np.nan), np.full(n, np.nan)),
         ),
-        "group_effects": (GroupEffect("groups", "margin", "seven", 6, 0.125, 0.1, 0.15),),
+        "group_effects": (GroupRow("groups", "margin", "seven", 6, 0.125, 0.1, 0.15),),
         "class_effects": (
-            ClassEffects(
+            ClassTable(
                 "groups",
                 "loss",
                 ("cat", "dog"),

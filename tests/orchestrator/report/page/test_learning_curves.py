@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.report.data import LearningCurve, ReportData
+from orchestrator.report.data import LearningLine, ReportData
 from orchestrator.report.page import learning_curves
 from orchestrator.report.page.html import render
 from orchestrator.report.page.shown_score import ShownScore
 
 Make = Callable[..., ReportData]
 
-CURVE = LearningCurve(
+CURVE = LearningLine(
     estimator="datamodel",
     queries=12,
     runs=np.array([500, 1000, 4000]),
