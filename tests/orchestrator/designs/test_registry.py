@@ -30,6 +30,7 @@ from orchestrator.stages.verify import check_rows, rerun
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
+from workers.packs import PackTrainer
 
 Raw = dict[str, Any]
 Make = Callable[[Raw], Sweep]
@@ -130,9 +131,10 @@ def test_an_error_that_nobody_can_foresee_is_not_forecast(
     raw: Raw, make_sweep: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = make_sweep(raw)
-    assert expected_error(Trial(sweep, sweep.plans, sweep.plans["fit"], 20)) > 0
+    trial = Trial(sweep, sweep.plans, sweep.plans["fit"], 20, PackTrainer(sweep.task))
+    assert expected_error(trial) > 0
     monkeypatch.setattr(Halves, "error_forecast", None)
-    assert np.isnan(expected_error(Trial(sweep, sweep.plans, sweep.plans["fit"], 20)))
+    assert np.isnan(expected_error(trial))
 
 
 @pytest.mark.parametrize(
