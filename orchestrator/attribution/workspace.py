@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from estimators.workspace import Arrays, Item, Shared, Workspace
 from orchestrator.config.schema import RaySection
 from orchestrator.execution.ray_pool import map_on_ray
-from orchestrator.store.durable import PARTIAL, make_folder, refusing, sync, sync_tree
+from orchestrator.store.durable import folder_at_once, make_folder, refusing, remove_folders
 from orchestrator.store.paths import SweepPaths, check_name
 
 
@@ -42,17 +39,11 @@ class SweepWorkspace(Workspace):
 
     def keep(self, name: str, arrays: Arrays) -> None:
         """Write a piece: it is there wholly or not at all."""
-        final = self._folder / name
-        temporary = final.with_name(f".{name}{PARTIAL}")
-        with refusing("write", final):
-            self._remove_others()
-            shutil.rmtree(temporary, ignore_errors=True)
+        self._remove_others()
+        with folder_at_once(self._folder / name) as temporary:
             make_folder(temporary)
             for key, array in arrays.items():
                 np.save(temporary / f"{key}.npy", array, allow_pickle=False)
-            sync_tree(temporary)
-            os.rename(temporary, final)
-            sync(final.parent)
 
     def kept(self, name: str) -> Arrays | None:
         """Return a finished piece, mapped from its files."""
@@ -69,16 +60,11 @@ class SweepWorkspace(Workspace):
     def clear(self) -> None:
         """Remove all pieces: the attribution is written."""
         with refusing("remove", self._label):
-            _remove(self._label)
+            remove_folders(self._label)
             if self._label.parent.is_dir() and not any(self._label.parent.iterdir()):
                 self._label.parent.rmdir()
 
     def _remove_others(self) -> None:
-        for folder in self._label.iterdir() if self._label.is_dir() else ():
-            if folder != self._folder:
-                _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+        with refusing("remove", self._label):
+            others = self._label.iterdir() if self._label.is_dir() else ()
+            remove_folders(*(folder for folder in others if folder != self._folder))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from orchestrator.imports.survey import (
     survey,
     survey_scoring,
 )
-from orchestrator.store.durable import PARTIAL, refusing, sync, write_atomically
+from orchestrator.store.durable import folder_at_once, temporary_of, write_atomically
 from orchestrator.store.lease import holder
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
@@ -118,20 +116,14 @@ def _sweep(request: Request, out: Path, parts: Sequence[Part]) -> Sweep:
 def _write(sweep: Sweep, parts: Sequence[Part]) -> None:
     """Write the whole sweep beside its place, then move it there."""
     final = sweep.paths.root
-    temporary = SweepPaths(final.with_name(f".{final.name}{PARTIAL}"))
-    if holder(temporary):
+    if holder(SweepPaths(temporary_of(final))):
         raise StoreError(f"{final}: another import is writing it")
-    with refusing("write", final):
-        shutil.rmtree(temporary.root, ignore_errors=True)
-        try:
-            write_atomically(temporary.config, sweep.resolved_yaml().encode())
-            _fill(sweep, temporary, parts)
-            if final.exists():
-                final.rmdir()
-            os.rename(temporary.root, final)
-            sync(final.parent)
-        finally:
-            shutil.rmtree(temporary.root, ignore_errors=True)
+    with folder_at_once(final) as temporary:
+        paths = SweepPaths(temporary)
+        write_atomically(paths.config, sweep.resolved_yaml().encode())
+        _fill(sweep, paths, parts)
+        if final.exists():
+            final.rmdir()  # refused, unless it is empty
 
 
 def _fill(sweep: Sweep, paths: SweepPaths, parts: Sequence[Part]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from orchestrator.store.arrays import read_attributes, reading_metadata, undamaged
-from orchestrator.store.durable import PARTIAL, make_folder, refusing, sync, sync_tree, write_atomically
+from orchestrator.store.durable import folder_at_once, make_folder, refusing, remove_folders, write_atomically
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.strict_json import jsonable
 from workers.errors import StoreError, near
@@ -119,18 +117,9 @@ def write_attribution(paths: SweepPaths, name: str, stored: StoredAttribution) -
     wrong shapes, StoreError when the disk refuses.
     """
     arrays = stored.arrays()
-    final = paths.attribution(name)
-    temporary, old = (final.with_name(f".{final.name}.{kind}{PARTIAL}") for kind in ("new", "old"))
-    with refusing("write", final):
+    with folder_at_once(paths.attribution(name)) as temporary:
         _make_root(paths.attributions)
-        _remove(temporary, old)
         _write_group(temporary, arrays, {**stored.attributes.to_json(), _DIGEST: _digest(arrays)})
-        sync_tree(temporary)
-        if final.exists():
-            os.rename(final, old)
-        os.rename(temporary, final)
-        sync(paths.attributions)
-        _remove(old)
 
 
 def read_attribution(paths: SweepPaths, name: str) -> StoredAttribution:
@@ -165,7 +154,7 @@ def _find(paths: SweepPaths, name: str) -> Path:
 def remove_attribution(paths: SweepPaths, name: str) -> None:
     """Remove an attribution, if there is one of that name."""
     with refusing("remove", paths.attribution(name)):
-        _remove(paths.attribution(name))
+        remove_folders(paths.attribution(name))
 
 
 def list_attributions(paths: SweepPaths) -> list[str]:
@@ -212,9 +201,3 @@ def _digest(arrays: Mapping[str, Floats]) -> str:
             digest.update(f"{key}{arrays[key].shape}".encode())
             digest.update(np.ascontiguousarray(arrays[key], dtype="<f4").data)
     return digest.hexdigest()
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        if folder.exists():
-            shutil.rmtree(folder)

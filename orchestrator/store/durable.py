@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,51 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
         sync(folder.parent)
+
+
+def temporary_of(path: Path) -> Path:
+    """Return where a file or folder is written before it takes the place of `path`."""
+    return path.with_name(f".{path.name}{PARTIAL}")
+
+
+@contextmanager
+def folder_at_once(final: Path, what: str = "write") -> Iterator[Path]:
+    """Yield where to make a folder, which is not there yet; after the block it takes the place of `final`, durably.
+
+    A process killed meanwhile leaves `final` as it was, the new one or none, never part of one; a block that raises leaves it
+    as it was. Raises StoreError ("cannot `what` ...") when the disk refuses.
+    """
+    new, old = temporary_of(final), final.with_name(f".{final.name}.old{PARTIAL}")
+    with refusing(what, final):
+        make_folder(final.parent)
+        remove_folders(new, old)
+        try:
+            yield new
+            sync_tree(new)
+            _replace(new, final, old)
+            sync(final.parent)
+            remove_folders(old)
+        finally:
+            remove_folders(new)
+
+
+def _replace(new: Path, final: Path, old: Path) -> None:
+    """Move a folder to `final`, and what was there to `old`; back again when that fails."""
+    if final.exists():
+        os.rename(final, old)
+    try:
+        os.rename(new, final)
+    except OSError:
+        if old.exists():
+            os.rename(old, final)
+        raise
+
+
+def remove_folders(*folders: Path) -> None:
+    """Remove those of the folders that are there, with all that is in them."""
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def sync(path: Path) -> None:

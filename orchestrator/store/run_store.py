@@ -5,8 +5,6 @@ Layout, guarantees and formats: docs/store.md. What a store promises is spelled 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator.store.arrays import create_tree, read_attributes, write_attributes
 from orchestrator.store.design_runs import DesignRuns
-from orchestrator.store.durable import PARTIAL, refusing, remove_partials, sync, sync_tree
+from orchestrator.store.durable import folder_at_once, refusing, remove_partials, sync
 from orchestrator.store.lease import Lease
 from orchestrator.store.ledger import DONE, FAILED, PENDING, FailedRun, PackRecord, PackSummary
 from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout, Manifest, parse_manifest
@@ -79,7 +77,8 @@ class RunStore:
         try:
             if paths.runs.exists():
                 raise StoreError(f"{paths.runs} exists already: open it, or choose another folder")
-            _create_at_once(paths, manifest)
+            with folder_at_once(paths.runs, "create") as temporary:
+                create_tree(temporary, manifest)
             store = cls(paths, manifest, lease)
             store.is_new = True
             return store
@@ -301,15 +300,3 @@ def _span(layout: DesignLayout, start: int, stop: int | None) -> tuple[int, int]
     if not 0 <= start <= last <= layout.runs:
         raise ValueError(f"design {layout.name!r} has rows 0..{layout.runs - 1}, not {start}..{last - 1}")
     return start, last
-
-
-def _create_at_once(paths: SweepPaths, manifest: Manifest) -> None:
-    """Create the group beside its place and move it there, so that a half-created store is never found."""
-    temporary = paths.runs.with_name(f".{paths.runs.name}{PARTIAL}")
-    with refusing("create", paths.runs):
-        if temporary.exists():
-            shutil.rmtree(temporary)
-        create_tree(temporary, manifest)
-        sync_tree(temporary)
-        os.rename(temporary, paths.runs)
-        sync(paths.root)

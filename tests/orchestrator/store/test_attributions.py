@@ -68,7 +68,7 @@ def test_rewriting_replaces_everything(paths: SweepPaths) -> None:
 
 
 @pytest.mark.parametrize("present", [False, True])
-@pytest.mark.parametrize("step", ["sync_tree", "_write_group"])
+@pytest.mark.parametrize("step", ["durable.sync_tree", "attributions._write_group"])
 def test_a_crash_while_writing_leaves_what_was_there(
     paths: SweepPaths, monkeypatch: pytest.MonkeyPatch, present: bool, step: str
 ) -> None:
@@ -79,7 +79,7 @@ def test_a_crash_while_writing_leaves_what_was_there(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(attributions, step, killed)
+        patch.setattr(f"orchestrator.store.{step}", killed)
         with pytest.raises(KeyboardInterrupt):
             write_attribution(paths, "a", StoredAttribution(-VALUES, ATTRIBUTES))
     assert list_attributions(paths) == (["a"] if present else [])

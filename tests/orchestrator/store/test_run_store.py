@@ -370,7 +370,7 @@ class TestCrashes:
     def test_a_crash_while_creating(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sweep = Sweep(SweepPaths(tmp_path), 10, 4)
         with monkeypatch.context() as patch:
-            patch.setattr("orchestrator.store.run_store.sync_tree", die)
+            patch.setattr("orchestrator.store.durable.sync_tree", die)
             with pytest.raises(KeyboardInterrupt):
                 sweep.create()
         with pytest.raises(StoreError, match="holds no runs"):
