@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from estimators.registry import find
 from estimators.scores import noise_ceiling, spearman
@@ -15,10 +18,27 @@ from orchestrator.report.page.leaderboard import family_of
 from orchestrator.retraining.counts import finished
 from orchestrator.scoring.table import read_scores
 from orchestrator.store import accounting
-from orchestrator.store.attributions import list_attributions, read_attribution
+from orchestrator.store.attributions import Attributes, list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.task_hooks import description_of, labeller_of, shower_of
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """The runs scored on, and what attributions of the report's measure predict of them."""
+
+    actual: NDArray[np.floating]
+    """(s, t) outputs, mean over seeds; no rows where there are no such runs."""
+    predicted: Mapping[str, NDArray[np.floating]]
+    """Estimator -> (s, t); empty where there are no such runs."""
+    ceiling: NDArray[np.floating]
+    """(t,) noise ceiling of every query, NaN where unknown."""
+
+    @property
+    def per_query_lds(self) -> dict[str, NDArray[np.floating]]:
+        """Estimator -> (t,)."""
+        return {label: spearman(one, self.actual) for label, one in self.predicted.items()}
 
 
 def collect(sweep: Sweep, store: RunStore) -> ReportData:
@@ -26,19 +46,9 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
     measure = sweep.config.measures[0]
     stored = set(list_attributions(sweep.paths))
     answers = {label: read_attribution(sweep.paths, label) for label in sweep.config.estimators if label in stored}
-    told = {label: answer.attributes for label, answer in answers.items()}
+    attributes = {label: answer.attributes for label, answer in answers.items()}
     same = {label: answer for label, answer in answers.items() if answer.attributes.measure == measure}
-    runs = heldout(sweep, store, measure)
-    if runs is None:
-        masks, actual = np.zeros((0, sweep.task.n), dtype=bool), np.zeros((0, sweep.t))
-        ceiling = np.full(sweep.t, np.nan)
-    else:
-        masks, actual = runs.means()
-        ceiling = noise_ceiling(runs, resamples=0).per_query
-    predicted = {label: masks @ answer.values.astype(np.float64) for label, answer in same.items()}
-    for label, answer in same.items():
-        if answer.bias is not None:
-            predicted[label] = predicted[label] + answer.bias
+    held_out = _held_out(sweep, store, {label: (answer.values, answer.bias) for label, answer in same.items()})
     return ReportData(
         title=sweep.config.name,
         created=f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
@@ -51,16 +61,13 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         versions={key: str(value) for key, value in store.attributes.items() if value and key != "data_hash"},
         designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),
         scores=read_scores(sweep.paths.scores),
-        models={label: answer.attributes.models for label, answer in answers.items()},
-        actual=actual,
-        predicted=predicted if runs is not None else {},
-        per_query_lds={label: spearman(one, actual) for label, one in predicted.items()} if runs is not None else {},
-        per_query_ceiling=ceiling,
+        models={label: one.models for label, one in attributes.items()},
+        actual=held_out.actual,
+        predicted=held_out.predicted,
+        per_query_lds=held_out.per_query_lds,
+        per_query_ceiling=held_out.ceiling,
         attributions={label: answer.values for label, answer in same.items()},
-        stage_seconds={
-            "retrain (worker time)": accounting.train_seconds(store, store.designs),
-            **{f"attribute: {label}": answer.attributes.seconds for label, answer in answers.items()},
-        },
+        stage_seconds=_stage_seconds(store, attributes),
         failures=tuple(accounting.failure_lines(store)[:20]),
         show=shower_of(sweep.task),
         label=labeller_of(sweep.task),
@@ -68,12 +75,36 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
         expectations=sections.expectations(sweep, store, answers),
         stopping=sections.stopping(sweep),
-        learning_curves=sections.learning_curves(sweep, told),
+        learning_curves=sections.learning_curves(sweep, attributes),
         utilities=sections.utilities(answers),
-        group_effects=sections.group_effects(sweep, told),
-        class_effects=sections.class_tables(sweep, told),
+        group_effects=sections.group_effects(sweep, attributes),
+        class_effects=sections.class_tables(sweep, attributes),
         removal=sections.removal_lines(sweep),
     )
+
+
+def _held_out(
+    sweep: Sweep,
+    store: RunStore,
+    attributions: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating] | None]],
+) -> _HeldOut:
+    """Return the runs scored on, and what each attribution (n, t), with its bias (t,) where there is one, predicts of them."""
+    runs = heldout(sweep, store, sweep.config.measures[0])
+    if runs is None:
+        return _HeldOut(np.zeros((0, sweep.t)), {}, np.full(sweep.t, np.nan))
+    masks, actual = runs.means()
+    predicted: dict[str, NDArray[np.floating]] = {}
+    for label, (values, bias) in attributions.items():
+        added = np.asarray(masks @ values.astype(np.float64), dtype=np.float64)
+        predicted[label] = added if bias is None else added + bias
+    return _HeldOut(actual, predicted, noise_ceiling(runs, resamples=0).per_query)
+
+
+def _stage_seconds(store: RunStore, attributes: Mapping[str, Attributes]) -> dict[str, float]:
+    return {
+        "retrain (worker time)": accounting.train_seconds(store, store.designs),
+        **{f"attribute: {label}": one.seconds for label, one in attributes.items()},
+    }
 
 
 def _family(estimator: str) -> Family:
