@@ -5,25 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.forecast.cost import Forecast
 from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.ranking import quantity, ranked
 from orchestrator.scoring.table import ScoreRow, as_rows
-from orchestrator.stages.import_runs import ImportSummary
-from orchestrator.stages.plan import Planned
-from orchestrator.stages.status import Status
-from orchestrator.stages.verify import Rerun
 from orchestrator.store.strict_json import jsonable
-from orchestrator.store.verification import Damage
-from orchestrator.sweeps.sweep import Sweep
 from workers.wording import duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from orchestrator.forecast.cost import Forecast
+    from orchestrator.stages.import_runs import ImportSummary
+    from orchestrator.stages.plan import Planned
+    from orchestrator.stages.status import Status
+    from orchestrator.stages.verify import Rerun
+    from orchestrator.store.verification import Damage
+    from orchestrator.sweeps.sweep import Sweep
 
 __all__ = [
     "damage_line",
