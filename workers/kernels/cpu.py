@@ -13,15 +13,16 @@ Storage is padded so that no kernel needs a remainder: what vectors run over to 
 holds zeros or is never read. A layer is a row of `layers`: [inputs, outputs, padded inputs, padded outputs, weight offset, bias
 offset, activation, dropout index or -1]; all parameters lie in one flat array.
 
-Everything compiled is in this one file: numba's disk cache watches only the file of the function that it caches.
+Everything compiled is in this one file, however long: numba's disk cache watches only the file of the function that it caches,
+so kernels that took parts from another file would not be compiled anew when that one changed.
 """
 
 from __future__ import annotations
 
 # Types in compiled code are numba's to infer.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, unreachable"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, unreachable, var-annotated"
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding  # type: ignore[import-untyped]
 import numpy as np
@@ -739,27 +740,92 @@ def _gather(x, targets, weights, order, batch, inputs, y, factors):
             factors[row] *= weights[order[row]]
 
 
-@_entry
-def train(
-    x, targets, weights, orders, batch_size, layers, drops, keys, loss, rule, hyper, rates, constants,
-    w, first, second, acts, slopes, deltas, scratch, g, y, factors, hashed,
-):  # fmt: skip
-    """Take the optimizer steps of the epochs whose example orders are the rows of `orders`, on one model, in place.
+class Examples(NamedTuple):
+    """What is trained on; all of one floating type."""
 
-    Shapes: x (n, padded inputs), targets (n,) of the same type, weights (n,) or (0,), orders (epochs, m), layers (L, 8),
-    drops (dropouts, 2) with threshold and scale, keys (steps, dropouts), rates (steps, 5). Parameters `w` and both moments are
-    flat; acts and slopes (L + 1, widest batch), deltas (2, widest batch); hashed as dropout.hash_positions; the rest is scratch.
-    """
-    x, targets, weights, orders, layers = (
-        _borrowed(x), _borrowed(targets), _borrowed(weights), _borrowed(orders), _borrowed(layers)
-    )  # fmt: skip
-    drops, keys, hyper, rates, w, first, second = (
-        _borrowed(drops), _borrowed(keys), _borrowed(hyper), _borrowed(rates), _borrowed(w), _borrowed(first), _borrowed(second)
-    )  # fmt: skip
-    acts, slopes, deltas, scratch, g, y, factors, hashed = (
-        _borrowed(acts), _borrowed(slopes), _borrowed(deltas), _borrowed(scratch),
-        _borrowed(g), _borrowed(y), _borrowed(factors), _borrowed(hashed),
-    )  # fmt: skip
+    inputs: Any
+    """(n, padded inputs)"""
+    targets: Any
+    """(n,)"""
+    weights: Any
+    """(n,) or (0,): none."""
+
+
+class Epochs(NamedTuple):
+    """Which steps are taken."""
+
+    orders: Any
+    """(epochs, m) examples in the order in which they are seen."""
+    batch_size: int
+    keys: Any
+    """(steps, dropouts)"""
+    rates: Any
+    """(steps, 5), as workers.packed.resident makes them."""
+
+
+class Network(NamedTuple):
+    """The chain of layers."""
+
+    layers: Any
+    """(L, 8), a row a layer as in the module's docstring."""
+    drops: Any
+    """(dropouts, 2) threshold and scale."""
+
+
+class Rule(NamedTuple):
+    """How a step is taken."""
+
+    loss: int
+    """CROSS_ENTROPY or SQUARED_ERROR."""
+    optimizer: int
+    """SGD, NESTEROV, ADAM or ADAMW."""
+    hyper: Any
+    """(7,) by LEARNING_RATE and the names that follow it."""
+    constants: Any
+    """As `exp_constants` makes them."""
+
+
+class Model(NamedTuple):
+    """What a training changes; flat, in the network's layout."""
+
+    parameters: Any
+    first: Any
+    """Velocities, or first moments."""
+    second: Any
+    """Second moments."""
+
+
+class Buffers(NamedTuple):
+    """Room for one batch; what it holds before and after means nothing, but for `hashed`."""
+
+    acts: Any
+    """(L + 1, widest batch)"""
+    slopes: Any
+    """(L + 1, widest batch)"""
+    deltas: Any
+    """(2, widest batch)"""
+    scratch: Any
+    g: Any
+    """A block of a gradient."""
+    y: Any
+    """(batch,) targets."""
+    factors: Any
+    """(batch,) weights over the batch size."""
+    hashed: Any
+    """As workers.randomness.dropout.hash_positions makes it."""
+
+
+@_entry
+def train(examples, epochs, network, rule, model, buffers):
+    """Take the optimizer steps of the epochs on one model, in place."""
+    x, targets, weights = _borrowed(examples.inputs), _borrowed(examples.targets), _borrowed(examples.weights)
+    orders, keys, rates = _borrowed(epochs.orders), _borrowed(epochs.keys), _borrowed(epochs.rates)
+    layers, drops, hyper = _borrowed(network.layers), _borrowed(network.drops), _borrowed(rule.hyper)
+    w, first, second = _borrowed(model.parameters), _borrowed(model.first), _borrowed(model.second)
+    acts, slopes, deltas = _borrowed(buffers.acts), _borrowed(buffers.slopes), _borrowed(buffers.deltas)
+    scratch, g, y = _borrowed(buffers.scratch), _borrowed(buffers.g), _borrowed(buffers.y)
+    factors, hashed, constants = _borrowed(buffers.factors), _borrowed(buffers.hashed), rule.constants
+    batch_size, optimizer = epochs.batch_size, rule.optimizer
     last = len(layers) - 1
     end = layers[last]
     vector = max(ROWS, VECTOR_BYTES // w.itemsize)
@@ -778,7 +844,7 @@ def train(
                     _drop(acts[at + 1], slopes[at + 1], layer, batch, drops[drop], keys[step, drop], hashed)
             delta = acts[last + 1]
             _affine_last(acts[last], delta, w, end, width, scratch)
-            if loss == CROSS_ENTROPY:
+            if rule.loss == CROSS_ENTROPY:
                 _cross_entropy_slope(delta, end, y, factors, batch, width, hyper[SMOOTHING], constants, scratch)
             else:
                 _squared_error_slope(delta, y, factors, batch)
@@ -798,19 +864,20 @@ def train(
                         scale = constants[5] if before[DROPOUT] < 0 else w.dtype.type(drops[before[DROPOUT], 1])
                         _through(before[ACTIVATION], behind, acts[at], slopes[at], rows * before[OUT_PADDED], scale)
                 if at == last:
-                    _step_last(acts[at], delta, batch, width, layer, rule, w, first, second, g, hyper, rates[step])
+                    _step_last(acts[at], delta, batch, width, layer, optimizer, w, first, second, g, hyper, rates[step])
                 else:
-                    _step_hidden(acts[at], delta, batch, rows, layer, rule, w, first, second, g, hyper, rates[step])
+                    _step_hidden(
+                        acts[at], delta, batch, rows, layer, optimizer, w, first, second, g, hyper, rates[step]
+                    )
                 delta = behind
             step += 1
 
 
 @_entry
-def predict(x, layers, constants, w, acts, slopes, scratch, out):
+def predict(x, network, constants, parameters, buffers, out):
     """Write the outputs of one model in evaluation mode, (rows of x, outputs), a batch at a time; x is padded as in `train`."""
-    x, layers, w, acts, slopes, scratch = (
-        _borrowed(x), _borrowed(layers), _borrowed(w), _borrowed(acts), _borrowed(slopes), _borrowed(scratch)
-    )  # fmt: skip
+    x, layers, w = _borrowed(x), _borrowed(network.layers), _borrowed(parameters)
+    acts, slopes, scratch = _borrowed(buffers.acts), _borrowed(buffers.slopes), _borrowed(buffers.scratch)
     last, zero = len(layers) - 1, np.int64(0)
     vector = max(ROWS, VECTOR_BYTES // w.itemsize)
     for begin in range(0, len(x), BATCH):

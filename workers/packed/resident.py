@@ -102,21 +102,22 @@ class Resident:
     """Trains and measures runs of one task, one after another, in buffers that it allocates once."""
 
     def __init__(self, task: DifferentiableTask, chain: Chain, loss: int):
-        self.task, self.recipe, self.loss = task, task.recipe, loss
+        self.task, self.recipe = task, task.recipe
         self.dtype = np.dtype(task.recipe.precision)
         self.layout = Layout(chain, self.dtype)
-        self.inputs = self._flat(task.train_inputs)
-        self.targets = task.train_targets.detach().numpy().astype(self.dtype).reshape(task.n)
         weights = task.train_weights
-        self.weights = np.zeros(0, self.dtype) if weights is None else weights.numpy().astype(self.dtype)
-        self.drops = np.array(
-            [(int(layer.p * 2**31), 1 / (1 - layer.p)) for layer in _dropping(chain)], dtype=np.float64
-        ).reshape(-1, 2)
-        self.hyper = _hyper(self.recipe, self.dtype)
-        self.rule = _rule(self.recipe)
-        self.constants = cpu.exp_constants(self.dtype)
+        self.examples = cpu.Examples(
+            self._flat(task.train_inputs),
+            task.train_targets.detach().numpy().astype(self.dtype).reshape(task.n),
+            np.zeros(0, self.dtype) if weights is None else weights.numpy().astype(self.dtype),
+        )
+        self.network = cpu.Network(self.layout.table, _drops(chain))
+        self.rule = cpu.Rule(
+            loss, _optimizer(self.recipe), _hyper(self.recipe, self.dtype), cpu.exp_constants(self.dtype)
+        )
         self.initial = Initial(task.module, DTYPES[task.recipe.precision])
-        self._allocate()
+        self.model, self.buffers = self._model(), self._buffers()
+        self.flat, self.views = self.model.parameters, self.layout.views(self.model.parameters)
         self._queries: Queries | None = None
         self._rates: dict[int, tuple[NDArray[np.float64], Array]] = {}
 
@@ -144,21 +145,23 @@ class Resident:
         padded[:, : flat.shape[1]] = flat
         return padded
 
-    def _allocate(self) -> None:
-        layers, size = len(self.layout.table), self.layout.size
+    def _model(self) -> cpu.Model:
+        return cpu.Model(*(_zeros(self.layout.size, self.dtype) for _ in range(3)))
+
+    def _buffers(self) -> cpu.Buffers:
+        layers, widest = len(self.layout.table), self.layout.widest
         batch = max(_round_up(self.recipe.batch_size, self.layout.vector), cpu.BATCH)
-        self.first, self.second = (_zeros(size, self.dtype) for _ in range(2))
-        self.flat = _zeros(size, self.dtype)
-        self.views = self.layout.views(self.flat)
-        self.acts = _zeros((layers + 1, batch * self.layout.widest), self.dtype)
-        self.slopes = _zeros(self.acts.shape, self.dtype)
-        self.deltas = _zeros((2, batch * self.layout.widest), self.dtype)
         turned = int(self.layout.table[-1, cpu.IN_PADDED]) * batch
-        self.scratch = _zeros(max(self.layout.largest, turned, 2 * batch), self.dtype)
-        self.g = _zeros(max(cpu.BLOCK, cpu.ROWS * self.layout.widest), self.dtype)
-        self.y = _zeros(batch, self.targets.dtype)
-        self.factors = _zeros(batch, self.dtype)
-        self.hashed = hash_positions(batch * self.layout.widest).numpy().view(np.uint32)
+        return cpu.Buffers(
+            acts=_zeros((layers + 1, batch * widest), self.dtype),
+            slopes=_zeros((layers + 1, batch * widest), self.dtype),
+            deltas=_zeros((2, batch * widest), self.dtype),
+            scratch=_zeros(max(self.layout.largest, turned, 2 * batch), self.dtype),
+            g=_zeros(max(cpu.BLOCK, cpu.ROWS * widest), self.dtype),
+            y=_zeros(batch, self.dtype),
+            factors=_zeros(batch, self.dtype),
+            hashed=hash_positions(batch * widest).numpy().view(np.uint32),
+        )
 
     def rates(self, size: int) -> tuple[NDArray[np.float64], Array]:
         """Return the learning rates of a subset of this size, and the kernel's table of them."""
@@ -183,9 +186,9 @@ class Resident:
     def train(self, run: Run, begun: Begun) -> tuple[Checkpoint, ...]:
         """Train a run that was begun; its final parameters stay in `flat`. Returns the checkpoints asked for."""
         streams = begun.streams
-        self.flat[:], self.first[:], self.second[:] = begun.initial, 0, 0
+        self.flat[:], self.model.first[:], self.model.second[:] = begun.initial, 0, 0
         plain, table = self.rates(len(run.subset))
-        keys = streams.dropout_keys(len(plain), len(self.drops)).astype(np.uint32)
+        keys = streams.dropout_keys(len(plain), len(self.network.drops)).astype(np.uint32)
         per_epoch = self.recipe.steps_per_epoch(len(run.subset))
         kept: list[Checkpoint] = []
         done = 0
@@ -204,11 +207,8 @@ class Resident:
 
     def _advance(self, run: Run, streams: Streams, epochs: int, steps: slice, keys: Array, table: Array) -> None:
         orders = streams.order.orders(run.subset, epochs)
-        cpu.train(
-            self.inputs, self.targets, self.weights, orders, self.recipe.batch_size, self.layout.table, self.drops,
-            keys[steps], self.loss, self.rule, self.hyper, table[steps], self.constants, self.flat, self.first, self.second,
-            self.acts, self.slopes, self.deltas, self.scratch, self.g, self.y, self.factors, self.hashed,
-        )  # fmt: skip
+        wanted = cpu.Epochs(orders, self.recipe.batch_size, keys[steps], table[steps])
+        cpu.train(self.examples, wanted, self.network, self.rule, self.model, self.buffers)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return a copy of the present parameters by name."""
@@ -231,16 +231,14 @@ class Resident:
     def _queried(self, queries: Queries) -> tuple[Array, torch.Tensor]:
         if queries != self._queries:
             asked, targets = self.task.examples(queries)
-            self._examples = self._flat(asked), precision.cast(targets, DTYPES[self.recipe.precision])
+            self._asked = self._flat(asked), precision.cast(targets, DTYPES[self.recipe.precision])
             self._queries = queries
-        return self._examples
+        return self._asked
 
     def predict(self, inputs: Array) -> torch.Tensor:
         """Return the present model's outputs in evaluation mode, (b, outputs), or (b,) if the module squeezes them."""
         out = np.empty((len(inputs), self.layout.chain.layers[-1].outputs), self.dtype)
-        cpu.predict(
-            inputs, self.layout.table, self.constants, self.flat, self.acts, self.slopes, self.scratch, out
-        )  # fmt: skip
+        cpu.predict(inputs, self.network, self.rule.constants, self.flat, self.buffers, out)
         tensor = torch.from_numpy(out)
         return tensor[:, 0] if self.layout.chain.squeezed else tensor
 
@@ -261,12 +259,18 @@ def _dropping(chain: Chain) -> list[Dense]:
     return sorted((layer for layer in chain.layers if layer.dropout is not None), key=lambda layer: layer.dropout or 0)
 
 
+def _drops(chain: Chain) -> Array:
+    """Return (dropouts, 2): below which 31 random bits a unit is dropped, and by how much the others are scaled."""
+    told = [(int(layer.p * 2**31), 1 / (1 - layer.p)) for layer in _dropping(chain)]
+    return np.array(told, dtype=np.float64).reshape(-1, 2)
+
+
 def _split(start: int, stop: int, most: int) -> list[int]:
     """Split the way from `start` to `stop` into pieces of at most `most`."""
     return [min(most, stop - at) for at in range(start, stop, most)]
 
 
-def _rule(recipe: Recipe) -> int:
+def _optimizer(recipe: Recipe) -> int:
     if recipe.optimizer == "sgd":
         return cpu.NESTEROV if recipe.nesterov else cpu.SGD
     return cpu.ADAM if recipe.optimizer == "adam" else cpu.ADAMW
