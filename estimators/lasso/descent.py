@@ -8,7 +8,7 @@ grow along a path.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,97 @@ Floating = NDArray[Any]
 Index = NDArray[np.int64]
 DEPTH = 5
 """Steps that an Anderson extrapolation combines."""
+
+
+class Target(NamedTuple):
+    """One query's quadratic problem; arrays of one floating type."""
+
+    gram: Floating
+    """(n, n)"""
+    cross: Floating
+    """(n,)"""
+    power: float
+    """The squares of the outputs, less their mean."""
+    ridge: float
+
+
+class Descent(NamedTuple):
+    """How far a path is walked."""
+
+    penalties: Floating
+    """(L,) descending."""
+    tolerance: float
+    """Of the duality gap, relative to the objective at w = 0."""
+    max_sweeps: int
+    patience: int
+    """Penalties without a lower held-out error after which the walk ends."""
+
+
+class Warm(NamedTuple):
+    """Where a path starts."""
+
+    columns: Index
+    """(s,)"""
+    values: Floating
+    """(s,)"""
+
+
+class HeldOut(NamedTuple):
+    """What a path is judged by; without held-out subsets (h = 0) its last column is kept."""
+
+    masks: NDArray[np.uint8]
+    """(n, h) 0 or 1."""
+    means: Floating
+    """(n,) of the columns."""
+    scales: Floating
+    """(n,) of the columns."""
+    outputs: Floating
+    """(h,) less the mean output; NaN where there is none."""
+
+
+class Walked(NamedTuple):
+    """What a path brought."""
+
+    errors: Floating
+    """(L,) mean squared held-out errors; NaN where the walk had ended."""
+    spreads: Floating
+    """(L,) their standard errors."""
+    gaps: Floating
+    """(L,) duality gaps."""
+    reached: int
+    """Penalties walked."""
+    best: int
+    """Which of them had the least held-out error."""
+    columns: Index
+    """(s,) which coefficients are not zero there."""
+    values: Floating
+    """(s,)"""
+    predictions: Floating
+    """(h,) and what they predict for the held-out subsets, less the mean output."""
+
+
+class Working(NamedTuple):
+    """What a walk updates in place; the working set is columns[:size]."""
+
+    columns: Index
+    """(n,) those in the working set, in the order in which they joined."""
+    inside: NDArray[np.bool_]
+    """(n,) whether a column is in it."""
+    w: Floating
+    """(n,) coefficients, in the order of `columns`."""
+    gradient: Floating
+    """(n,) cross - (gram + ridge) w."""
+
+
+class Goal(NamedTuple):
+    """What one penalty asks for."""
+
+    penalty: float
+    threshold: float
+    """The strong rule's: columns with a larger |gradient| join the working set first."""
+    gap: float
+    """Duality gap that is small enough."""
+    max_sweeps: int
 
 
 @compiled
@@ -129,6 +220,27 @@ def objective(power: float, cross: Floating, residual: Floating, w: Floating, si
 
 
 @compiled
+def solve_damped(system: Floating, values: Floating) -> None:
+    """Solve a small positive definite system in place, by Gauss-Jordan elimination: `values` becomes the solution.
+
+    Written out because it is called every few sweeps for a system of DEPTH equations: a call of LAPACK allocates, and checks
+    what the damping has made sure of.
+    """
+    count = values.shape[0]
+    for i in range(count):
+        pivot = system[i, i]
+        values[i] /= pivot
+        for k in range(count):
+            system[i, k] /= pivot
+        for j in range(count):
+            factor = system[j, i]
+            if j != i:
+                values[j] -= factor * values[i]
+                for k in range(count):
+                    system[j, k] -= factor * system[i, k]
+
+
+@compiled
 def combination(history: Floating, size: int) -> Floating:
     """Return weights (K,), summing to one, under which the K steps between the iterates (K + 1, size) combine to the shortest."""
     count = history.shape[0] - 1
@@ -143,17 +255,7 @@ def combination(history: Floating, size: int) -> Floating:
         trace += system[i, i]
     for i in range(count):
         system[i, i] += 1e-8 * trace
-    for i in range(count):  # Gauss-Jordan: the damped system is positive definite
-        pivot = system[i, i]
-        weights[i] /= pivot
-        for k in range(count):
-            system[i, k] /= pivot
-        for j in range(count):
-            factor = system[j, i]
-            if j != i:
-                weights[j] -= factor * weights[i]
-                for k in range(count):
-                    system[j, k] -= factor * system[i, k]
+    solve_damped(system, weights)
     total = 0.0
     for i in range(count):
         total += weights[i]
@@ -262,28 +364,15 @@ def refresh(
 
 
 @compiled
-def solve(
-    gram: Floating,
-    cross: Floating,
-    power: float,
-    ridge: float,
-    penalty: float,
-    threshold: float,
-    target: float,
-    max_sweeps: int,
-    index: Index,
-    inside: NDArray[np.bool_],
-    w: Floating,
-    gradient: Floating,
-    compact: Floating,
-    size: int,
-) -> tuple[Floating, int, float]:
-    """Solve for one penalty from where `w` and `gradient` stand; both are updated in place.
+def solve(target: Target, goal: Goal, working: Working, compact: Floating, size: int) -> tuple[Floating, int, float]:
+    """Solve for one penalty from where `working` stands.
 
-    Columns with |gradient| above `threshold` (the strong rule's) join the working set first, those that violate a KKT
-    condition afterwards. Returns the compact matrix (perhaps a larger one), the size of the working set and the duality gap
-    over all columns.
+    Columns above the goal's threshold join the working set first, those that violate a KKT condition afterwards. Returns the
+    compact matrix (perhaps a larger one), the size of the working set and the duality gap over all columns.
     """
+    gram, cross, power, ridge = target.gram, target.cross, target.power, target.ridge
+    index, inside, w, gradient = working.columns, working.inside, working.w, working.gradient
+    penalty, threshold, max_sweeps = goal.penalty, goal.threshold, goal.max_sweeps
     residual, inner_cross = np.empty_like(cross), np.empty_like(cross)
     gap, sweeps = np.inf, 0
     while True:
@@ -302,7 +391,7 @@ def solve(
         while moved and sweeps < max_sweeps:
             moved = sweep(compact, residual, w, size, penalty)
             sweeps += 1
-            if duality_gap(power, inner_cross, residual, w, size, penalty, largest_of(residual, size)) <= target:
+            if duality_gap(power, inner_cross, residual, w, size, penalty, largest_of(residual, size)) <= goal.gap:
                 break
             copy_into(history[kept], residuals[kept], w, residual, size)
             kept += 1
@@ -314,45 +403,24 @@ def solve(
         for p in range(size):
             residual[p] = gradient[index[p]]
         gap = duality_gap(power, inner_cross, residual, w, size, penalty, largest_of(gradient, cross.shape[0]))
-        if gap <= target or sweeps >= max_sweeps or not (moved or violated(gradient, inside, gram, penalty)):
+        if gap <= goal.gap or sweeps >= max_sweeps or not (moved or violated(gradient, inside, gram, penalty)):
             return compact, size, gap
         threshold = penalty
 
 
 @compiled
-def walk(
-    gram: Floating,
-    cross: Floating,
-    power: float,
-    ridge: float,
-    penalties: Floating,
-    tolerance: float,
-    max_sweeps: int,
-    start_index: Index,
-    start_values: Floating,
-    held: NDArray[np.uint8],
-    means: Floating,
-    scales: Floating,
-    outputs: Floating,
-    patience: int,
-) -> tuple[Floating, Floating, Floating, int, int, Index, Floating, Floating]:
-    """Walk one query down its path, warm-started, keeping only the column of least held-out error.
-
-    gram (n, n), cross (n,), penalties (L,) descending, start values (s,) and outputs (h,), less the mean output, are
-    of one floating type; held (n, h) is 0/1, means and scales (n,) are the columns'. Without held-out subsets (h = 0) the
-    last column is kept.
-
-    Returns mean squared held-out errors (L,), their standard errors (L,), duality gaps (L,), the number of lambdas
-    walked, which of them was best, and of that one: index (s,), coefficients (s,) and held-out predictions (h,) less
-    the mean output.
-    """
+def walk(target: Target, descent: Descent, warm: Warm, held: HeldOut) -> Walked:
+    """Walk one query down its path from a warm start, keeping only the column of least held-out error."""
+    gram, cross, power, ridge = target.gram, target.cross, target.power, target.ridge
+    penalties, outputs = descent.penalties, held.outputs
     n, length, subsets = cross.shape[0], penalties.shape[0], outputs.shape[0]
     index, inside, w = np.empty(n, np.int64), np.zeros(n, np.bool_), np.zeros_like(cross)
     errors, spreads, gaps = np.full(length, np.nan), np.full(length, np.nan), np.full(length, np.nan)
     gradient, prediction, compact = cross.copy(), np.empty(subsets, cross.dtype), np.empty((64, 64), cross.dtype)
-    size = start_index.shape[0]
+    working = Working(index, inside, w, gradient)
+    size = warm.columns.shape[0]
     for p in range(size):
-        index[p], w[p], inside[start_index[p]] = start_index[p], start_values[p], True
+        index[p], w[p], inside[warm.columns[p]] = warm.columns[p], warm.values[p], True
     compact = enlarged(compact, 0, size)
     fill(compact, gram, ridge, index, 0, size)
     refresh(gram, cross, ridge, index, w, size, gradient)
@@ -360,16 +428,15 @@ def walk(
     best_w, best_prediction = w[:size].copy(), prediction.copy()
     previous = penalties[0]
     for k in range(length):
-        compact, size, gaps[k] = solve(
-            gram, cross, power, ridge, penalties[k], 2 * penalties[k] - previous, tolerance * 0.5 * power, max_sweeps,
-            index, inside, w, gradient, compact, size,
-        )  # fmt: skip
+        strong = 2 * penalties[k] - previous
+        goal = Goal(penalties[k], strong, descent.tolerance * 0.5 * power, descent.max_sweeps)
+        compact, size, gaps[k] = solve(target, goal, working, compact, size)
         previous, reached = penalties[k], k + 1
-        predict(held, means, scales, index, w, size, prediction)
+        predict(held.masks, held.means, held.scales, index, w, size, prediction)
         errors[k], spreads[k] = squared_errors(outputs, prediction)
         if k == 0 or subsets == 0 or errors[k] < errors[best]:
             best, best_w, best_prediction = k, w[:size].copy(), prediction.copy()
-        elif k - best >= patience:
+        elif k - best >= descent.patience:
             break
     support = np.flatnonzero(best_w)
-    return errors, spreads, gaps, reached, best, index[support], best_w[support], best_prediction
+    return Walked(errors, spreads, gaps, reached, best, index[support], best_w[support], best_prediction)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from estimators.lasso.collect import Held
-from estimators.lasso.descent import walk
+from estimators.lasso.descent import Descent, HeldOut, Target, Walked, Warm, walk
 from estimators.lasso.settings import Settings
 from estimators.lasso.solution import NOTHING, Column, Paths, no_held
 from estimators.lasso.statistics import Floats, Quadratic
@@ -50,21 +49,23 @@ def _descend(
     means, scales = problem.mask_means.astype(dtype), problem.scales.astype(dtype)
     targets = (held.outputs - problem.output_means[:, None]).astype(dtype)
 
-    def one(k: int) -> tuple[Floats, Floats, Floats, int, int, NDArray[np.int64], Floats, Floats]:
+    def walked(k: int) -> Walked:
         start = starts[k]
         return walk(
-            problem.gram, cross[k], problem.power[k], settings.ridge, steps[k], settings.tolerance, settings.max_sweeps,
-            start.index, start.values.astype(dtype), held.masks, means, scales, targets[k], patience or penalties.shape[1],
-        )  # fmt: skip
+            Target(problem.gram, cross[k], problem.power[k], settings.ridge),
+            Descent(steps[k], settings.tolerance, settings.max_sweeps, patience or penalties.shape[1]),
+            Warm(start.index, start.values.astype(dtype)),
+            HeldOut(held.masks, means, scales, targets[k]),
+        )
 
-    found = spread(one, range(len(problem.queries)), settings.threads)
+    found = spread(walked, range(len(problem.queries)), settings.threads)
     halves = np.where(problem.power > 0, 0.5 * problem.power, 1.0)
     return Paths(
         penalties,
-        np.stack([f[0] for f in found]),
-        np.stack([f[1] for f in found]),
-        np.stack([f[2] for f in found]) / halves[:, None],
-        np.array([f[4] for f in found]),
-        [Column(f[5], f[6]) for f in found],
-        np.stack([f[7] for f in found]) + problem.output_means[:, None].astype(dtype),
+        np.stack([one.errors for one in found]),
+        np.stack([one.spreads for one in found]),
+        np.stack([one.gaps for one in found]) / halves[:, None],
+        np.array([one.best for one in found]),
+        [Column(one.columns, one.values) for one in found],
+        np.stack([one.predictions for one in found]) + problem.output_means[:, None].astype(dtype),
     )
