@@ -168,7 +168,7 @@ def test_pieces_of_another_fit_are_not_taken(sweep: Callable[..., Sweep], monkey
 
 PEAK = """
 import resource, sys
-from orchestrator import evidence
+from orchestrator.attribution import evidence
 from orchestrator.stages.attribute import attribute
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
