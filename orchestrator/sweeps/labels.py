@@ -12,11 +12,12 @@ from orchestrator.store.durable import refusing, write_atomically
 from orchestrator.store.paths import SweepPaths
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError, TaskError
+from workers.task_hooks import labeller_of
 
 
 def keep_labels(sweep: Sweep) -> None:
     """Write the labels that the task gives its training examples and queries, unless they are kept already."""
-    label: Callable[[str, int], str] | None = getattr(sweep.task, "label", None)
+    label = labeller_of(sweep.task)
     if label is None or sweep.paths.labels.exists():
         return
     import pandas as pd
