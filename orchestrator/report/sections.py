@@ -96,9 +96,15 @@ def _measured_error(sweep: Sweep, design: str, answers: Mapping[str, StoredAttri
     """Return the mean standard error of the estimator that suits a design, NaN where none was asked for."""
     suiting = sweep.config.designs[design].measured_by
     for answer in answers.values():
-        told, errors = answer.attributes, answer.standard_error
-        shared = told.options.get("share") == "example"  # groups: then it is the error of a share, not of the effect
-        suits = told.estimator in suiting and design in told.fitted_on and told.measure == sweep.config.measures[0]
+        attributes, errors = answer.attributes, answer.standard_error
+        shared = (
+            attributes.options.get("share") == "example"
+        )  # groups: then it is the error of a share, not of the effect
+        suits = (
+            attributes.estimator in suiting
+            and design in attributes.fitted_on
+            and attributes.measure == sweep.config.measures[0]
+        )
         if suits and not shared and errors is not None and np.isfinite(errors).any():
             return float(np.nanmean(errors))
     return math.nan
@@ -125,10 +131,14 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
     return tuple(found)
 
 
-def learning_curves(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[LearningLine, ...]:
+def learning_curves(sweep: Sweep, by_label: Mapping[str, Attributes]) -> tuple[LearningLine, ...]:
     """Return the learning curve of every estimator of the report's measure that has one."""
     measure = sweep.config.measures[0]
-    found = {label: _findings(told).learning_curve for label, told in attributes.items() if told.measure == measure}
+    found = {
+        label: _findings(attributes).learning_curve
+        for label, attributes in by_label.items()
+        if attributes.measure == measure
+    }
     return tuple(_learning_line(label, curve) for label, curve in found.items() if curve is not None)
 
 
@@ -147,40 +157,41 @@ def _learning_line(label: str, curve: LearningCurve) -> LearningLine:
     )
 
 
-def _findings(told: Attributes) -> Findings:
+def _findings(attributes: Attributes) -> Findings:
     """Return what an attribution's attributes tell beside its values."""
-    return Findings.from_json(told.details)
+    return Findings.from_json(attributes.details)
 
 
 def utilities(answers: Mapping[str, StoredAttribution]) -> tuple[Utilities, ...]:
     """Return what every estimator that values the utility says each example is worth."""
     found = []
     for label, answer in answers.items():
-        told, values, errors = answer.attributes, answer.utility, answer.utility_standard_error
-        if values is None or told.estimator == "groups":  # all examples of a group are worth the same
+        attributes, values, errors = answer.attributes, answer.utility, answer.utility_standard_error
+        if values is None or attributes.estimator == "groups":  # all examples of a group are worth the same
             continue
         low = high = np.full(len(values), np.nan)
         if errors is not None:
-            low, high = interval(values, errors, told.degrees_of_freedom)
-        found.append(Utilities(label, told.measure, values.astype(np.float64), low, high))
+            low, high = interval(values, errors, attributes.degrees_of_freedom)
+        found.append(Utilities(label, attributes.measure, values.astype(np.float64), low, high))
     return tuple(found)
 
 
-def group_effects(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[GroupRow, ...]:
+def group_effects(sweep: Sweep, by_label: Mapping[str, Attributes]) -> tuple[GroupRow, ...]:
     """Return the effects of whole groups on the utility, for every estimator that tells them."""
     found = []
-    for label, told in attributes.items():
-        for one in _findings(told).groups:
-            low, high = interval(one.effect, one.standard_error, told.degrees_of_freedom)
-            name = group_name(sweep, told.fitted_on, one.first_example)
-            found.append(GroupRow(label, told.measure, name, one.size, one.effect, float(low), float(high)))
+    for label, attributes in by_label.items():
+        for one in _findings(attributes).groups:
+            low, high = interval(one.effect, one.standard_error, attributes.degrees_of_freedom)
+            name = group_name(sweep, attributes.fitted_on, one.first_example)
+            found.append(GroupRow(label, attributes.measure, name, one.size, one.effect, float(low), float(high)))
     return tuple(found)
 
 
-def class_tables(sweep: Sweep, attributes: Mapping[str, Attributes]) -> tuple[ClassTable, ...]:
+def class_tables(sweep: Sweep, by_label: Mapping[str, Attributes]) -> tuple[ClassTable, ...]:
     """Return the leave-one-class-out table of every estimator that has one."""
     tables = (
-        class_table(sweep, label, told.measure, told.fitted_on, _findings(told)) for label, told in attributes.items()
+        class_table(sweep, label, attributes.measure, attributes.fitted_on, _findings(attributes))
+        for label, attributes in by_label.items()
     )
     return tuple(table for table in tables if table is not None)
 

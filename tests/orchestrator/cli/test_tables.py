@@ -1,3 +1,4 @@
+import io
 import json
 import math
 
@@ -11,7 +12,7 @@ from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 
 def text(view: RenderableType, width: int = 160) -> str:
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(view)
     return console.export_text()
 
