@@ -97,9 +97,7 @@ def _measured_error(sweep: Sweep, design: str, answers: Mapping[str, StoredAttri
     suiting = sweep.config.designs[design].measured_by
     for answer in answers.values():
         attributes, errors = answer.attributes, answer.standard_error
-        shared = (
-            attributes.options.get("share") == "example"
-        )  # groups: then it is the error of a share, not of the effect
+        shared = attributes.options.get("share") == "example"  # of groups: the error of a share, not of the effect
         suits = (
             attributes.estimator in suiting
             and design in attributes.fitted_on
