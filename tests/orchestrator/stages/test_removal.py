@@ -10,7 +10,7 @@ from orchestrator.stages import removal
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.removal import Removed, train_removals
 from orchestrator.stages.retrain import retrain
-from orchestrator.store.attributions import write_attribution
+from orchestrator.store.attributions import Attributes, StoredAttribution, write_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 
@@ -30,9 +30,9 @@ def sweep(game: Raw, make_sweep: Callable[[Raw], Sweep]) -> Sweep:
     made = make_sweep(game)
     prepare(made).close()
     utility = (0.9 ** np.arange(N)).astype(np.float32)
-    told = {"measure": "worth", "fitted_on": ["fit"], "train_seconds": 0.0, "seconds": 0.0}
+    told = Attributes(estimator="difference_in_means", measure="worth", fitted_on=("fit",))
     values = np.tile(utility[:, None], (1, 3))
-    write_attribution(made.paths, "difference_in_means", values, utility=utility, attributes=told)
+    write_attribution(made.paths, "difference_in_means", StoredAttribution(values, told, utility=utility))
     return made
 
 
