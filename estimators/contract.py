@@ -52,7 +52,7 @@ class Attribution:
 class Estimator(BaseModel, ABC):
     """An estimator with its options as fields: what the configuration may set, validated and described in the schema."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: ClassVar[str]
     """Its name in the configuration."""

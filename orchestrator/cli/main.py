@@ -96,16 +96,9 @@ def _print_json(value: Any) -> None:
 
 def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sample: float | None = None) -> Sweep:
     """Return the sweep that a command names."""
-    from orchestrator.config import loading
-    from orchestrator.sweeps.sweep import Sweep
+    from orchestrator.sweeps.request import requested
 
-    loaded = loading.load(config, overrides or ())
-    if sample is not None:
-        if sample == 0:
-            raise ConfigError("--sample 0: expected a fraction above 0")
-        loaded = loaded.sampled(sample)
-        out_dir = out_dir or Path("runs") / f"{loaded.name}-sample-{sample:g}"
-    return Sweep.of(loaded, out_dir)
+    return requested(config, out_dir, overrides or (), sample)
 
 
 def _at(folder: Path, *, options: bool = False) -> Sweep:

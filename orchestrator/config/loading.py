@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
 
 from orchestrator.config import yaml_format
-from orchestrator.config.schema import UNCHECKED, Config
 from orchestrator.config.shipped import shipped
-from orchestrator.config.validation_errors import one_line
 from workers.errors import ConfigError, near
+
+if TYPE_CHECKING:  # a file that is not there, or is not YAML, is refused before the sections are imported
+    from orchestrator.config.schema import Config
 
 
 def locate(name: str) -> tuple[Path, Path]:
@@ -49,6 +49,11 @@ def validate(raw: Mapping[str, Any], origin: str, *, options: bool = True) -> Co
     Without `options` those of the estimators are not looked at before they are asked for: so a sweep is opened that is only to
     be read, quickly and wherever its estimators are not installed.
     """
+    from pydantic import ValidationError
+
+    from orchestrator.config.schema import UNCHECKED, Config
+    from orchestrator.config.validation_errors import one_line
+
     try:
         # All but the estimators' options first: a mistake there is said without waiting for the estimators to be imported.
         config = Config.model_validate(raw, context={UNCHECKED: True})

@@ -62,7 +62,7 @@ class ErrorForecast(Enum):
 class Design(BaseModel, ABC):
     """A distribution over subsets; its fields are what the configuration sets, its class variables what its kind can do."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     serves: ClassVar[frozenset[Need]] = frozenset()
     """Which needs of estimators (and of scores) its runs meet."""

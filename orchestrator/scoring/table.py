@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.store.durable import write_atomically
 from workers.errors import DataError
 
-if TYPE_CHECKING:  # a table is read and shown without the code that computes scores
+if TYPE_CHECKING:  # a table is read and shown without the code that computes scores, and named without pandas
+    import pandas as pd
+
     from estimators.scores import Score
 
 
@@ -99,6 +100,8 @@ SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
 
 def as_table(rows: Iterable[ScoreRow]) -> pd.DataFrame:
     """Return the rows as a table."""
+    import pandas as pd
+
     return pd.DataFrame([asdict(row) for row in rows], columns=SCORE_COLUMNS)
 
 
@@ -119,12 +122,18 @@ def _row(record: Mapping[Hashable, Any]) -> ScoreRow:
     return ScoreRow(**{field.name: _READ[str(field.type)](record[field.name]) for field in fields(ScoreRow)})
 
 
+def _is_missing(cell: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.isna(cell))
+
+
 def _number(cell: Any) -> float:
-    return math.nan if pd.isna(cell) else float(cell)
+    return math.nan if _is_missing(cell) else float(cell)
 
 
 def _count(cell: Any) -> int:
-    return 0 if pd.isna(cell) else int(cell)
+    return 0 if _is_missing(cell) else int(cell)
 
 
 _READ: Mapping[str, Callable[[Any], Any]] = {"str": str, "float": _number, "int": _count}
@@ -147,6 +156,8 @@ def read_scores(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         return as_table(())
+    import pandas as pd
+
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors inherit from one of these

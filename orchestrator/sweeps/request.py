@@ -7,14 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orchestrator.config.loading import apply_override, load, validate
-from orchestrator.config.schema import Config
-from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
-Configuration = str | PathLike[str] | Mapping[str, Any] | Config
+if TYPE_CHECKING:  # what cannot be loaded is refused before anything of it is imported
+    from orchestrator.config.schema import Config
+    from orchestrator.sweeps.sweep import Sweep
+
+Configuration: TypeAlias = "str | PathLike[str] | Mapping[str, Any] | Config"
 """A YAML file, the name of a shipped configuration, the sections as plain data, or a `Config`."""
 Overrides = Mapping[str, Any] | Sequence[str]
 """Dotted keys and their values, or `key.sub=value` as on the command line."""
@@ -28,6 +30,8 @@ def requested(
     Raises ConfigError, one line, for any mistake.
     """
     configured = _configured(config, _lines(overrides))
+    from orchestrator.sweeps.sweep import Sweep
+
     if sample is not None:
         if not 0 < sample <= 1:
             raise ConfigError(f"--sample {sample:g}: expected a fraction above 0 and at most 1")
@@ -37,11 +41,11 @@ def requested(
 
 
 def _configured(config: Configuration, overrides: Sequence[str]) -> Config:
-    if isinstance(config, Config):
-        return config if not overrides else _validated(config.resolved(), overrides)
+    if isinstance(config, str | PathLike):
+        return load(fspath(config), overrides)
     if isinstance(config, Mapping):
         return _validated(config, overrides)
-    return load(fspath(config), overrides)
+    return config if not overrides else _validated(config.resolved(), overrides)
 
 
 def _validated(sections: Mapping[str, Any], overrides: Sequence[str]) -> Config:
