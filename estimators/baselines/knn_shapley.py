@@ -38,6 +38,15 @@ class KnnShapley(ReferenceEstimator):
 
     The values are in units of U, which is in [0, 1], whatever the sweep's measure; they are negated for measures
     that a helpful example lowers (`loss`), told as `direction`. There is no standard error: nothing is drawn.
+
+    >>> from estimators import Evidence
+    >>> from estimators.baselines.knn_shapley import KnnShapley
+    >>> from estimators.testing import model_evidence
+    >>> task = model_evidence().task  # two classes: even and odd examples; query 0 is even
+    >>> made = KnnShapley(k=3).attribute(Evidence(task.n, task.t, "margin", task=task))  # nothing is trained
+    >>> even, odd = made.values[0::2, 0].sum(), made.values[1::2, 0].sum()
+    >>> bool(even > 0 > odd)  # neighbours of the query's class vote for it
+    True
     """
 
     name: ClassVar[str] = "knn_shapley"
@@ -153,6 +162,13 @@ def knn_shapley(votes: NDArray[np.float64], k: int) -> NDArray[np.float64]:
 
     Their proof uses that putting i in place of i + 1 changes U by (votes_i - votes_(i+1)) / k if fewer than k of S are
     nearer, and not at all otherwise: that holds for any votes, so also for weighted ones.
+
+    >>> import numpy as np
+    >>> from estimators.baselines.knn_shapley import knn_shapley
+    >>> votes = np.array([[1.0, 0.0, 1.0]])  # one query: the nearest is of its class, the second is not
+    >>> values = knn_shapley(votes, k=1)
+    >>> values.round(2).tolist(), values.sum().round(2).tolist()  # they share U(all) = 1
+    ([[0.83, -0.17, 0.33]], 1.0)
     """
     n = votes.shape[1]
     place = np.arange(1, n + 1)

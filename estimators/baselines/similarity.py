@@ -25,6 +25,13 @@ class Similarity(ReferenceEstimator):
     similarity" baseline of Park et al. 2023; Hanawa et al. 2021). A similarity has no direction of its own:
     s is +1, except -1 for measures that a helpful example lowers (`loss`, `squared_error`), and is told as `direction`
     in the details. With `signed`, an example of another class than the query's also counts as opposing it.
+
+    >>> from estimators.baselines.similarity import Similarity
+    >>> from estimators.testing import model_evidence
+    >>> evidence = model_evidence()  # two classes: even and odd examples; query 0 is even
+    >>> plain, signed = (Similarity(signed=signed).attribute(evidence).values for signed in (False, True))
+    >>> bool((plain[0::2, 0] == signed[0::2, 0]).all()), bool((plain[1::2, 0] == -signed[1::2, 0]).all())
+    (True, True)
     """
 
     name: ClassVar[str] = "similarity"

@@ -35,6 +35,19 @@ class GaussNewton:
 
     J_i (c, p) is the Jacobian of example i's outputs, flattened to (c,), in the parameters; H_i (c, c) the Hessian of
     its loss in the outputs; w_i its weight (Schraudolph 2002; Martens 2020).
+
+    >>> import torch
+    >>> from estimators.curvature.gauss_newton import GaussNewton
+    >>> from estimators.gradients.functional_model import Examples, Model
+    >>> from estimators.testing import model_evidence
+    >>> evidence = model_evidence()  # logistic regression: 2 inputs, 2 outputs
+    >>> task, model = evidence.task, Model(evidence.task, evidence.references[0].checkpoints[-1], torch.float64)
+    >>> G = GaussNewton(model, task.loss, Examples(task.train_inputs, task.train_targets), budget=2**20)
+    >>> G.dense().shape, G.rank
+    (torch.Size([6, 6]), 48)
+    >>> vectors = torch.ones(1, 6, dtype=torch.float64)
+    >>> torch.allclose(G.product(vectors), vectors @ G.dense())
+    True
     """
 
     model: Model

@@ -41,7 +41,14 @@ def _relative(residuals: Tensor, sides: Tensor) -> Tensor:
 
 
 class CholeskySolver:
-    """Factor the symmetric `matrix` (p, p) + damping I once. Raises ConfigError when it is not positive definite."""
+    """Factor the symmetric `matrix` (p, p) + damping I once. Raises ConfigError when it is not positive definite.
+
+    >>> import torch
+    >>> from estimators.curvature.solvers import CholeskySolver
+    >>> solve = CholeskySolver(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), damping=1.0)
+    >>> (solve(torch.tensor([[3.0, 1.0], [8.0, 0.0]])).values.round(decimals=2) + 0.0).tolist()
+    [[1.0, 0.0], [3.0, -1.0]]
+    """
 
     def __init__(self, matrix: Tensor, damping: float):
         self._matrix = matrix.clone()
@@ -64,6 +71,12 @@ class RootSolver:
     """Solve for A = roots^T roots, with roots (k, p) of few rows, by the k x k matrix of their inner products (Woodbury).
 
     Raises ConfigError unless the damping is positive: a matrix of rank k < p has no inverse.
+
+    >>> import torch
+    >>> from estimators.curvature.solvers import RootSolver
+    >>> solve = RootSolver(torch.tensor([[2.0, 0.0, 1.0]]), damping=1.0)  # a matrix of rank 1
+    >>> (solve(torch.tensor([[12.0, 0.0, 6.0], [0.0, 3.0, 0.0]])).values.round(decimals=2) + 0.0).tolist()
+    [[2.0, 0.0, 1.0], [0.0, 3.0, 0.0]]
     """
 
     def __init__(self, roots: Tensor, damping: float):
@@ -91,6 +104,14 @@ class ConjugateGradients:
     A right-hand side leaves the batch as soon as its recurrence reports a relative residual below `tolerance`. One that
     has not after `max_iterations`, or that meets a direction of no positive curvature, keeps its last iterate and is
     counted.
+
+    >>> import torch
+    >>> from estimators.curvature.solvers import ConjugateGradients
+    >>> matrix = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+    >>> solve = ConjugateGradients(lambda rows: rows @ matrix, damping=1.0, tolerance=1e-5, max_iterations=10)
+    >>> found = solve(torch.tensor([[3.0, 1.0], [8.0, 0.0]]))
+    >>> (found.values.round(decimals=2) + 0.0).tolist(), found.unconverged
+    ([[1.0, 0.0], [3.0, -1.0]], 0)
     """
 
     product: Callable[[Tensor], Tensor]

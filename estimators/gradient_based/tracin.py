@@ -33,6 +33,16 @@ class TracIn(ReferenceEstimator):
 
     No stretch ends at the initial model, so epoch 0 is left out unless named in `epochs`; it then weighs as much as the
     learning rate of the first step, and is refused with `segment`.
+
+    >>> from estimators.gradient_based.tracin import TracIn
+    >>> from estimators.testing import model_evidence
+    >>> evidence = model_evidence()  # two classes: even and odd examples; query 0 is even
+    >>> made = TracIn().attribute(evidence)
+    >>> made.values.shape, made.models
+    ((24, 4), 2)
+    >>> even, odd = made.values[0::2, 0].sum(), made.values[1::2, 0].sum()
+    >>> bool(even > 0 > odd)  # the query's margin gains from its own class, and loses from the other
+    True
     """
 
     name: ClassVar[str] = "tracin"

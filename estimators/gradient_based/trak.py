@@ -75,6 +75,16 @@ class Trak(ReferenceEstimator):
 
     The leverage (the denominator of the leave-one-out formula) is left out, as in the paper. Label smoothing is not
     seen by r.
+
+    >>> from estimators.gradient_based.trak import Trak
+    >>> from estimators.testing import model_evidence
+    >>> evidence = model_evidence()  # two classes: even and odd examples; query 0 is even
+    >>> made = Trak().attribute(evidence)
+    >>> made.values.shape, made.models
+    ((24, 4), 2)
+    >>> even, odd = made.values[0::2, 0].sum(), made.values[1::2, 0].sum()
+    >>> bool(even > 0 > odd)  # the query's margin gains from its own class, and loses from the other
+    True
     """
 
     name: ClassVar[str] = "trak"

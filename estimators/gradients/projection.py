@@ -21,6 +21,14 @@ class Projection:
 
     Rows come in blocks of 1,024, each from its own generator keyed by (seed, stream, block): P is the same in any order
     and within any budget. P is kept when it fits into `budget` bytes, else drawn again for every call.
+
+    >>> import torch
+    >>> from estimators.gradients.projection import Projection
+    >>> project = Projection(p=2, k=4096, seed=0, stream=0, dtype=torch.float64, budget=2**20)
+    >>> gradients = torch.tensor([[3.0, 4.0], [4.0, -3.0]], dtype=torch.float64)  # of length 5, at a right angle
+    >>> projected = project(gradients)
+    >>> projected.shape, ((projected @ projected.T).round(decimals=1) + 0.0).tolist()
+    (torch.Size([2, 4096]), [[24.8, 0.0], [0.0, 25.2]])
     """
 
     def __init__(

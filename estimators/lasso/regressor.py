@@ -40,6 +40,17 @@ class Datamodel(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignor
     Every target has its own lambda, chosen on held-out rows. After `fit`: `coef_` (t, n), `intercept_` (t,), `lambda_` (t,),
     `gap_` (t,) relative duality gaps, `converged_` (t,), `heldout_r2_` and `heldout_spearman_` (t,), `standard_errors_` and
     `frequencies_` (t, n) or None, and `fit_`, the whole `Fit`. Options are those of `estimators.lasso.Settings`.
+
+    >>> from itertools import product
+    >>> import numpy as np
+    >>> from estimators import Datamodel
+    >>> masks = np.array(list(product([False, True], repeat=5)))  # all subsets of 5 examples
+    >>> outputs = 3 + masks @ np.array([[2.0, 0.0], [-1.0, 0.0], [0.5, 1.0], [0.0, 0.0], [0.0, -3.0]])
+    >>> model = Datamodel().fit(masks, outputs)
+    >>> (model.coef_.astype(float).round(1) + 0.0).tolist()  # a row a target
+    [[2.0, -1.0, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0, -3.0]]
+    >>> model.predict(masks[-1:]).astype(float).round(1).tolist()
+    [[4.5, 1.0]]
     """
 
     def __init__(

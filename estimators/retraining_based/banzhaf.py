@@ -34,6 +34,16 @@ class Banzhaf(Estimator):
     - From an `explicit` design with all subsets of at most 12 examples: exactly.
 
     Standard errors are Welch's, over subsets; with exact enumeration they come from the seeds alone.
+
+    >>> from itertools import product
+    >>> import numpy as np
+    >>> from estimators import Evidence, Runs
+    >>> from estimators.retraining_based.banzhaf import Banzhaf
+    >>> masks = np.array(list(product([False, True], repeat=3)))
+    >>> pairs = (masks[:, [0]] & (masks[:, [1]] | masks[:, [2]])).astype(float)  # a left glove, 0, and a right one
+    >>> runs = Runs("all", "explicit", "pairs", masks, pairs, subsets=np.arange(8), repeats=np.zeros(8, int))
+    >>> Banzhaf().attribute(Evidence(3, 1, "pairs", {"all": runs})).values[:, 0].tolist()
+    [0.75, 0.25, 0.25]
     """
 
     name: ClassVar[str] = "banzhaf"

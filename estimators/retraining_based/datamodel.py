@@ -22,7 +22,20 @@ if TYPE_CHECKING:
 
 
 class DatamodelEstimator(Settings, Estimator):
-    """Fit f_q(S) = bias[q] + sum over i in S of tau[i, q] by a LASSO per query; lambda is chosen on held-out subsets."""
+    """Fit f_q(S) = bias[q] + sum over i in S of tau[i, q] by a LASSO per query; lambda is chosen on held-out subsets.
+
+    >>> from itertools import product
+    >>> import numpy as np
+    >>> from estimators import Evidence, Runs
+    >>> from estimators.retraining_based.datamodel import DatamodelEstimator
+    >>> masks = np.array(list(product([False, True], repeat=5)))  # all subsets of 5 examples
+    >>> outputs = (3 + masks @ [[2.0], [-1.0], [0.5], [0.0], [0.0]]).astype(np.float32)  # two of them do nothing
+    >>> rows = np.arange(32)
+    >>> runs = Runs("fit", "bernoulli", "margin", masks, outputs, subsets=rows, repeats=0 * rows)
+    >>> made = DatamodelEstimator().attribute(Evidence(5, 1, "margin", {"fit": runs}))
+    >>> made.values[:, 0].astype(float).round(1).tolist(), made.bias.astype(float).round(1).tolist()
+    ([2.0, -1.0, 0.5, 0.0, 0.0], [3.0])
+    """
 
     name: ClassVar[str] = "datamodel"
     needs: ClassVar[frozenset[Need]] = frozenset({"subsets"})

@@ -24,6 +24,17 @@ class DifferenceInMeans(Estimator):
     independently; with subsets of one fixed size every effect is relative to the mean effect of the other examples.
 
     Raises DataError if an example is in all or in none of the subsets, since it has nothing to be compared with.
+
+    >>> from itertools import product
+    >>> import numpy as np
+    >>> from estimators import Evidence, Runs
+    >>> from estimators.retraining_based.difference_in_means import DifferenceInMeans
+    >>> masks = np.array(list(product([False, True], repeat=4)))  # all subsets of 4 examples
+    >>> outputs = masks @ [[2.0], [-1.0], [0.5], [1.0]]  # one query, to which each example adds its effect
+    >>> rows = np.arange(16)
+    >>> runs = Runs("fit", "bernoulli", "margin", masks, outputs, subsets=rows, repeats=0 * rows)
+    >>> DifferenceInMeans().attribute(Evidence(4, 1, "margin", {"fit": runs})).values[:, 0].tolist()
+    [2.0, -1.0, 0.5, 1.0]
     """
 
     name: ClassVar[str] = "difference_in_means"

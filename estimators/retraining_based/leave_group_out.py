@@ -26,6 +26,19 @@ class Groups(Estimator):
     `findings.groups` tells each group's size and its whole effect on the utility with a standard error, `findings.class_effects`
     its whole effect on the mean over the queries of each class (leave-one-class-out effects, where groups are classes too); the
     effects themselves are `group_effects`.
+
+    >>> import numpy as np
+    >>> from estimators import Evidence, Runs
+    >>> from estimators.retraining_based.leave_group_out import Groups
+    >>> one, two = np.zeros(1, int), np.arange(2)
+    >>> full = Runs("full", "full", "margin", np.ones((1, 5), bool), np.array([[4.0]]), one, one)
+    >>> masks = np.array([[0, 0, 0, 1, 1], [1, 1, 1, 0, 0]], dtype=bool)  # without the first group, the second
+    >>> left_out = Runs("out", "leave_group_out", "margin", masks, np.array([[1.0], [5.0]]), two, 0 * two)
+    >>> made = Groups().attribute(Evidence(5, 1, "margin", {"full": full, "out": left_out}))
+    >>> made.values[:, 0].tolist()  # effects of 3 and -1, shared
+    [1.0, 1.0, 1.0, -0.5, -0.5]
+    >>> [(group.size, group.effect) for group in made.findings.groups]
+    [(3, 3.0), (2, -1.0)]
     """
 
     name: ClassVar[str] = "groups"

@@ -22,6 +22,17 @@ class LeaveOneOut(Estimator):
     the full runs, from both variances (Welch) otherwise. They are NaN for examples with fewer, and not given if no
     example has them. Raises DataError for examples that no run left out, unless `missing` is `zero`; `details` then
     counts them.
+
+    >>> import numpy as np
+    >>> from estimators import Evidence, Runs
+    >>> from estimators.retraining_based.leave_one_out import LeaveOneOut
+    >>> one, four = np.zeros(1, int), np.arange(4)
+    >>> masks = ~np.eye(4, dtype=bool)  # run i lacks example i
+    >>> full = Runs("full", "full", "margin", np.ones((1, 4), bool), np.array([[2.5]]), one, one)
+    >>> outputs = np.array([[0.5], [3.5], [2.0], [2.5]])  # without example 1 the output is higher
+    >>> left_out = Runs("loo", "leave_one_out", "margin", masks, outputs, subsets=four, repeats=0 * four)
+    >>> LeaveOneOut().attribute(Evidence(4, 1, "margin", {"full": full, "loo": left_out})).values[:, 0].tolist()
+    [2.0, -1.0, 0.5, 0.0]
     """
 
     name: ClassVar[str] = "leave_one_out"

@@ -18,6 +18,19 @@ class Memorization(DifferenceInMeans):
     `margin` keeps telling examples apart where probabilities are all close to 0 or 1. Standard errors are Welch's.
 
     Raises ConfigError unless the queries are training examples, DataError if an example is in all or none of the subsets.
+
+    >>> from itertools import product
+    >>> import numpy as np
+    >>> from estimators import Evidence, Runs
+    >>> from estimators.retraining_based.memorization import Memorization
+    >>> from workers import Queries
+    >>> masks = np.array(list(product([False, True], repeat=3)))
+    >>> correct = masks.astype(float)
+    >>> correct[:, 0] = 1  # example 0 is learned from the others; 1 and 2 are known only to models that saw them
+    >>> runs = Runs("fit", "bernoulli", "correct", masks, correct, subsets=np.arange(8), repeats=np.zeros(8, int))
+    >>> evidence = Evidence(3, 3, "correct", {"fit": runs}, queries=Queries("train"))
+    >>> Memorization().attribute(evidence).values.diagonal().tolist()
+    [0.0, 1.0, 1.0]
     """
 
     name: ClassVar[str] = "memorization"

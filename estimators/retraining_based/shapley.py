@@ -30,6 +30,18 @@ class Shapley(Estimator):
     remains to be gained is shared by the examples that were to come, so that the sum stays right (the paper gives
     them nothing). Examples that one step added together share its gain equally: a step above 1 keeps sum and symmetry, but pulls
     values towards the mean of their neighbours, which no interval tells (`details["largest_step"]`).
+
+    >>> from itertools import permutations
+    >>> import numpy as np
+    >>> from estimators import Evidence, Runs
+    >>> from estimators.retraining_based.shapley import Shapley
+    >>> masks = np.array([np.isin(range(3), order[:size]) for order in permutations(range(3)) for size in (1, 2, 3)])
+    >>> pairs = (masks[:, [0]] & (masks[:, [1]] | masks[:, [2]])).astype(float)  # a left glove, 0, and a right one
+    >>> rows = np.arange(18)
+    >>> runs = Runs("orders", "permutations", "pairs", masks, pairs, rows, 0 * rows, chains=rows // 3)
+    >>> made = Shapley(empty=0.0).attribute(Evidence(3, 1, "pairs", {"orders": runs}))
+    >>> made.values[:, 0].astype(float).round(2).tolist()
+    [0.67, 0.17, 0.17]
     """
 
     name: ClassVar[str] = "shapley"
@@ -89,6 +101,17 @@ class BetaShapley(Shapley):
     Kwon & Zou 2022, section 3. The weights have mean 1; alpha = beta = 1 is Shapley; (16, 1) looks at small
     subsets, where the noise of training is small against what one example adds, and the values no longer sum to
     f_q(all) - f_q(nothing).
+
+    >>> from itertools import product
+    >>> import numpy as np
+    >>> from estimators import Evidence, Runs
+    >>> from estimators.retraining_based.shapley import BetaShapley
+    >>> masks = np.array(list(product([False, True], repeat=3)))
+    >>> pairs = (masks[:, [0]] & (masks[:, [1]] | masks[:, [2]])).astype(float)  # a left glove, 0, and a right one
+    >>> runs = Runs("all", "explicit", "pairs", masks, pairs, subsets=np.arange(8), repeats=np.zeros(8, int))
+    >>> evidence = Evidence(3, 1, "pairs", {"all": runs})
+    >>> [BetaShapley(alpha=a).attribute(evidence).values[0, 0].astype(float).round(2).tolist() for a in (1, 16)]
+    [0.67, 0.11]
     """
 
     name: ClassVar[str] = "beta_shapley"

@@ -86,6 +86,17 @@ def noise_ceiling(runs: Runs, *, resamples: int = 1000, seed: int = 0, level: fl
 
     Seeds of one subset are exchangeable. Where subsets differ in their number of seeds, r is measured on the largest
     complete block (subsets x seeds) and R is the harmonic mean, which is what the noise of the means goes by.
+
+    >>> import numpy as np
+    >>> from estimators import Runs
+    >>> from estimators.scores import noise_ceiling
+    >>> outputs = np.array([[1.0], [1.0], [2.0], [2.0], [3.0], [4.0], [4.0], [3.0]])  # 4 subsets, 2 seeds each
+    >>> masks, subsets, repeats = np.eye(4, dtype=bool).repeat(2, axis=0), np.repeat(range(4), 2), np.tile([0, 1], 4)
+    >>> ceiling = noise_ceiling(Runs("score", "subsets", "margin", masks, outputs, subsets, repeats))
+    >>> ceiling.r.round(2).tolist()  # the seeds agree but for the order of the last two subsets
+    [0.8]
+    >>> ceiling.reliability.round(2).tolist(), round(ceiling.value, 2)  # 2r / (1 + r), and its square root
+    ([0.89], 0.94)
     """
     block, seeds = _complete(runs), seeds_per_subset(runs)
     r_seeds, s, t = block.outputs.shape
@@ -106,6 +117,17 @@ def seed_check(runs: Runs, fresh: Runs, *, resamples: int = 1000, seed: int = 0,
 
     Subsets are matched by their masks; those with fewer seeds than the others of their design are left out. Raises
     DataError if fewer than 2 are in both, if `runs` has fewer than 2 seeds, or if `fresh` repeats runs of `runs`.
+
+    >>> import numpy as np
+    >>> from estimators import Runs
+    >>> from estimators.scores import seed_check
+    >>> masks, four = np.eye(4, dtype=bool), np.arange(4)
+    >>> outputs = np.array([[1.0], [1.0], [2.0], [2.0], [3.0], [4.0], [4.0], [3.0]])  # 4 subsets, 2 seeds each
+    >>> known = Runs("score", "subsets", "margin", masks.repeat(2, axis=0), outputs, four.repeat(2), np.tile([0, 1], 4))
+    >>> fresh = Runs("again", "subsets", "margin", masks, np.array([[1.0], [3.0], [2.0], [4.0]]), four, 0 * four)
+    >>> found = seed_check(known, fresh)
+    >>> round(found.single.measured, 2), round(found.single.predicted, 2), found.single.confirmed
+    (0.63, 0.84, True)
     """
     _refuse_same_runs(runs, fresh)
     known, other = _match(_complete(runs), _complete(fresh))

@@ -18,6 +18,13 @@ def judge_array(source: str | PathLike[str] | ArrayLike, n: int, t: int) -> NDAr
 
     `source` is an array or the path of a .npy file, which is never unpickled. Raises DataError for a file that cannot
     be read, a type that is not a real number, a wrong shape, and NaN or infinite values (with their number).
+
+    >>> from estimators.scores import judge_array
+    >>> judge_array([[1, 0, 2], [0, 3, 1]], n=2, t=3).dtype.name
+    'float64'
+    >>> judge_array([[1, 0, 2], [0, 3, 1]], n=3, t=2)
+    Traceback (most recent call last):
+    workers.errors.DataError: the attribution: its shape is (2, 3), expected (3, 2) = (examples, queries); it looks transposed
     """
     if isinstance(source, str | PathLike):
         path = Path(source)

@@ -39,6 +39,19 @@ def lds(
 
     Raises DataError if `tau` is not a finite (n, t) array, if there are fewer than 2 subsets, or if any of them is
     among `fitted_masks` (k, n), the subsets the attribution was fitted on.
+
+    >>> from itertools import combinations
+    >>> import numpy as np
+    >>> from estimators import Runs
+    >>> from estimators.scores import lds
+    >>> masks = np.array([np.isin(range(4), pair) for pair in combinations(range(4), 2)])  # 6 subsets of half the examples
+    >>> effects = np.array([[2.0], [-1.0], [0.5], [1.0]])
+    >>> rows = np.arange(6)
+    >>> runs = Runs("score", "subsets", "margin", masks, masks @ effects, subsets=rows, repeats=0 * rows)
+    >>> round(lds(effects, runs).value, 2), round(lds(-effects, runs).value, 2)
+    (1.0, -1.0)
+    >>> round(lds([[2.0], [-1.0], [1.0], [0.5]], runs).value, 2)  # two examples mistaken for each other
+    0.89
     """
     n, t = runs.masks.shape[1], runs.outputs.shape[1]
     values = judge_array(tau, n, t)

@@ -26,13 +26,21 @@ def loo_correlation(
     """Return how `tau` (n, t) ranks examples by their measured leave-one-out effects.
 
     `effects` (k, t) are the effects of including `examples` (k,), f(full) - f(full without i), as
-    `estimators.leave_one_out.measured_effects` gives them. Per query, Spearman's correlation over the k examples; the
-    score is the mean over queries, with a bootstrap over examples and queries. `details["pearson"]` is the
-    mean over queries of Pearson's correlation. A constant column has correlation 0. `seeds` is only carried into the
-    score.
+    `estimators.retraining_based.leave_one_out.measured_effects` gives them. Per query, Spearman's correlation over
+    the k examples; the score is the mean over queries, with a bootstrap over examples and queries.
+    `details["pearson"]` is the mean over queries of Pearson's correlation. A constant column has correlation 0.
+    `seeds` is only carried into the score.
 
     Raises DataError for shapes that do not fit, values that are not finite, or examples that are too few (< 2),
     repeated or out of range.
+
+    >>> import numpy as np
+    >>> from estimators.scores import loo_correlation
+    >>> tau = np.array([[3.0], [-1.0], [0.2], [0.1], [0.0]])  # n = 5 examples, one query
+    >>> effects = np.array([[2.0], [-1.0], [0.5], [1.0]])  # measured for the first four of them
+    >>> score = loo_correlation(tau, effects, np.arange(4), n=5)
+    >>> round(score.value, 2), score.subsets
+    (0.8, 4)
     """
     _check(effects, examples, n)
     t = effects.shape[1]

@@ -15,6 +15,13 @@ def count_overlap(fitted: NDArray[np.bool_], scored: NDArray[np.bool_]) -> tuple
 
     Exact (packed rows are compared, not only hashed) and linear in m n; `fitted` is read a block of rows at a time, so
     anything that slices like an array (a mapped file, a Zarr array) will do.
+
+    >>> import numpy as np
+    >>> from estimators.scores import count_overlap
+    >>> fitted = np.array([[1, 1, 0, 0], [0, 1, 1, 0]], dtype=bool)
+    >>> scored = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]], dtype=bool)  # the first one twice
+    >>> count_overlap(fitted, scored)
+    (1, 2)
     """
     if fitted.shape[1:] != scored.shape[1:]:
         raise DataError(
@@ -30,7 +37,16 @@ def count_overlap(fitted: NDArray[np.bool_], scored: NDArray[np.bool_]) -> tuple
 
 
 def refuse_overlap(fitted: NDArray[np.bool_], scored: NDArray[np.bool_]) -> None:
-    """Raise DataError, with their number, if any subset of `scored` (s, n) was fitted on (`fitted`, (m, n))."""
+    """Raise DataError, with their number, if any subset of `scored` (s, n) was fitted on (`fitted`, (m, n)).
+
+    >>> import numpy as np
+    >>> from estimators.scores import refuse_overlap
+    >>> fitted = np.array([[1, 1, 0, 0], [0, 1, 1, 0]], dtype=bool)
+    >>> refuse_overlap(fitted, ~fitted)
+    >>> refuse_overlap(fitted, fitted[:1])
+    Traceback (most recent call last):
+    workers.errors.DataError: 1 of the 1 scoring subsets were also fitted on: score on a design that the method was not fitted on
+    """
     shared, distinct = count_overlap(fitted, scored)
     if shared:
         raise DataError(

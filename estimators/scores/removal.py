@@ -35,6 +35,11 @@ def removal_masks(
 
     `values` (n,) are high for helpful examples. Ties go by the lower index first. Raises DataError for values that are not
     finite, or fractions that are not ascending in [0, 1) or leave nothing.
+
+    >>> import numpy as np
+    >>> from estimators.scores.removal import removal_masks
+    >>> removal_masks(np.array([3.0, 1.0, 2.0, 0.0]), [0, 0.25, 0.5], "best").astype(int).tolist()
+    [[1, 1, 1, 1], [0, 1, 1, 1], [0, 1, 0, 1]]
     """
     n = len(values)
     if values.ndim != 1 or not np.isfinite(values).all():
@@ -56,6 +61,15 @@ def removal_curve(runs: Runs, *, level: float = 0.95) -> RemovalCurve:
     repeats where every subset has the same repeats (at least two). The two variances are added, which
     counts a part of the noise twice: it is rather too wide. It tells another choice of queries and seeds, not another
     attribution. Raises DataError for fewer than two sizes, or subsets that are not nested.
+
+    >>> import numpy as np
+    >>> from estimators import Runs
+    >>> from estimators.scores.removal import removal_curve, removal_masks
+    >>> masks = removal_masks(np.array([3.0, 1.0, 2.0, 0.0]), [0, 0.25, 0.5], "best")
+    >>> rows, outputs = np.arange(3), masks @ np.array([[3.0], [1.0], [2.0], [0.0]])
+    >>> curve = removal_curve(Runs("best", "explicit", "margin", masks, outputs, subsets=rows, repeats=0 * rows))
+    >>> curve.removed.tolist(), curve.utility.tolist(), curve.area.value
+    ([0.0, 0.25, 0.5], [6.0, 3.0, 1.0], 3.25)
     """
     from scipy.special import stdtrit
 

@@ -98,7 +98,15 @@ def resampled_pairs(outputs: NDArray[np.floating], counts: NDArray[np.int64]) ->
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Return (t,): Spearman's correlation of the columns of `x` and `y`, both (s, t); 0 where a column is constant."""
+    """Return (t,): Spearman's correlation of the columns of `x` and `y`, both (s, t); 0 where a column is constant.
+
+    >>> import numpy as np
+    >>> from estimators.scores import spearman
+    >>> x = np.array([[1, 1, 5], [2, 2, 5], [3, 3, 5], [4, 4, 5]])
+    >>> y = np.array([[1, 9, 1], [2, 4, 2], [4, 1, 3], [3, 0, 4]])
+    >>> spearman(x, y).round(2).tolist()  # two places exchanged; reversed; nothing to rank
+    [0.8, -1.0, 0.0]
+    """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     found: NDArray[np.float64] = resampled_spearman(x, y, np.ones((1, len(x)), dtype=np.int64))[0]
     return found

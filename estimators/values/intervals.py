@@ -18,6 +18,13 @@ def interval(
 
     The quantile is Student's t with these degrees of freedom, the normal one at infinity. NaN where the standard error
     is NaN. Raises ConfigError for a level that is not between 0 and 1.
+
+    >>> import numpy as np
+    >>> from estimators.values.intervals import interval
+    >>> [end.round(2).tolist() for end in interval([1.0, 2.0], [0.5, np.nan])]  # no error is known of the second
+    [[0.02, nan], [1.98, nan]]
+    >>> [end.round(2).tolist() for end in interval(1.0, 0.5, degrees_of_freedom=4)]  # of 5 permutations: wider
+    [-0.39, 2.39]
     """
     from scipy.special import stdtrit
 

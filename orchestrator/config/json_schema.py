@@ -18,6 +18,8 @@ def schema() -> dict[str, Any]:
     sections = {}
     for name in names():
         own = find(name).model_json_schema()
+        if "description" in own:
+            own["description"] = _without_example(own["description"])
         made["$defs"].update(own.pop("$defs", {}))
         own["properties"] = {**common, **own.get("properties", {})}
         sections[name] = {"anyOf": [own, {"type": "null"}]}
@@ -31,3 +33,8 @@ def schema() -> dict[str, Any]:
     for optional in ("name", "folder"):
         made["required"].remove(optional)
     return {**made, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "counterfactory sweep"}
+
+
+def _without_example(docstring: str) -> str:
+    """Return a docstring up to its example: Python helps nobody who writes YAML."""
+    return docstring.partition("\n\n>>> ")[0]

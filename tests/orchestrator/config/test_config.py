@@ -441,6 +441,10 @@ def test_the_schema_describes_every_estimator_and_key() -> None:
     made = schema()
     estimators = made["properties"]["estimators"]["properties"]
     assert set(estimators) == set(names())
+    for one in estimators.values():
+        description = one["anyOf"][0]["description"]
+        assert description
+        assert ">>>" not in description, "the example of the docstring is for Python"
     assert made["required"] == ["task", "measures", "designs"]
     for section in ("RaySection", "Subsets", "LdsSection", "Full"):
         for key, node in made["$defs"][section]["properties"].items():
