@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from workers.data.npy import SeveralArrays, UnreadableArray, map_array
 from workers.errors import DataError
 
 _BLOCK = 1 << 24
@@ -35,16 +36,13 @@ def judge_array(source: str | PathLike[str] | ArrayLike, n: int, t: int) -> NDAr
 def _load(path: Path) -> NDArray[np.generic]:
     """Map a .npy file into memory, read-only."""
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file, expected a .npy array") from error
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as a .npy array of numbers ({reason})") from error
-    if not isinstance(loaded, np.ndarray):
-        loaded.close()
-        raise DataError(f"{path}: holds several arrays (.npz), expected one .npy array")
-    return loaded
+        return map_array(path)
+    except SeveralArrays as error:
+        raise DataError(f"{path}: {error}, expected one .npy array") from error
+    except UnreadableArray as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise DataError(f"{path}: no such file, expected a .npy array") from error
+        raise DataError(f"{path}: cannot be read as a .npy array of numbers ({error})") from error
 
 
 def _checked(values: NDArray[np.generic], what: str, n: int, t: int) -> NDArray[np.floating]:

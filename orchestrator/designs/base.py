@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from estimators.contract import Need
 from orchestrator.designs.keys import generators_of, is_for_scoring, seeds_of
 from orchestrator.designs.prefixes import Prefixes
+from workers.data.npy import SeveralArrays, UnreadableArray, map_array
 from workers.errors import ConfigError
 
 Self = TypeVar("Self", bound="Design")
@@ -205,10 +206,8 @@ class RandomDesign(Design):
 def read_array(path: Path, key: str) -> NDArray[np.generic]:
     """Map the .npy file that the configuration names under `key`. Raises ConfigError when it is not one."""
     try:
-        found = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{key}: cannot read {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(found, np.ndarray):
-        found.close()
-        raise ConfigError(f"{key}: {path} holds several arrays (.npz), expected one .npy array")
-    return found
+        return map_array(path)
+    except SeveralArrays as error:
+        raise ConfigError(f"{key}: {path} {error}, expected one .npy array") from error
+    except UnreadableArray as error:
+        raise ConfigError(f"{key}: cannot read {path}: {error}") from error

@@ -6,10 +6,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from workers.data.npy import SeveralArrays, map_array
 from workers.errors import DataError
 
 SUFFIXES = (".npy", ".pt")
@@ -29,11 +29,10 @@ def open_array(path: Path) -> NDArray[Any]:
 
 
 def _numpy(path: Path) -> NDArray[Any]:
-    found = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(found, np.ndarray):
-        found.close()
-        raise DataError(f"{path}: holds several arrays, expected one")
-    return found
+    try:
+        return map_array(path)
+    except SeveralArrays as error:
+        raise DataError(f"{path}: holds several arrays, expected one") from error
 
 
 def _tensor(path: Path) -> NDArray[Any]:
