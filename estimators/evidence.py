@@ -34,11 +34,11 @@ class Runs:
     """(m,) which subset of the design each run belongs to; runs of one subset differ in their seeds."""
     repeats: NDArray[np.int64]
     """(m,) which repeat of its subset each run is."""
-    chains: NDArray[np.int64] | None = None
+    permutations: NDArray[np.int64] | None = None
     """(m,) which permutation each run's subset is a prefix of; -1 for one of an unfinished permutation, which is then not used.
     A permutation without its last prefixes was truncated: there its outputs count as those of the full set."""
     antithetic: bool = False
-    """Whether the chains 2k and 2k + 1 are a permutation and its reverse, so that only pairs are independent."""
+    """Whether permutation 2k + 1 is the reverse of permutation 2k, so that only pairs are independent."""
 
     def blocks(
         self, rows: int = 4096, start: int = 0, stop: int | None = None

@@ -12,7 +12,7 @@ from pydantic import Field
 from estimators.contract import Attribution, Estimator, Need
 from estimators.evidence import Evidence, Runs
 from estimators.values.enumeration import Enumeration
-from estimators.values.permutations import Chain, Ends, chains_of, permutation_values, units_of
+from estimators.values.permutations import Ends, PermutationRuns, permutation_values, permutations_of, units_of
 from estimators.values.semivalue_weights import beta_sizes, shapley_sizes
 from estimators.values.utility import utility_of, utility_runs
 from workers.errors import ConfigError, DataError
@@ -38,7 +38,7 @@ class Shapley(Estimator):
     >>> masks = np.array([np.isin(range(3), order[:size]) for order in permutations(range(3)) for size in (1, 2, 3)])
     >>> pairs = (masks[:, [0]] & (masks[:, [1]] | masks[:, [2]])).astype(float)  # a left glove, 0, and a right one
     >>> rows = np.arange(18)
-    >>> runs = Runs("orders", "permutations", "pairs", masks, pairs, rows, 0 * rows, chains=rows // 3)
+    >>> runs = Runs("orders", "permutations", "pairs", masks, pairs, rows, 0 * rows, permutations=rows // 3)
     >>> made = Shapley(empty=0.0).attribute(Evidence(3, 1, "pairs", {"orders": runs}))
     >>> made.values[:, 0].astype(float).round(2).tolist()
     [0.67, 0.17, 0.17]
@@ -77,12 +77,12 @@ class Shapley(Estimator):
             return enumerated(runs, empty, self.sizes(evidence.n))
         full = _full_runs(evidence, self.full)
         ends = Ends(empty, *_full_outputs(runs, full))
-        units = units_of(chains_of(runs, ends), runs.antithetic)
+        units = units_of(permutations_of(runs, ends), runs.antithetic)
         sizes = self.sizes(evidence.n)
         values, errors = permutation_values(units, sizes, ends.full_error)
         utility, utility_errors = _of_utility(units, sizes, runs, full)
         known = len(units) > 1
-        closing = any(chain.truncated for unit in units for chain in unit)
+        closing = any(permutation.truncated for unit in units for permutation in unit)
         return Attribution(
             values.astype(np.float32),
             standard_error=errors.astype(np.float32) if known else None,
@@ -150,9 +150,11 @@ def enumerated(runs: Runs, empty: NDArray[np.float64] | None, sizes: NDArray[np.
 
 
 def _of_utility(
-    units: list[list[Chain]], sizes: NDArray[np.float64], runs: Runs, full: list[Runs]
+    units: list[list[PermutationRuns]], sizes: NDArray[np.float64], runs: Runs, full: list[Runs]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    averaged = [[replace(chain, outputs=utility_of(chain.outputs)) for chain in unit] for unit in units]
+    averaged = [
+        [replace(permutation, outputs=utility_of(permutation.outputs)) for permutation in unit] for unit in units
+    ]
     _, full_error = _full_outputs(utility_runs(runs), [utility_runs(one) for one in full])
     values, errors = permutation_values(averaged, sizes, full_error)
     return values[:, 0], errors[:, 0]
@@ -178,15 +180,15 @@ def _full_outputs(runs: Runs, full: list[Runs]) -> tuple[NDArray[np.float64] | N
     return outputs.mean(axis=0), error
 
 
-def _details(units: list[list[Chain]], runs: Runs, evidence: Evidence) -> dict[str, Any]:
-    chains = [chain for unit in units for chain in unit]
-    steps = [np.diff(chain.bounds)[: -1 if chain.truncated else None] for chain in chains]
+def _details(units: list[list[PermutationRuns]], runs: Runs, evidence: Evidence) -> dict[str, Any]:
+    permutations = [permutation for unit in units for permutation in unit]
+    steps = [np.diff(permutation.bounds)[: -1 if permutation.truncated else None] for permutation in permutations]
     return {
-        "permutations": len(chains),
+        "permutations": len(permutations),
         "independent": len(units),
-        "truncated": sum(chain.truncated for chain in chains),
+        "truncated": sum(permutation.truncated for permutation in permutations),
         "largest_step": int(max((step.max() for step in steps if len(step)), default=0)),
-        "evaluations_per_permutation": len(runs.outputs) / len(chains),
-        "unfinished_rows": int((np.asarray(runs.chains) < 0).sum()),
+        "evaluations_per_permutation": len(runs.outputs) / len(permutations),
+        "unfinished_rows": int((np.asarray(runs.permutations) < 0).sum()),
         "examples": evidence.n,
     }

@@ -28,7 +28,7 @@ class Ends:
 
 
 @dataclass(frozen=True)
-class Chain:
+class PermutationRuns:
     """One permutation, seen at the prefixes that were trained."""
 
     number: int
@@ -54,30 +54,31 @@ class Chain:
         return gains[self.step]
 
     def reliance(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return (n,): by how much the values move with the output of the full set that closes a truncated chain."""
+        """Return (n,): by how much the values move with the output of the full set that closes a truncated permutation."""
         last = len(self.bounds) - 2
         return np.where(self.truncated & (self.step == last), self.shares(weights)[last], 0.0)
 
 
-def chains_of(runs: Runs, ends: Ends) -> list[Chain]:
-    """Cut runs into permutations, ascending; rows of chain -1 are left out.
+def permutations_of(runs: Runs, ends: Ends) -> list[PermutationRuns]:
+    """Cut runs into permutations, ascending; rows of permutation -1 are left out.
 
     Raises DataError if the runs do not say which permutation they are of, if no permutation is finished, if one's
     subsets are not nested, or if an end is needed that is not known.
     """
-    if runs.chains is None:
+    if runs.permutations is None:
         raise DataError(f"design {runs.design!r} does not say which permutation each of its runs belongs to")
-    used = np.flatnonzero(runs.chains >= 0)
-    rows = used[np.argsort(runs.chains[used], kind="stable")]
-    numbers, first = np.unique(runs.chains[rows], return_index=True)
+    used = np.flatnonzero(runs.permutations >= 0)
+    rows = used[np.argsort(runs.permutations[used], kind="stable")]
+    numbers, first = np.unique(runs.permutations[rows], return_index=True)
     if not len(numbers):
         raise DataError(f"design {runs.design!r} has no finished permutation yet")
     return [
-        _chain(runs, int(number), own, ends) for number, own in zip(numbers, np.split(rows, first[1:]), strict=True)
+        _permutation(runs, int(number), own, ends)
+        for number, own in zip(numbers, np.split(rows, first[1:]), strict=True)
     ]
 
 
-def _chain(runs: Runs, number: int, rows: NDArray[np.int64], ends: Ends) -> Chain:
+def _permutation(runs: Runs, number: int, rows: NDArray[np.int64], ends: Ends) -> PermutationRuns:
     """Average over seeds, check that prefixes are nested, and put both ends on."""
     n = runs.masks.shape[1]
     sizes, first, inverse, counts = np.unique(
@@ -96,7 +97,7 @@ def _chain(runs: Runs, number: int, rows: NDArray[np.int64], ends: Ends) -> Chai
     truncated = bool(sizes[-1] < n)
     if truncated:
         sizes, outputs = np.append(sizes, n), np.vstack([outputs, _known(ends.full, "the full set", "full", runs)])
-    return Chain(number, sizes, (~prefixes).sum(axis=0), outputs, truncated)
+    return PermutationRuns(number, sizes, (~prefixes).sum(axis=0), outputs, truncated)
 
 
 def _known(outputs: NDArray[np.float64] | None, what: str, key: str, runs: Runs) -> NDArray[np.float64]:
@@ -108,16 +109,18 @@ def _known(outputs: NDArray[np.float64] | None, what: str, key: str, runs: Runs)
     return outputs
 
 
-def units_of(chains: Sequence[Chain], antithetic: bool) -> list[list[Chain]]:
+def units_of(permutations: Sequence[PermutationRuns], antithetic: bool) -> list[list[PermutationRuns]]:
     """Return the independent parts: pairs 2k and 2k + 1 of antithetic permutations (or what is there of them), or each."""
-    units: dict[int, list[Chain]] = {}
-    for chain in chains:
-        units.setdefault(chain.number // 2 if antithetic else chain.number, []).append(chain)
+    units: dict[int, list[PermutationRuns]] = {}
+    for permutation in permutations:
+        units.setdefault(permutation.number // 2 if antithetic else permutation.number, []).append(permutation)
     return list(units.values())
 
 
 def permutation_values(
-    units: Sequence[Sequence[Chain]], sizes: NDArray[np.float64], full_error: NDArray[np.float64] | None = None
+    units: Sequence[Sequence[PermutationRuns]],
+    sizes: NDArray[np.float64],
+    full_error: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the semivalues (n, t) with these weights of sizes (n,), and their standard errors over the units.
 
@@ -132,10 +135,12 @@ def permutation_values(
     for columns in _blocks(n, t):
         moments = Moments(values[:, columns].shape)
         for unit in units:
-            moments.add(np.mean([chain.values(weights, columns) for chain in unit], axis=0))
+            moments.add(np.mean([permutation.values(weights, columns) for permutation in unit], axis=0))
         values[:, columns], errors[:, columns] = moments.mean, moments.standard_error()
     if full_error is not None:
-        reliance = np.mean([np.mean([chain.reliance(weights) for chain in unit], axis=0) for unit in units], axis=0)
+        reliance = np.mean(
+            [np.mean([permutation.reliance(weights) for permutation in unit], axis=0) for unit in units], axis=0
+        )
         errors = np.hypot(errors, reliance[:, None] * full_error)
     return values, errors
 

@@ -29,14 +29,14 @@ def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
 
 def _load(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
     done = store.states(design) == DONE
-    chains, antithetic = _chains(sweep, store, design, done)
+    permutations, antithetic = _permutations(sweep, store, design, done)
     fields: dict[str, Any] = {
         "design": design,
         "kind": sweep.config.designs[design].seen_as,
         "measure": measure,
         "subsets": store.subsets(design)[done].astype(np.int64),
         "repeats": store.repeats(design)[done].astype(np.int64),
-        "chains": chains,
+        "permutations": permutations,
         "antithetic": antithetic,
     }
     if done.sum() * (store.n + 4 * store.t) > IN_MEMORY:
@@ -44,7 +44,9 @@ def _load(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
     return Runs(masks=store.masks(design)[done], outputs=store.outputs(design, measure)[done], **fields)
 
 
-def _chains(sweep: Sweep, store: RunStore, name: str, done: NDArray[np.bool_]) -> tuple[NDArray[np.int64] | None, bool]:
+def _permutations(
+    sweep: Sweep, store: RunStore, name: str, done: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64] | None, bool]:
     """Return which permutation each finished run's subset is a prefix of, and whether permutations come in pairs.
 
     -1 for those of a permutation that is neither finished nor truncated: its missing prefixes mean nothing.
@@ -53,9 +55,9 @@ def _chains(sweep: Sweep, store: RunStore, name: str, done: NDArray[np.bool_]) -
     if prefixes is None:
         return None, False
     settled = np.all((done | skipped(sweep.config, store, name)).reshape(-1, prefixes.steps), axis=1)
-    permutations = np.arange(len(done) // prefixes.steps)
-    chains = np.where(settled, permutations, -1).repeat(prefixes.steps)
-    return chains[done].astype(np.int64), prefixes.antithetic
+    numbers = np.arange(len(done) // prefixes.steps)
+    permutations = np.where(settled, numbers, -1).repeat(prefixes.steps)
+    return permutations[done].astype(np.int64), prefixes.antithetic
 
 
 def load_references(sweep: Sweep, store: RunStore) -> tuple[Reference, ...]:

@@ -26,7 +26,13 @@ class LazyRuns(Runs):
 
     def __init__(self, folder: Path | None = None, rows: NDArray[np.int64] | None = None, **fields: Any):
         """Take all fields of Runs but masks and outputs; given these too, it is a plain Runs (dataclasses.replace)."""
-        for name, value in {"chains": None, "antithetic": False, **fields, "folder": folder, "rows": rows}.items():
+        for name, value in {
+            "permutations": None,
+            "antithetic": False,
+            **fields,
+            "folder": folder,
+            "rows": rows,
+        }.items():
             object.__setattr__(self, name, value)
 
     folder: Path | None

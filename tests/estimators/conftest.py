@@ -188,13 +188,13 @@ def by_subsets():
     return values
 
 
-def as_runs(game, kind, masks, seeds=1, first_seed=0, chains=None, **more):
+def as_runs(game, kind, masks, seeds=1, first_seed=0, permutations=None, **more):
     masks = np.asarray(masks, dtype=bool).reshape(-1, game.n)
     rows = [(j, r) for j in range(len(masks)) for r in range(seeds)]
     outputs = [game.output(masks[j], first_seed + j * seeds + r) for j, r in rows]
     subsets, repeats = np.array(rows, dtype=np.int64).T
-    if chains is not None:
-        more["chains"] = np.asarray(chains, dtype=np.int64)[subsets]
+    if permutations is not None:
+        more["permutations"] = np.asarray(permutations, dtype=np.int64)[subsets]
     return Runs("fit", kind, "worth", masks[subsets], np.array(outputs, np.float32), subsets, repeats, **more)
 
 
@@ -209,17 +209,17 @@ def permuted():
     """permuted(game, orders, step, tolerance): prefixes of the orders as the design stores them; truncated ones are absent."""
 
     def build(game, orders, step=1, tolerance=None, seeds=1, first_seed=0, antithetic=False):
-        masks, chains = [], []
+        masks, permutations = [], []
         full = game.output(np.ones(game.n, bool)).mean()
         for k, order in enumerate(orders):
             sizes = [*range(step, game.n, step), game.n]
             for size in sizes:
                 mask = np.isin(np.arange(game.n), order[:size])
                 masks.append(mask)
-                chains.append(k)
+                permutations.append(k)
                 if tolerance is not None and abs(full - game.output(mask).mean()) <= tolerance:
                     break
-        return as_runs(game, "permutations", masks, seeds, first_seed, chains, antithetic=antithetic)
+        return as_runs(game, "permutations", masks, seeds, first_seed, permutations, antithetic=antithetic)
 
     return build
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from estimators.registry import find
 from estimators.retraining_based.shapley import BetaShapley, Shapley
-from estimators.values.permutations import Ends, chains_of, permutation_values, units_of
+from estimators.values.permutations import Ends, permutation_values, permutations_of, units_of
 from estimators.values.semivalue_weights import beta_sizes, shapley_sizes
 from workers.errors import ConfigError, DataError
 
@@ -40,7 +40,7 @@ def test_all_orders_give_the_exact_value(game, permuted, evidence_with, by_order
     task = game(name, 4)
     runs = permuted(task, ORDERS)
     exact = dataclasses.replace(runs, outputs=np.array([task.output(mask) for mask in runs.masks]))
-    units = units_of(chains_of(exact, Ends(task.output(np.zeros(4)), None)), antithetic=False)
+    units = units_of(permutations_of(exact, Ends(task.output(np.zeros(4)), None)), antithetic=False)
     values, _ = permutation_values(units, shapley_sizes(4))
     np.testing.assert_allclose(values, task.true(by_orders(task)), atol=1e-14)
     found = find("shapley")().attribute(evidence_with(task, runs))
@@ -66,7 +66,7 @@ def test_values_and_errors_equal_literal_ones(monkeypatch, game, permuted, evide
     orders = with_reverses(random_orders(6, 10, 0))
     runs = permuted(task, orders, antithetic=antithetic)
     shuffled = np.random.default_rng(1).permutation(len(runs.masks))
-    rows = {key: getattr(runs, key)[shuffled] for key in ("masks", "outputs", "subsets", "repeats", "chains")}
+    rows = {key: getattr(runs, key)[shuffled] for key in ("masks", "outputs", "subsets", "repeats", "permutations")}
     found = BetaShapley(alpha=2, beta=1).attribute(evidence_with(task, dataclasses.replace(runs, **rows)))
     units = np.array([marginals(task, order, 6 * sizes) for order in orders])
     if antithetic:
@@ -86,7 +86,7 @@ def test_seeds_of_a_prefix_are_averaged(game, permuted, evidence_with):
     runs = permuted(task, random_orders(4, 6, 0), seeds=3)
     means = dataclasses.replace(
         runs,
-        **{key: getattr(runs, key)[::3] for key in ("masks", "subsets", "repeats", "chains")},
+        **{key: getattr(runs, key)[::3] for key in ("masks", "subsets", "repeats", "permutations")},
         outputs=runs.outputs.reshape(-1, 3, 2).mean(axis=1),
     )
     three, one = (Shapley().attribute(evidence_with(task, each)) for each in (runs, means))
@@ -109,7 +109,7 @@ def test_the_output_of_no_data(game, permuted, evidence_with, runs_of):
                 ("repeats", [0]),
             )
         },
-        chains=np.concatenate([np.arange(5), runs.chains]),
+        permutations=np.concatenate([np.arange(5), runs.permutations]),
     )
     with pytest.raises(DataError, match="need the output of no data, which no run gives; set `empty`"):
         Shapley().attribute(evidence_with(task, runs, empty=False))
@@ -174,7 +174,7 @@ def test_a_lost_prefix_makes_a_step_of_two(game, permuted, evidence_with):
     task = game("additive", 4)
     runs = permuted(task, [np.arange(4)])
     kept = [0, 2, 3]
-    rows = {key: getattr(runs, key)[kept] for key in ("masks", "outputs", "subsets", "repeats", "chains")}
+    rows = {key: getattr(runs, key)[kept] for key in ("masks", "outputs", "subsets", "repeats", "permutations")}
     found = Shapley().attribute(evidence_with(task, dataclasses.replace(runs, **rows)))
     np.testing.assert_allclose(found.values[:, 0], [-0.7, 0.05, 0.05, 0.8], atol=1e-6)
     assert found.details["largest_step"] == 2
@@ -185,13 +185,15 @@ def test_a_lost_prefix_makes_a_step_of_two(game, permuted, evidence_with):
 def test_unfinished_permutations_are_left_out(game, permuted, evidence_with):
     task = game("airport", 4)
     runs = permuted(task, ORDERS[:7])
-    marked = dataclasses.replace(runs, chains=np.where(runs.chains == 6, -1, runs.chains))
+    marked = dataclasses.replace(runs, permutations=np.where(runs.permutations == 6, -1, runs.permutations))
     found = Shapley().attribute(evidence_with(task, marked))
     expected = Shapley().attribute(evidence_with(task, permuted(task, ORDERS[:6])))
     np.testing.assert_array_equal(found.values, expected.values)
     assert found.details["unfinished_rows"] == 4
     with pytest.raises(DataError, match="no finished permutation yet"):
-        Shapley().attribute(evidence_with(task, dataclasses.replace(runs, chains=np.full(len(runs.chains), -1))))
+        Shapley().attribute(
+            evidence_with(task, dataclasses.replace(runs, permutations=np.full(len(runs.permutations), -1)))
+        )
 
 
 def test_half_of_an_antithetic_pair_is_a_unit_of_its_own(game, permuted, evidence_with):
@@ -207,11 +209,11 @@ def test_half_of_an_antithetic_pair_is_a_unit_of_its_own(game, permuted, evidenc
 def test_rows_that_are_no_permutation_are_refused(game, permuted, evidence_with, runs_of):
     task = game("airport", 4)
     runs = permuted(task, ORDERS[:3])
-    torn = dataclasses.replace(runs, chains=np.zeros(len(runs.chains), np.int64))
+    torn = dataclasses.replace(runs, permutations=np.zeros(len(runs.permutations), np.int64))
     with pytest.raises(DataError, match="permutation 0 are not prefixes of one order"):
         Shapley().attribute(evidence_with(task, torn))
     with pytest.raises(DataError, match="does not say which permutation"):
-        Shapley().attribute(evidence_with(task, dataclasses.replace(runs, chains=None)))
+        Shapley().attribute(evidence_with(task, dataclasses.replace(runs, permutations=None)))
     partial = runs_of(task, "full", [[1, 1, 1, 0]])
     with pytest.raises(DataError, match="do not see all examples"):
         Shapley().attribute(evidence_with(task, runs, partial))

@@ -48,7 +48,12 @@ def permutations(worths, rng, antithetic=False, count=60):
     if antithetic:
         orders = np.stack([orders, orders[:, ::-1]], axis=1).reshape(-1, N)
     return runs(
-        "permutations", prefixes(orders), worths, rng, chains=np.repeat(np.arange(count), N), antithetic=antithetic
+        "permutations",
+        prefixes(orders),
+        worths,
+        rng,
+        permutations=np.repeat(np.arange(count), N),
+        antithetic=antithetic,
     )
 
 
@@ -57,7 +62,7 @@ def truncated(worths, rng, tolerance=0.5):
     whole = permutations(worths, rng)
     close = np.abs(whole.outputs[:, 0] - worths[-1]).reshape(-1, N) <= tolerance
     kept = (np.cumsum(close, axis=1) - close == 0).ravel()
-    fields = ("masks", "outputs", "subsets", "repeats", "chains")
+    fields = ("masks", "outputs", "subsets", "repeats", "permutations")
     return Runs("permutations", "permutations", "worth", **{key: getattr(whole, key)[kept] for key in fields})
 
 

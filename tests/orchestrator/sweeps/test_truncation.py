@@ -106,9 +106,9 @@ def test_unfinished_permutations_are_not_used(game: Raw, make_sweep: Make, inlin
         store.forget("orders", np.array([8, 22]))  # a prefix of the second permutation and one of the third
         assert (store.states("orders") == PENDING).sum() == 2
         runs = load_runs(sweep, store, "orders", "worth")
-        assert runs.chains is not None
-        assert sorted(set(runs.chains.tolist())) == [-1, 0, 3, 4]
-        assert (runs.chains == -1).sum() == 14
+        assert runs.permutations is not None
+        assert sorted(set(runs.permutations.tolist())) == [-1, 0, 3, 4]
+        assert (runs.permutations == -1).sum() == 14
         made = Shapley().attribute(gather(sweep, store, "worth"))
     assert (made.details["permutations"], made.details["unfinished_rows"]) == (3, 14)
     worth = 0.9 ** np.arange(8)
