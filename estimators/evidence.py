@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +51,11 @@ class Runs:
         for first in range(start, stop, rows):
             block = slice(first, min(first + rows, stop))
             yield self.masks[block], self.outputs[block]
+
+    def with_outputs(self, outputs: NDArray[np.float32]) -> Runs:
+        """Return the same runs with other outputs (m, t), in memory."""
+        others = {one.name: getattr(self, one.name) for one in fields(Runs) if one.name != "outputs"}
+        return Runs(outputs=outputs, **others)
 
     def means(self) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return one row a subset: masks (s, n) and outputs averaged over that subset's seeds (s, t), float64."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -36,4 +35,4 @@ def class_runs(runs: Runs, names: Sequence[str], classes: Sequence[str]) -> Runs
     """Return the same runs with one output a class, the mean over its queries: outputs (m, c)."""
     own = np.array(names)
     means = [runs.outputs[:, own == name].mean(axis=1, dtype=np.float64) for name in classes]
-    return replace(runs, outputs=np.stack(means, axis=1).astype(np.float32))
+    return runs.with_outputs(np.stack(means, axis=1).astype(np.float32))

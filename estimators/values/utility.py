@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,4 +18,4 @@ def utility_of(outputs: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 def utility_runs(runs: Runs) -> Runs:
     """Return the same runs seen through their utility: outputs (m, 1)."""
-    return replace(runs, outputs=utility_of(runs.outputs).astype(np.float32))
+    return runs.with_outputs(utility_of(runs.outputs).astype(np.float32))

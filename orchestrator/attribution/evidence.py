@@ -40,7 +40,7 @@ def _load(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
         "antithetic": antithetic,
     }
     if done.sum() * (store.n + 4 * store.t) > IN_MEMORY:
-        return LazyRuns(store.paths.root, np.flatnonzero(done), **fields)
+        return LazyRuns(folder=store.paths.root, rows=np.flatnonzero(done), **fields)
     return Runs(masks=store.masks(design)[done], outputs=store.outputs(design, measure)[done], **fields)
 
 

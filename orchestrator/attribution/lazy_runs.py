@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +18,35 @@ GAP = 64
 """Rows between two wanted ones that are rather read than skipped."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class LazyRuns(Runs):
     """The finished rows of a design in a sweep's folder. It can travel to another process that sees the folder.
 
-    `masks` and `outputs` are read whole by whoever asks for them; `blocks` never holds more than one block.
+    `masks` and `outputs` are read whole by whoever asks for them, once; `blocks` never holds more than one block.
     """
 
-    def __init__(self, folder: Path | None = None, rows: NDArray[np.int64] | None = None, **fields: Any):
-        """Take all fields of Runs but masks and outputs; given these too, it is a plain Runs (dataclasses.replace)."""
-        for name, value in {
-            "permutations": None,
-            "antithetic": False,
-            **fields,
-            "folder": folder,
-            "rows": rows,
-        }.items():
-            object.__setattr__(self, name, value)
+    masks: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
+    outputs: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    folder: Path
+    """The sweep's."""
+    rows: NDArray[np.int64]
+    """(m,) rows of the design in the store, ascending."""
+    _whole: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What was read whole, by name."""
 
-    folder: Path | None
-    rows: NDArray[np.int64] | None
-
-    @cached_property
-    def masks(self) -> NDArray[np.bool_]:
-        """(m, n) bool."""
-        return np.concatenate([masks for masks, _ in self.blocks()])
-
-    @cached_property
-    def outputs(self) -> NDArray[np.float32]:
-        """(m, t) float32."""
-        return np.concatenate([outputs for _, outputs in self.blocks()])
+    def __getattr__(self, name: str) -> Any:
+        """Read masks or outputs: they are no attributes of an instance, so that asking for them comes here."""
+        if name not in ("masks", "outputs"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name not in self._whole:
+            place = ("masks", "outputs").index(name)
+            self._whole[name] = np.concatenate([block[place] for block in self.blocks()])
+        return self._whole[name]
 
     def blocks(
         self, rows: int = 4096, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
         """Yield masks (b, n) and outputs (b, t) of the runs start..stop, at most `rows` at a time."""
-        if self.folder is None or self.rows is None:
-            yield from super().blocks(rows, start, stop)
-            return
         with RunStore.open(SweepPaths(self.folder)) as store, store.snapshot():
             wanted = self.rows[start:stop]
             for first in range(0, len(wanted), rows):
@@ -62,8 +54,7 @@ class LazyRuns(Runs):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what was read behind: it is read again where it is wanted."""
-        left = {"masks", "outputs"} if self.folder is not None else set()
-        return {name: value for name, value in self.__dict__.items() if name not in left}
+        return {**self.__dict__, "_whole": {}}
 
 
 def _read(
