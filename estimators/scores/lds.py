@@ -63,15 +63,6 @@ def lds(
     predicted = predict(masks, values)
     drawn = Resamples.draw(len(masks), t, resamples, seed)
     correlations = resampled_spearman(predicted, outputs, drawn.rows)
-    seeds = seeds_per_subset(runs)
-    details = {
-        "runs": len(runs.outputs),
-        "constant_predictions": int((np.ptp(predicted, axis=0) == 0).sum()),
-        "constant_outputs": int((np.ptp(outputs, axis=0) == 0).sum()),
-        "subsets_with_fewer_seeds": int((seeds < seeds.max()).sum()),
-    }
-    if planned is not None:
-        details["subsets_left_out"] = planned - len(masks)
     return Score(
         "lds",
         *drawn.estimate(correlations, level),
@@ -79,9 +70,23 @@ def lds(
         per_query=correlations[0],
         queries=t,
         subsets=len(masks),
-        seeds=int(seeds.max()),
-        details=details,
+        seeds=int(seeds_per_subset(runs).max()),
+        details=_counted(runs, predicted, outputs, planned),
     )
+
+
+def _counted(
+    runs: Runs, predicted: NDArray[np.float64], outputs: NDArray[np.float64], planned: int | None
+) -> dict[str, int]:
+    """Return what a score leaves out, or counts as nothing ranked."""
+    seeds = seeds_per_subset(runs)
+    counted = {
+        "runs": len(runs.outputs),
+        "constant_predictions": int((np.ptp(predicted, axis=0) == 0).sum()),
+        "constant_outputs": int((np.ptp(outputs, axis=0) == 0).sum()),
+        "subsets_with_fewer_seeds": int((seeds < seeds.max()).sum()),
+    }
+    return counted if planned is None else {**counted, "subsets_left_out": planned - len(outputs)}
 
 
 def predict(masks: NDArray[np.bool_], tau: NDArray[np.floating]) -> NDArray[np.float64]:

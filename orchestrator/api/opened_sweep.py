@@ -96,25 +96,25 @@ class OpenedSweep:
         import xarray as xr
 
         kept = read_attribution(self._sweep.paths, estimator)
-        told = kept.attributes
+        attributes = kept.attributes
         with RunStore.open(self._sweep.paths) as store:
             coordinates: dict[str, Any] = {"example": np.arange(store.n), "query": self._queries(store)}
         if kept.bias is not None:
             coordinates["bias"] = ("query", kept.bias)
         if kept.standard_error is not None:
             coordinates["standard_error"] = (("example", "query"), kept.standard_error)
-        attributes = {
-            "measure": told.measure,
-            "estimator": told.estimator,
-            "options": json.dumps(told.options),
-            "fitted_on": list(told.fitted_on),
-            "models": told.models,
-            "seconds": told.seconds,
-            "train_seconds": told.train_seconds,
+        provenance = {
+            "measure": attributes.measure,
+            "estimator": attributes.estimator,
+            "options": json.dumps(attributes.options),
+            "fitted_on": list(attributes.fitted_on),
+            "models": attributes.models,
+            "seconds": attributes.seconds,
+            "train_seconds": attributes.train_seconds,
             "queries": self._sweep.queries.source,
             "sweep": str(self.folder),
         }
-        return xr.DataArray(kept.values, coordinates, ("example", "query"), name=estimator, attrs=attributes)
+        return xr.DataArray(kept.values, coordinates, ("example", "query"), name=estimator, attrs=provenance)
 
     def scores(self) -> ScoreTable:
         """Return the scores, a row an (estimator, metric); empty when nothing was scored yet."""
@@ -128,12 +128,12 @@ class OpenedSweep:
         strongest come first; examples without effect are left out. Raises ConfigError for a query that is out of range.
         """
         kept = read_attribution(self._sweep.paths, estimator)
-        tau, error, told = kept.values, kept.standard_error, kept.attributes
+        tau, error, measure = kept.values, kept.standard_error, kept.attributes.measure
         t = tau.shape[1]
         if not 0 <= query < t:
             raise ConfigError(f"query {query} is out of range: {self.folder} has queries 0 to {t - 1}")
         values = tau[:, query].astype(np.float64)
-        names, sign = _ends(told.measure)
+        names, sign = _ends(measure)
         labels = read_labels(self._sweep.paths)
         parts = []
         for name, oriented in zip(names, (sign * values, -sign * values), strict=True):
@@ -154,7 +154,7 @@ class OpenedSweep:
             "query": query,
             "query_label": labels.get((source, position)),
             "estimator": estimator,
-            "measure": told.measure,
+            "measure": measure,
         }
         return found
 
