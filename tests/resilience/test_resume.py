@@ -15,7 +15,7 @@ import pytest
 DIES_INSIDE = """
 import os, signal, sys
 
-from orchestrator import {module}
+from orchestrator.store import {module}
 from orchestrator.cli.main import main
 
 whole, calls = {module}.{method}, 0
