@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +31,21 @@ def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
 def _load(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
     done = store.states(design) == DONE
     permutations, antithetic = _permutations(sweep, store, design, done)
-    fields: dict[str, Any] = {
-        "design": design,
-        "kind": sweep.config.designs[design].seen_as,
-        "measure": measure,
-        "subsets": store.subsets(design)[done].astype(np.int64),
-        "repeats": store.repeats(design)[done].astype(np.int64),
-        "permutations": permutations,
-        "antithetic": antithetic,
-    }
-    if done.sum() * (store.n + 4 * store.t) > IN_MEMORY:
-        return LazyRuns(folder=store.paths.root, rows=np.flatnonzero(done), **fields)
-    return Runs(masks=store.masks(design)[done], outputs=store.outputs(design, measure)[done], **fields)
+    large = done.sum() * (store.n + 4 * store.t) > IN_MEMORY
+    seen: Callable[..., Runs] = (
+        partial(LazyRuns, folder=store.paths.root, rows=np.flatnonzero(done))
+        if large
+        else partial(Runs, masks=store.masks(design)[done], outputs=store.outputs(design, measure)[done])
+    )
+    return seen(
+        design=design,
+        kind=sweep.config.designs[design].seen_as,
+        measure=measure,
+        subsets=store.subsets(design)[done].astype(np.int64),
+        repeats=store.repeats(design)[done].astype(np.int64),
+        permutations=permutations,
+        antithetic=antithetic,
+    )
 
 
 def _permutations(

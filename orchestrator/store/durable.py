@@ -76,8 +76,10 @@ def folder_at_once(final: Path, what: str = "write") -> Iterator[Path]:
             _replace(new, final, old)
             sync(final.parent)
             remove_folders(old)
-        finally:
-            remove_folders(new)
+        except BaseException:
+            # Other threads may still be writing there after an interruption: what is left is removed by the next attempt.
+            shutil.rmtree(new, ignore_errors=True)
+            raise
 
 
 def _replace(new: Path, final: Path, old: Path) -> None:

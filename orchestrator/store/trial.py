@@ -260,7 +260,7 @@ def same(found: NDArray[Any], expected: NDArray[Any], what: str) -> None:
     """Raise AssertionError unless arrays agree bit by bit (any NaN is as good as another)."""
     assert found.dtype == expected.dtype, f"{what} are {found.dtype}, expected {expected.dtype}"
     assert found.shape == expected.shape, f"{what} have shape {found.shape}, expected {expected.shape}"
-    equal = np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f")
+    equal = np.array_equal(found, expected, equal_nan=np.issubdtype(expected.dtype, np.floating))
     assert equal, f"{what} are not what they should be, first {_first_difference(found, expected)}"
 
 
