@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from orchestrator.attribution.lazy_runs import stretches
 from orchestrator.store.ledger import DONE
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
-
-GAP = 64
-"""Rows between two wanted ones that are rather read than skipped."""
 
 Read = Callable[[RunStore, int, int], NDArray[Any]]
 """Reads rows start..stop of one array."""
@@ -47,10 +45,8 @@ class StoredRows(BackendArray):
         rows = np.atleast_1d(wanted)[order]
         found = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         if len(rows):
-            with RunStore.open(SweepPaths(self._folder)) as store:
-                cuts = np.flatnonzero(np.diff(rows) > GAP) + 1
-                for part in np.split(np.arange(len(rows)), cuts):
-                    first, last = int(rows[part[0]]), int(rows[part[-1]]) + 1
+            with RunStore.open(SweepPaths(self._folder)) as store, store.snapshot():
+                for part, first, last in stretches(rows):
                     found[order[part]] = self._read(store, first, last)[rows[part] - first]
         chosen = found if np.ndim(wanted) else found[0]
         if len(key) == 1:

@@ -57,15 +57,20 @@ class LazyRuns(Runs):
         return {**self.__dict__, "_whole": {}}
 
 
+def stretches(rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int, int]]:
+    """Yield places in ascending `rows`, at least one, that are read together: the first row there, and the one after the last."""
+    cuts = np.flatnonzero(np.diff(rows) > GAP) + 1
+    for part in np.split(np.arange(len(rows)), cuts):
+        yield part, int(rows[part[0]]), int(rows[part[-1]]) + 1
+
+
 def _read(
     store: RunStore, design: str, measure: str, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Read ascending rows, in stretches without large gaps."""
     masks = np.empty((len(rows), store.n), dtype=bool)
     outputs = np.empty((len(rows), store.t), dtype=np.float32)
-    cuts = np.flatnonzero(np.diff(rows) > GAP) + 1
-    for part in np.split(np.arange(len(rows)), cuts):
-        first, last = int(rows[part[0]]), int(rows[part[-1]]) + 1
+    for part, first, last in stretches(rows):
         masks[part] = store.masks(design, first, last)[rows[part] - first]
         outputs[part] = store.outputs(design, measure, first, last)[rows[part] - first]
     return masks, outputs
