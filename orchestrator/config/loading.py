@@ -59,7 +59,7 @@ def validate(raw: Mapping[str, Any], origin: str, *, options: bool = True) -> Co
         config = Config.model_validate(raw, context={UNCHECKED: True})
         return Config.model_validate(raw) if options else config
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {one_line(error, raw, Config.model_json_schema())}") from error
+        raise ConfigError(f"{origin}: {one_line(error, raw, Config)}") from error
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from error
 

@@ -99,8 +99,8 @@ class EstimatorSection(BaseModel):
         try:
             return _build(self.estimator, self.given)
         except ValidationError as error:
-            schema = _class_of(self.estimator).model_json_schema()
-            raise ConfigError(f"estimator {self.estimator}: {one_line(error, self.given, schema)}") from error
+            line = one_line(error, self.given, _class_of(self.estimator))
+            raise ConfigError(f"estimator {self.estimator}: {line}") from error
 
     def resolved(self) -> dict[str, Any]:
         """Return what the resolved configuration says of this estimator."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.designs import find as find_design
 from workers.errors import near
@@ -19,16 +20,16 @@ _BY_NAME = (["estimators"], ["designs"])
 """Sections whose entries have the keys of a class that each of them names."""
 
 
-def one_line(error: ValidationError, raw: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """Return the first problem: its key in `raw`, what was expected and found, and near names for an unknown key."""
+def one_line(error: ValidationError, raw: Mapping[str, Any], section: type[BaseModel]) -> str:
+    """Return the first problem `section` found in `raw`: its key, what was expected and found, near names of an unknown one."""
     problems = error.errors(include_url=False)
     first, place = problems[0], _place(problems[0], raw)
     alike = [problem for problem in problems if _place(problem, raw) == place]
     others = len({tuple(_place(problem, raw)) for problem in problems}) - 1
     more = f" (and {others} more)" if others else ""
     if first["type"] == "extra_forbidden":
-        *section, last = (str(part) for part in first["loc"])
-        known = _options_at(section, raw) if section[:1] in _BY_NAME else _keys_at(section, schema)
+        *above, last = (str(part) for part in first["loc"])
+        known = _options_at(above, raw) if above[:1] in _BY_NAME else _keys_at(above, section)
         return f"unknown key {'.'.join(place)!r}: {near(last, known)}{more}"
     return f"{_say(alike, '.'.join(place), first)}{more}"
 
@@ -87,31 +88,32 @@ def _options_at(location: Sequence[str], raw: Mapping[str, Any]) -> list[str]:
 
     section, label, *inside = location
     if section == "designs":
-        return _keys_at(inside, find_design(raw["designs"][label]["kind"]).model_json_schema())
+        return _keys_at(inside, find_design(raw["designs"][label]["kind"]))
     kind = (raw["estimators"][label] or {}).get("estimator", label)
-    return _keys_at(inside, find(kind).model_json_schema()) + ([] if inside else ["estimator", "measure"])
+    return _keys_at(inside, find(kind)) + ([] if inside else ["estimator", "measure"])
 
 
-def _keys_at(location: Sequence[str], schema: Mapping[str, Any]) -> list[str]:
-    """Return the keys that the schema allows at a place, of all alternatives there."""
-    nodes = [schema]
+def _keys_at(location: Sequence[str], section: type[BaseModel]) -> list[str]:
+    """Return the keys that a section may have at a place below it, of all alternatives there."""
+    below: list[Any] = [section]
     for part in location:
-        nodes = [step for node in nodes for step in _steps(node, part, schema)]
-    return sorted({key for node in nodes for one in _alternatives(node, schema) for key in one.get("properties", {})})
+        below = [step for one in below for step in _steps(one, part)]
+    return sorted({key for one in below for key in getattr(one, "model_fields", ())})
 
 
-def _steps(node: Mapping[str, Any], part: str, schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    steps = []
-    for one in _alternatives(node, schema):
-        step = one.get("properties", {}).get(part) or one.get("additionalProperties")
-        if isinstance(step, Mapping):
-            steps.append(step)
-    return steps
+def _steps(annotation: Any, part: str) -> list[Any]:
+    """Return what the value of a key may be, where `annotation` says what holds the key."""
+    if get_origin(annotation) in (dict, Mapping):
+        return _alternatives(get_args(annotation)[1])
+    if part in getattr(annotation, "model_fields", {}):
+        return _alternatives(annotation.model_fields[part].annotation)
+    return []
 
 
-def _alternatives(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what a node of the schema may stand for, references followed."""
-    if "$ref" in node:
-        return _alternatives(schema["$defs"][node["$ref"].rsplit("/", 1)[-1]], schema)
-    inside = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
-    return [node, *(found for one in inside for found in _alternatives(one, schema))]
+def _alternatives(annotation: Any) -> list[Any]:
+    """Return the types that an annotation stands for: those of a union one by one, without what only describes them."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [found for one in get_args(annotation) for found in _alternatives(one)]
+    return [annotation]
