@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -78,5 +80,11 @@ def _npz(sweep: Sweep, store: RunStore, target: Path) -> int:
             arrays[f"{name}/outputs/{measure}"] = store.outputs(name, measure)
     for label in list_attributions(sweep.paths):
         arrays[f"attributions/{label}"] = read_attribution(sweep.paths, label).values
-    np.savez_compressed(target, allow_pickle=False, **arrays)
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, array in arrays.items():
+            buffer = BytesIO()
+            np.lib.format.write_array(buffer, array, allow_pickle=False)
+            # Masks shrink to an eighth at any level; floats hardly shrink, and would take most of the time.
+            kind = zipfile.ZIP_STORED if array.dtype.kind == "f" else zipfile.ZIP_DEFLATED
+            archive.writestr(f"{name}.npy", buffer.getbuffer(), kind, compresslevel=1)
     return len(arrays)
