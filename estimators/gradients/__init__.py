@@ -1,1 +1,1 @@
-"""Per-example gradients, curvature, projections and damped solves: what the gradient-based estimators share."""
+"""Gradients of single examples, their projections, and models as functions of their parameters."""

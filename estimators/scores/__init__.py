@@ -8,7 +8,7 @@ from estimators.scores.ceiling import Agreement, Ceiling, SeedCheck, noise_ceili
 from estimators.scores.detection import auc
 from estimators.scores.external import judge_array
 from estimators.scores.lds import lds
-from estimators.scores.loo import loo_correlation
+from estimators.scores.leave_one_out import loo_correlation
 from estimators.scores.overlap import count_overlap, refuse_overlap
 from estimators.scores.result import Estimate, Score
 from estimators.scores.spearman import spearman

@@ -1,1 +1,1 @@
-"""Values of training examples from retraining: Shapley, Beta-Shapley, Banzhaf, groups, memorization, and exact kNN-Shapley."""
+"""What the estimators of values share: gains along permutations, the utility, weights of coalition sizes, intervals."""

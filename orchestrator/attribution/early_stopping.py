@@ -85,7 +85,7 @@ class Stopper:
         made = self._values(design)
         if made is None:  # too early for the estimator: nothing is known yet
             return Progress(runs=done, hours=hours)
-        values, errors = utility_of(made)
+        values, errors = watched_values(made)
         history = self._history[design]
         history.append(values)
         del history[: max(0, len(history) - criterion.looks_back() - 1)]
@@ -122,7 +122,7 @@ class Stopper:
         write_atomically(self._sweep.paths.stopping, content.encode())
 
 
-def utility_of(made: Attribution) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None]:
+def watched_values(made: Attribution) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None]:
     """Return the values (n,) that a criterion watches, and their standard errors: the utility's, else means over queries."""
     if made.utility is not None:
         return made.utility, made.utility_standard_error

@@ -11,7 +11,7 @@ import numpy as np
 
 from estimators.findings import Findings, LearningCurve
 from estimators.values.intervals import interval
-from orchestrator.applications import brittleness
+from orchestrator.applications import removal_curves
 from orchestrator.config.stopping_criteria import parse
 from orchestrator.forecast.cost import REMOVAL, Forecast, read_forecast
 from orchestrator.report.class_effects import class_table, group_name
@@ -70,7 +70,7 @@ def _facts(made: Forecast, sweep: Sweep, store: RunStore) -> dict[str, _Fact]:
     facts = {}
     for one in made.designs:
         if one.design == REMOVAL:
-            curves = brittleness.read_removals(sweep)
+            curves = removal_curves.read_removals(sweep)
             runs = sum(curve.seeds * len(curve.curve.removed) for curve in curves)
             facts[REMOVAL] = _Fact(runs, sum(curve.train_seconds for curve in curves))
         elif one.design in store.designs:
@@ -205,5 +205,5 @@ def removal_lines(sweep: Sweep) -> tuple[RemovalLine, ...]:
             one.curve.utility,
             one.curve.standard_error,
         )
-        for one in brittleness.read_removals(sweep)
+        for one in removal_curves.read_removals(sweep)
     )

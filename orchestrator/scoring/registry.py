@@ -17,7 +17,7 @@ BUILT_IN = {
     "leave_one_out": "orchestrator.scoring.leave_one_out:LeaveOneOutCorrelation",
     "seed_check": "orchestrator.scoring.seed_check:SeedCheck",
     "detection": "orchestrator.scoring.detection:Detection",
-    "removal": "orchestrator.applications.brittleness:RemovalAreas",
+    "removal": "orchestrator.applications.removal_curves:RemovalAreas",
 }
 """Name -> module:class. Paths, because applications stand above scoring and bring metrics of their own."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from orchestrator.applications.brittleness import nested_sweeps
+from orchestrator.applications.removal_curves import nested_sweeps
 from orchestrator.execution.ray_session import started
 from orchestrator.retraining.counts import finished
 from orchestrator.stages.plan import prepare

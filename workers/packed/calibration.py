@@ -17,8 +17,8 @@ import torch
 
 from workers.errors import ConfigError, UserError
 from workers.kernels import cpu
+from workers.packed.choice import Probe, best_lockstep, fastest, is_resident
 from workers.packed.strategy import Method, Strategy
-from workers.packed.timing import Probe, best_lockstep, is_resident, measure
 from workers.randomness.streams import build_module
 from workers.task import DifferentiableTask
 
@@ -63,7 +63,7 @@ def calibrated(task: DifferentiableTask, device: str) -> Strategy:
     try:
         file = folder / f"{_fingerprint(task, device)}.json"
         if not file.exists():
-            _publish(measure(task, device), file)
+            _publish(fastest(task, device), file)
     except UserError:
         raise
     except Exception as error:

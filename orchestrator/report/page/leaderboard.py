@@ -10,7 +10,7 @@ import pandas as pd
 
 from estimators import registry
 from estimators.contract import Need
-from orchestrator.applications.brittleness import AREAS
+from orchestrator.applications.removal_curves import AREAS
 from orchestrator.report.data import Family, ReportData
 from orchestrator.report.page.shown_score import ShownScore
 from orchestrator.scoring.detection import DETECTION

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from workers import Queries, Recipe, Run
-from workers.packed import timing
+from workers.packed import choice
+from workers.packed.choice import Lockstep
 from workers.packed.stacked import Pack
 from workers.packed.strategy import Strategy
-from workers.packed.timing import Lockstep
 from workers.packs import PackTrainer, train_pack
 from workers.runs import OutOfMemory
 
@@ -74,29 +74,29 @@ def test_only_whole_batches_and_common_last_ones_are_compiled(zoo, unequal_runs,
     ],
 )
 def test_calibration_takes_the_fastest_whose_bits_are_the_same(zoo, monkeypatch, compiled, same_bits, chosen):
-    monkeypatch.setattr(timing, "best_lockstep", lambda *_, **__: Lockstep(4, 1e6))
-    monkeypatch.setattr(timing, "compiled_lockstep", lambda *_: Lockstep(8, compiled))
-    monkeypatch.setattr(timing, "is_reproducible", lambda _, path, width: path in same_bits)
-    plan = timing.measure(zoo(RECIPE.model_copy(update={"compile": True}), "layer_norm"), "cpu")
+    monkeypatch.setattr(choice, "best_lockstep", lambda *_, **__: Lockstep(4, 1e6))
+    monkeypatch.setattr(choice, "compiled_lockstep", lambda *_: Lockstep(8, compiled))
+    monkeypatch.setattr(choice, "is_reproducible", lambda _, path, width: path in same_bits)
+    plan = choice.fastest(zoo(RECIPE.model_copy(update={"compile": True}), "layer_norm"), "cpu")
     assert (plan.method, plan.width) == chosen
     assert ("would depend on its neighbours" in plan.reason) == (len(same_bits) < 2)
 
 
 def test_nothing_is_compiled_unasked(zoo, monkeypatch):
-    monkeypatch.setattr(timing, "best_lockstep", lambda *_, **__: Lockstep(4, 1e6))
-    monkeypatch.delattr(timing, "compiled_lockstep")
-    plan = timing.measure(zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), "cpu")
+    monkeypatch.setattr(choice, "best_lockstep", lambda *_, **__: Lockstep(4, 1e6))
+    monkeypatch.delattr(choice, "compiled_lockstep")
+    plan = choice.fastest(zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), "cpu")
     assert "compiled" not in plan.reason
 
 
 def test_it_is_timed_and_its_bits_are_compared(zoo, monkeypatch):
-    monkeypatch.setattr(timing, "_SECONDS", 0.05)
-    probe = timing.Probe(zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), "cpu")
-    width, rate, why_not = timing.compiled_lockstep(probe, 4)
+    monkeypatch.setattr(choice, "_SECONDS", 0.05)
+    probe = choice.Probe(zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), "cpu")
+    width, rate, why_not = choice.compiled_lockstep(probe, 4)
     assert width in (8, 16)
     assert rate > 0
     assert why_not == ""
-    assert timing.is_reproducible(probe, "compiled", width)
+    assert choice.is_reproducible(probe, "compiled", width)
 
 
 def test_out_of_memory_halves_what_is_compiled_too(zoo, equal_runs, monkeypatch):
@@ -121,9 +121,9 @@ def test_out_of_memory_halves_what_is_compiled_too(zoo, equal_runs, monkeypatch)
 
 
 def test_a_compiler_that_fails_is_told(zoo, monkeypatch):
-    monkeypatch.setattr(timing, "Stacked", refusing(timing.Stacked))
-    probe = timing.Probe(zoo(RECIPE, "layer_norm"), "cpu")
-    assert timing.compiled_lockstep(probe, 4) == (0, 0.0, "RuntimeError: no compiler here")
+    monkeypatch.setattr(choice, "Stacked", refusing(choice.Stacked))
+    probe = choice.Probe(zoo(RECIPE, "layer_norm"), "cpu")
+    assert choice.compiled_lockstep(probe, 4) == (0, 0.0, "RuntimeError: no compiler here")
 
 
 def refusing(stacked):

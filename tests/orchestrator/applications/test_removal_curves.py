@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.applications.brittleness import nested_sweeps, read_removals
+from orchestrator.applications.removal_curves import nested_sweeps, read_removals
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.stages.score import score

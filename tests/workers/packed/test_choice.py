@@ -2,17 +2,17 @@ import pytest
 import torch
 
 from workers import Recipe
-from workers.packed import timing
+from workers.packed import choice
 from workers.packed.calibration import strategy_of
+from workers.packed.choice import Probe, best_lockstep, compiled_lockstep, fastest, is_reproducible
 from workers.packed.stacked import Stacked
-from workers.packed.timing import Probe, best_lockstep, compiled_lockstep, is_reproducible, measure
 from workers.randomness.streams import Streams
 
 RECIPE = Recipe(lr=0.05, batch_size=8, epochs=2)
 
 
 def test_convolutions_are_measured_in_both_layouts_and_in_lockstep(zoo):
-    plan = measure(zoo(RECIPE, "convolution"), "cpu")
+    plan = fastest(zoo(RECIPE, "convolution"), "cpu")
     assert "channels last" in plan.reason
     assert "lockstep by" in plan.reason
 
@@ -23,7 +23,7 @@ def test_what_cannot_run_in_lockstep_is_trained_alone(zoo):
             assert float(outputs.detach().sum()) < float("inf")
             return super().loss(outputs, targets)
 
-    plan = measure(Branching(RECIPE, "relu"), "cpu")
+    plan = fastest(Branching(RECIPE, "relu"), "cpu")
     assert plan.method == "alone"
     assert (
         "; lockstep is not possible: RuntimeError: vmap: It looks like you're either (1) calling .item()" in plan.reason
@@ -46,7 +46,7 @@ def test_a_fault_of_the_task_s_own_is_not_taken_for_something_that_cannot_be_bat
 
     third = float(torch.rand((), generator=torch.Generator().manual_seed(Streams(2).initial)))
     with pytest.raises(error, match=r"^the module is too hot$"):
-        measure(Hot(RECIPE, "gelu"), "cpu")
+        fastest(Hot(RECIPE, "gelu"), "cpu")
     with pytest.raises(error, match=r"^the module is too hot$"):
         compiled_lockstep(Probe(Hot(RECIPE, "gelu"), "cpu"), 4)
 
@@ -60,7 +60,7 @@ def test_too_little_memory_is_no_fault_of_the_task_s(zoo, monkeypatch):
 
     monkeypatch.setattr(Stacked, "train", train)
     assert best_lockstep(probe) == (1, 0.0, "MemoryError: no room")
-    monkeypatch.setattr(timing, "largest_width", lambda *_: 3)
+    monkeypatch.setattr(choice, "largest_width", lambda *_: 3)
     assert best_lockstep(probe) == (1, 0.0, "4 models do not fit into memory")
 
 
