@@ -59,6 +59,11 @@ def _outputs(design: str, measure: str, store: RunStore, start: int, stop: int) 
     return store.outputs(design, measure, start, stop)
 
 
+def _planned(design: str, array: str, store: RunStore, start: int, stop: int) -> NDArray[Any]:
+    found: NDArray[Any] = getattr(store, array)(design, start, stop)
+    return found
+
+
 def runs_dataset(store: RunStore, design: str, examples: NDArray[np.int64], queries: NDArray[np.int64]) -> xr.Dataset:
     """Return the finished runs of a design; `examples` (n,) and `queries` (t,) are the coordinates of those dimensions."""
     rows = np.flatnonzero(store.states(design) == DONE)
@@ -69,10 +74,10 @@ def runs_dataset(store: RunStore, design: str, examples: NDArray[np.int64], quer
         return xr.Variable(dimensions, lazy)
 
     variables = {
-        "masks": variable(("run", "example"), store.n, bool, lambda s, a, b: s.masks(design, a, b)),
-        "seeds": variable(("run",), None, np.uint32, lambda s, a, b: s.seeds(design, a, b)),
-        "subsets": variable(("run",), None, np.int64, lambda s, a, b: s.subsets(design, a, b)),
-        "repeats": variable(("run",), None, np.int32, lambda s, a, b: s.repeats(design, a, b)),
+        "masks": variable(("run", "example"), store.n, bool, partial(_planned, design, "masks")),
+        "seeds": variable(("run",), None, np.uint32, partial(_planned, design, "seeds")),
+        "subsets": variable(("run",), None, np.int64, partial(_planned, design, "subsets")),
+        "repeats": variable(("run",), None, np.int32, partial(_planned, design, "repeats")),
     }
     for measure in store.measures:
         variables[measure] = variable(("run", "query"), store.t, np.float32, partial(_outputs, design, measure))

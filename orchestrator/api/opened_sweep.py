@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -39,7 +40,7 @@ def open_sweep(folder: str | PathLike[str]) -> OpenedSweep:
     return OpenedSweep(sweep)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class OpenedSweep:
     """What `open_sweep` and `run` return. Jupyter shows it as its leaderboard and how its designs stand."""
 
@@ -125,15 +126,19 @@ class OpenedSweep:
 
         Columns: `effect` (helpful or harmful; raises or lowers for a measure of which it is not known whether high is good),
         `example`, `label` (None where the task names none), `value` and, where the estimator gives one, `standard_error`. The
-        strongest come first; examples without effect are left out. Raises ConfigError for a query that is out of range.
+        strongest come first; examples without effect are left out. Raises ConfigError for a query that is out of range, and for a
+        negative `k`.
         """
         kept = read_attribution(self._sweep.paths, estimator)
         tau, error, measure = kept.values, kept.standard_error, kept.attributes.measure
         t = tau.shape[1]
+        query, k = _whole("query", query), _whole("k", k)
         if not 0 <= query < t:
             raise ConfigError(f"query {query} is out of range: {self.folder} has queries 0 to {t - 1}")
+        if k < 0:
+            raise ConfigError(f"k {k}: expected how many examples of each kind to return, at least 0")
         values = tau[:, query].astype(np.float64)
-        names, sign = _ends(measure)
+        names, sign = self._ends(measure)
         labels = read_labels(self._sweep.paths)
         parts = []
         for name, oriented in zip(names, (sign * values, -sign * values), strict=True):
@@ -177,9 +182,21 @@ class OpenedSweep:
         """Return which positions of their source the queries are, (t,)."""
         return self._sweep.queries.take(store.t)
 
+    def _ends(self, measure: str) -> tuple[tuple[str, str], int]:
+        """Return what the two ends of an attribution are called, and the sign that puts the first one high."""
+        scores = self._sweep.config.scores
+        told = [section.better for section in (scores.detection, scores.removal) if section and section.better]
+        try:
+            return ("helpful", "harmful"), direction(measure, told[0] if told else None)
+        except ConfigError:
+            return ("raises", "lowers"), 1
+
     def __repr__(self) -> str:
-        with RunStore.open(self._sweep.paths) as store:
-            counts = finished(self._sweep, store)
+        try:
+            with RunStore.open(self._sweep.paths) as store:
+                counts = finished(self._sweep, store)
+        except StoreError as error:  # looking at an object raises nothing: not where its folder is gone, or damaged
+            return f"<sweep {self.name!r}: {error}>"
         done, failed, pending = (sum(count[state] for count in counts.values()) for state in range(3))
         stand = ", ".join(f"{count:,} {word}" for count, word in ((failed, "failed"), (pending, "to do")) if count)
         return f"<sweep {self.name!r} in {self.folder}: {done:,} runs done{', ' + stand if stand else ''}>"
@@ -193,9 +210,9 @@ class OpenedSweep:
         return sweep_html(self.name, str(self.folder), rows, self.scores())
 
 
-def _ends(measure: str) -> tuple[tuple[str, str], int]:
-    """Return what the two ends of an attribution are called, and the sign that puts the first one high."""
+def _whole(name: str, value: Any) -> int:
+    """Return an argument that is a whole number, NumPy's own among them. Raises ConfigError for any other."""
     try:
-        return ("helpful", "harmful"), direction(measure)
-    except ConfigError:
-        return ("raises", "lowers"), 1
+        return operator.index(value)
+    except TypeError as error:
+        raise ConfigError(f"{name} {value!r}: expected a whole number") from error

@@ -31,7 +31,8 @@ def run(
     dotted keys and their values, or `key.sub=value` as on the command line. `out` is the sweep's folder, by default runs/<name>;
     one that holds a part of this sweep goes on from there. `sample` trains only that fraction of every design's runs, for a quick
     look. Raises ConfigError, TaskError or StoreError for what cannot be run, before anything is trained; KeyboardInterrupt after
-    an interruption, with everything finished kept. Failed runs are no exception: `failures()` of what is returned has them.
+    an interruption, with everything finished kept. Failed runs are no exception, `failures()` of what is returned has them; only
+    where every run fails is there nothing to go on with, and EveryRunFailedError is raised.
     """
     from orchestrator.cli.session import run_sweep
 

@@ -210,7 +210,7 @@ def score(
     measure: Annotated[str | None, typer.Option(help="With --attributions: the measure it attributes.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge attributions by held-out retrainings (LDS) and leave-one-out effects."""
+    """Judge attributions by held-out retrainings (LDS) and leave-one-out effects; train the removal curves asked for."""
     if measure is not None and attributions is None:
         raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
     sweep = _at(folder)
@@ -220,8 +220,7 @@ def score(
     from orchestrator.store.run_store import RunStore
 
     with RunStore.open(sweep.paths, write=attributions is None) as store:
-        if attributions is None:
-            remove_watched(sweep)
+        failed = remove_watched(sweep) if attributions is None else 0
         scores = (
             scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
         )
@@ -229,6 +228,8 @@ def score(
         _print_json(tables.records(scores))
     else:
         out.print(tables.leaderboard(scores))
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

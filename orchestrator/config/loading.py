@@ -31,13 +31,13 @@ def locate(name: str) -> tuple[Path, Path]:
     )
 
 
-def load(name: str, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration with `key.sub=value` overrides. Raises ConfigError, one line, for any mistake."""
+def load(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
+    """Read a configuration, with other values for some dotted keys. Raises ConfigError, one line, for any mistake."""
     path, folder = locate(name)
     raw = read(path)
     raw.setdefault("name", path.stem)
     for override in overrides:
-        apply_override(raw, override)
+        set_key(raw, *override)
     if isinstance(raw.setdefault("folder", "."), str):
         raw["folder"] = str((folder / Path(raw["folder"]).expanduser()).resolve())
     return validate(raw, str(path))
@@ -77,11 +77,19 @@ def read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set one dotted key in place; the value is read as YAML. Raises ConfigError."""
+def parsed(override: str) -> tuple[str, Any]:
+    """Return the dotted key of `key.sub=value`, and the value read as YAML. Raises ConfigError."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: expected key.sub=value")
+    try:
+        return key, yaml_format.load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+
+
+def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set one dotted key in place, making the sections above it. Raises ConfigError where one of these is no section."""
     *parents, last = key.split(".")
     place: Any = raw
     for part in parents:
@@ -89,8 +97,5 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
             place[part] = {}
         place = place[part]
         if not isinstance(place, dict):
-            raise ConfigError(f"override {override!r}: {part!r} is not a section")
-    try:
-        place[last] = yaml_format.load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"override {key!r}: {part!r} is not a section")
+    place[last] = value

@@ -21,7 +21,10 @@ _NUMBERS = {"tag:yaml.org,2002:int": _INT, "tag:yaml.org,2002:float": _FLOAT}
 
 def load(text: str) -> Any:
     """Return the document in `text` as plain data. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except ValueError as error:  # what looks like a date or a number and is none: 2024-02-30, 0x_
+        raise yaml.YAMLError(str(error)) from error
 
 
 def dump(value: Any) -> str:

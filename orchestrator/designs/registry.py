@@ -39,17 +39,23 @@ D = TypeVar("D", bound=Design)
 def register(design: type[D]) -> type[D]:
     """Let configurations of this process name a design by its kind; may stand above the class.
 
-    Raises ConfigError for a class without a kind, and for a kind that is taken.
+    The class defined once more, as by a notebook's cell that is run again, takes the place of the first. Raises ConfigError for a
+    class without a kind, and for a kind that another has.
     """
     annotation = design.model_fields["kind"].annotation
     names = get_args(annotation) if get_origin(annotation) is Literal else ()
     if len(names) != 1:
         raise ConfigError(f"{design.__name__}: has no kind; declare it as `kind: Literal['a_name']`")
     (kind,) = names
-    if kind in kinds() and registered.get(kind) is not design:
+    if kind in kinds() and not is_again(design, registered.get(kind)):
         raise ConfigError(f"{design.__name__}: there is a design of kind {kind!r} already")
     registered[kind] = design
     return design
+
+
+def is_again(new: type, old: type | None) -> bool:
+    """Return whether a class is another one, or that one defined once more: a notebook's cell may be run twice."""
+    return old is not None and (new.__module__, new.__qualname__) == (old.__module__, old.__qualname__)
 
 
 def kinds() -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
+from orchestrator.designs.registry import is_again
 from orchestrator.scoring.metric import Metric, Quantity
 from workers.errors import ConfigError
 
@@ -25,9 +26,12 @@ _registered: dict[str, type[Metric]] = {}
 
 
 def register(name: str, metric: type[Metric]) -> None:
-    """Add a metric to those of this process, such as one written in a notebook. Raises ConfigError where the name is taken."""
+    """Add a metric to those of this process, such as one written in a notebook.
+
+    The class defined once more takes the place of the first. Raises ConfigError where another has the name.
+    """
     known = {**_found(), **_registered}
-    if known.get(name, metric) is not metric:
+    if name in known and not is_again(metric, _registered.get(name)):
         raise ConfigError(f"metric {name!r}: there is one of that name already")
     _check(name, metric, known)
     _registered[name] = metric

@@ -85,6 +85,6 @@ def _npz(sweep: Sweep, store: RunStore, target: Path) -> int:
             buffer = BytesIO()
             np.lib.format.write_array(buffer, array, allow_pickle=False)
             # Masks shrink to an eighth at any level; floats hardly shrink, and would take most of the time.
-            kind = zipfile.ZIP_STORED if array.dtype.kind == "f" else zipfile.ZIP_DEFLATED
+            kind = zipfile.ZIP_STORED if np.issubdtype(array.dtype, np.floating) else zipfile.ZIP_DEFLATED
             archive.writestr(f"{name}.npy", buffer.getbuffer(), kind, compresslevel=1)
     return len(arrays)

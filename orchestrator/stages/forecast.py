@@ -22,7 +22,9 @@ def settle(sweep: Sweep, always: bool = False) -> tuple[Sweep, Forecast | None]:
     if sweep.paths.config.is_file():
         kept = Sweep.at(sweep.paths.root).config.pack
         if sweep.config.pack == "auto" and kept != "auto":
-            return sweep.with_pack(kept), read_forecast(sweep)
+            sweep, known = sweep.with_pack(kept), read_forecast(sweep)
+            if known is not None or not always:
+                return sweep, known
     planned = preview(sweep)
     if sweep.config.pack != "auto" and not always and sum(one.runs for one in planned) < MANY_RUNS:
         return sweep, None

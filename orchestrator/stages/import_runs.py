@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.config.loading import apply_override, validate
+from orchestrator.config.loading import parsed, set_key, validate
 from orchestrator.imports import read
 from orchestrator.imports.survey import (
     Part,
@@ -109,7 +109,7 @@ def _sweep(request: Request, out: Path, parts: Sequence[Part]) -> Sweep:
     for override in request.overrides:
         if override.partition("=")[0].partition(".")[0] not in FREE:
             raise ConfigError(f"override {override!r}: of an imported sweep only {', '.join(FREE)} can be set")
-        apply_override(raw, override)
+        set_key(raw, *parsed(override))
     return Sweep.of(validate(raw, "import"), out)
 
 

@@ -40,7 +40,7 @@ def judge(
     measure = measure or sweep.config.measures[0]
     if measure not in sweep.config.measures:
         raise ConfigError(
-            f"--measure {measure!r} is not recorded in this sweep: {near(measure, list(sweep.config.measures))}"
+            f"measure {measure!r} is not recorded in this sweep: {near(measure, list(sweep.config.measures))}"
         )
     label = name or (Path(source).stem if isinstance(source, str | PathLike) else "array")
     values = judge_array(source, store.n, store.t)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from orchestrator.config.loading import apply_override, load, validate
+import numpy as np
+
+from orchestrator.config.loading import load, parsed, set_key, validate
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:  # what cannot be loaded is refused before anything of it is imported
@@ -29,18 +29,18 @@ def requested(
 
     Raises ConfigError, one line, for any mistake.
     """
-    configured = _configured(config, _lines(overrides))
+    configured = _configured(config, _pairs(overrides))
     from orchestrator.sweeps.sweep import Sweep
 
     if sample is not None:
         if not 0 < sample <= 1:
-            raise ConfigError(f"--sample {sample:g}: expected a fraction above 0 and at most 1")
+            raise ConfigError(f"sample {sample:g}: expected a fraction above 0 and at most 1")
         configured = configured.sampled(sample)
         out = out or Path("runs") / f"{configured.name}-sample-{sample:g}"
     return Sweep.of(configured, out)
 
 
-def _configured(config: Configuration, overrides: Sequence[str]) -> Config:
+def _configured(config: Configuration, overrides: Sequence[tuple[str, Any]]) -> Config:
     if isinstance(config, str | PathLike):
         return load(fspath(config), overrides)
     if isinstance(config, Mapping):
@@ -48,19 +48,38 @@ def _configured(config: Configuration, overrides: Sequence[str]) -> Config:
     return config if not overrides else _validated(config.resolved(), overrides)
 
 
-def _validated(sections: Mapping[str, Any], overrides: Sequence[str]) -> Config:
+def _validated(sections: Mapping[str, Any], overrides: Sequence[tuple[str, Any]]) -> Config:
     """Return a configuration given as plain data; file names in it are relative to where the user is."""
-    raw = {"name": "sweep", **copy.deepcopy(dict(sections))}
-    for override in overrides:
-        apply_override(raw, override)
-    raw["folder"] = str(Path(raw.get("folder", ".")).expanduser().resolve())
+    raw = {"name": "sweep", "folder": ".", **_plain("configuration", sections)}
+    for key, value in overrides:
+        set_key(raw, key, value)
+    if isinstance(raw["folder"], str):
+        raw["folder"] = str(Path(raw["folder"]).expanduser().resolve())
     return validate(raw, "configuration")
 
 
-def _lines(overrides: Overrides) -> list[str]:
-    """Return overrides as the command line has them; a value is written as JSON, which YAML reads back."""
+def _pairs(overrides: Overrides) -> list[tuple[str, Any]]:
+    """Return overrides as dotted keys and plain values."""
     if isinstance(overrides, str):
         raise ConfigError(f"overrides: expected a list such as ['seed=1'] or a mapping, found {overrides!r}")
     if isinstance(overrides, Mapping):
-        return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    return list(overrides)
+        return [(key, _plain(f"override {key!r}", value)) for key, value in overrides.items()]
+    return [parsed(override) for override in overrides]
+
+
+def _plain(where: str, value: Any) -> Any:
+    """Return a value as YAML would have given it: NumPy's numbers and arrays, paths and tuples are what they stand for.
+
+    Raises ConfigError for anything else that no YAML file could say.
+    """
+    if isinstance(value, Mapping):
+        return {key: _plain(f"{where}: {key}", inside) for key, inside in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, list | tuple | range):
+        return [_plain(where, inside) for inside in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ConfigError(f"{where}: expected numbers, texts, lists and mappings, found {type(value).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,18 @@ def test_on_a_loss_what_lowers_it_helps(tiny: dict[str, object], tmp_path: Path,
     assert (top.loc[top["effect"] == "harmful", "value"] > 0).all()
 
 
+def test_runs_travel_to_another_process_unread(opened: orchestrator.OpenedSweep) -> None:
+    runs = opened.runs("fit")
+    xr.testing.assert_equal(pickle.loads(pickle.dumps(runs)), runs)
+
+
+def test_an_object_can_be_looked_at_when_its_folder_is_gone(sweep_copy: Path) -> None:
+    sweep = orchestrator.open_sweep(sweep_copy)
+    assert {sweep: 1}[sweep] == 1
+    shutil.rmtree(sweep_copy)
+    assert "holds no runs" in repr(sweep)
+
+
 def test_status_and_failures(opened: orchestrator.OpenedSweep) -> None:
     assert (opened.status().done, opened.status().failed, opened.status().pending) == (42, 0, 0)
     assert opened.failures().empty
@@ -159,6 +172,8 @@ def test_nothing_is_written_printed_or_run(sweep_copy: Path, capsys: pytest.Capt
         (lambda s: s.runs("fitt"), StoreError, "did you mean fit"),
         (lambda s: s.top(8, "tracin"), ConfigError, "query 8 is out of range"),
         (lambda s: s.top(-1, "tracin"), ConfigError, "query -1 is out of range"),
+        (lambda s: s.top(1.5, "tracin"), ConfigError, "query 1.5: expected a whole number"),  # type: ignore[arg-type]
+        (lambda s: s.top(0, "tracin", k=-1), ConfigError, "k -1: expected how many"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_line(

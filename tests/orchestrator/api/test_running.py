@@ -40,6 +40,13 @@ def test_a_plan_trains_a_little_and_writes_nothing(tiny: dict[str, Any], tmp_pat
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_sweep_that_was_run_without_a_forecast_is_forecast_when_asked(
+    tiny: dict[str, Any], finished_sweep: Path
+) -> None:
+    unsized = {key: value for key, value in tiny.items() if key != "pack"}
+    assert orchestrator.plan(unsized, out=finished_sweep).forecast.seconds > 0
+
+
 def test_anybodys_array_is_judged(finished_sweep: Path, tmp_path: Path) -> None:
     tau = np.asarray(orchestrator.open_sweep(finished_sweep).attribution("difference_in_means"))
     judged = orchestrator.score(finished_sweep, tau, name="theirs")

@@ -325,7 +325,7 @@ def test_a_driver_killed_between_configuration_and_store_can_be_run_again(
         with pytest.raises(SystemError):
             prepare(sweep)
     assert (sweep.paths.config.exists(), sweep.paths.runs.exists()) == (True, False)
-    other = Sweep.of(load(str(tiny_yaml), ["seed=1"]), sweep.paths.root)
+    other = Sweep.of(load(str(tiny_yaml), [("seed", 1)]), sweep.paths.root)
     with pytest.raises(StoreError, match="was made from another configuration"):
         prepare(other)
     with prepare(sweep) as store:
@@ -599,7 +599,7 @@ def test_what_cannot_be_judged_with_is_refused(refused: Refused, finished_sweep:
     assert "no such file" in refused("score", finished_sweep, "--attributions", tmp_path / "none.npy")
     np.save(tmp_path / "mine.npy", np.zeros((60, 8)))
     judge = ("score", finished_sweep, "--attributions", tmp_path / "mine.npy")
-    assert "--measure 'los' is not recorded in this sweep: did you mean loss?" in refused(*judge, "--measure", "los")
+    assert "measure 'los' is not recorded in this sweep: did you mean loss?" in refused(*judge, "--measure", "los")
     assert "--measure goes with --attributions" in refused("score", finished_sweep, "--measure", "loss")
 
 
@@ -640,7 +640,7 @@ def test_an_export_to_nowhere_is_refused(refused: Refused, finished_sweep: Path,
 
 
 def test_a_sample_of_nothing_is_refused(refused: Refused, tiny_yaml: Path) -> None:
-    assert "--sample 0: expected a fraction above 0" in refused("plan", tiny_yaml, "--sample", "0")
+    assert "sample 0: expected a fraction above 0" in refused("plan", tiny_yaml, "--sample", "0")
 
 
 def test_the_versions_are_those_installed(finished_sweep: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from estimators import registry
 from estimators.registry import names
 from orchestrator.config.json_schema import schema
-from orchestrator.config.loading import load, locate, validate
+from orchestrator.config.loading import load, locate, parsed, validate
 from orchestrator.config.schema import Config
 from orchestrator.config.shipped import shipped
 from orchestrator.sweeps.sweep import Sweep
@@ -212,7 +212,7 @@ def test_whatever_a_file_says_is_taken_or_refused_in_one_line(key: str, value: A
     ],
 )
 def test_overrides_are_read_as_yaml(tiny_yaml: Path, override: str, read: Callable[[Config], bool]) -> None:
-    assert read(load(str(tiny_yaml), [override]))
+    assert read(load(str(tiny_yaml), [parsed(override)]))
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ def test_overrides_are_read_as_yaml(tiny_yaml: Path, override: str, read: Callab
     [
         ("seed", "override 'seed': expected key.sub=value"),
         ("=5", "override '=5': expected key.sub=value"),
-        ("seed.sub.key=5", "override 'seed.sub.key=5': 'seed' is not a section"),
-        ("measures.0=loss", "override 'measures.0=loss': 'measures' is not a section"),
+        ("seed.sub.key=5", "override 'seed.sub.key': 'seed' is not a section"),
+        ("measures.0=loss", "override 'measures.0': 'measures' is not a section"),
         ("measures=[loss", "override 'measures=[loss': the value is not YAML: "),
         ("designs.fit..alpha=0.5", "unknown key 'designs.fit.': "),
         ("designs.fit.subset=5", "unknown key 'designs.fit.subset': did you mean subsets?"),
@@ -230,7 +230,7 @@ def test_overrides_are_read_as_yaml(tiny_yaml: Path, override: str, read: Callab
 def test_a_mistaken_override_is_refused(tiny_yaml: Path, override: str, expected: str) -> None:
     tiny_yaml.write_text(yaml.safe_dump({**yaml.safe_load(tiny_yaml.read_text()), "seed": 1}))
     with pytest.raises(ConfigError) as caught:
-        load(str(tiny_yaml), [override])
+        load(str(tiny_yaml), [parsed(override)])
     assert str(caught.value).removeprefix(f"{tiny_yaml}: ").startswith(expected)
     assert "\n" not in str(caught.value)
 
@@ -246,8 +246,8 @@ def test_name_and_folder_are_by_default_the_files(tiny: Raw, tmp_path: Path) -> 
 
 
 def test_a_folder_is_taken_relative_to_the_file_and_absolute_for_the_workers(tiny_yaml: Path) -> None:
-    assert load(str(tiny_yaml), ["folder=data/x"]).folder == tiny_yaml.parent / "data" / "x"
-    assert load(str(tiny_yaml), ["folder=/data"]).folder == Path("/data")
+    assert load(str(tiny_yaml), [parsed("folder=data/x")]).folder == tiny_yaml.parent / "data" / "x"
+    assert load(str(tiny_yaml), [parsed("folder=/data")]).folder == Path("/data")
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,12 @@ def test_a_kind_is_registered_once_and_by_name() -> None:
         register(Nameless)
 
 
+def test_a_class_defined_again_takes_the_place_of_the_first() -> None:
+    again = type("Halves", (Halves,), {"__module__": Halves.__module__, "__annotations__": {}})
+    assert again.__qualname__ == Halves.__qualname__
+    assert register(again) is find("halves") is again
+
+
 def test_a_package_offers_one_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     offered = EntryPoint("other_halves", "offered:Halves", registry.GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda entry: Halves)

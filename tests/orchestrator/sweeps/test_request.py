@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -57,7 +58,7 @@ def test_a_sample_has_a_folder_of_its_own(path: Path) -> None:
     assert sampled.paths.root.name == "tiny-sample-0.5"
     assert subsets(sampled.config) == 10
     for fraction in (0, 2):
-        with pytest.raises(ConfigError, match=f"--sample {fraction}: expected a fraction"):
+        with pytest.raises(ConfigError, match=f"sample {fraction}: expected a fraction"):
             requested(path, sample=fraction)
 
 
@@ -74,3 +75,21 @@ def test_mistakes_are_one_line(tiny: dict[str, Any], change: dict[str, Any], sai
         requested({**tiny, **change})
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_values_are_taken_as_they_are(tiny: dict[str, Any]) -> None:
+    arguments = {"path": Path("a.csv"), "text": "\N{GRINNING FACE}", "most": float("inf")}
+    given = requested(
+        {**tiny, "measures": np.array(["loss"])}, overrides={"seed": np.int64(9), "task.arguments": arguments}
+    ).config
+    assert (given.seed, given.measures) == (9, ("loss",))
+    assert given.task.arguments == {"path": "a.csv", "text": "\N{GRINNING FACE}", "most": float("inf")}
+
+
+def test_what_no_file_could_say_is_refused(tiny: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="override 'seed': expected numbers, texts, lists and mappings, found object"):
+        requested(tiny, overrides={"seed": object()})
+    with pytest.raises(ConfigError, match="folder: "):
+        requested({**tiny, "folder": 3})
+    with pytest.raises(ConfigError, match="the value is not YAML: day is out of range"):
+        requested(tiny, overrides=["name=2024-02-30"])
