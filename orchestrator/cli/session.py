@@ -27,8 +27,8 @@ from orchestrator.stages import removal as removing
 from orchestrator.stages import report as reporting
 from orchestrator.stages import retrain as retraining
 from orchestrator.stages import score as scoring
+from orchestrator.store.damage import Damage
 from orchestrator.store.run_store import RunStore
-from orchestrator.store.verification import Damage
 from orchestrator.sweeps.sweep import Sweep
 from workers.wording import duration
 

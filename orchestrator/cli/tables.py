@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.stages.plan import Planned
     from orchestrator.stages.status import Status
     from orchestrator.stages.verify import Rerun
-    from orchestrator.store.verification import Damage
+    from orchestrator.store.damage import Damage
     from orchestrator.sweeps.sweep import Sweep
 
 __all__ = [

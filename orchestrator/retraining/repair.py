@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.retraining.watch import Watch
+from orchestrator.store.damage import Damage
 from orchestrator.store.run_store import RunStore
-from orchestrator.store.verification import Damage
 from orchestrator.sweeps.plan import DesignPlan
 
 

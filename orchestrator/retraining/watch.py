@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.store.verification import Damage
+from orchestrator.store.damage import Damage
 
 
 @dataclass(frozen=True)

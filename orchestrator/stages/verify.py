@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.store.damage import Damage
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
-from orchestrator.store.verification import Damage
 from orchestrator.sweeps.plan import to_runs
 from orchestrator.sweeps.provenance import provenance
 from orchestrator.sweeps.roles import refuse_imported

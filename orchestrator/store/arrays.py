@@ -1,7 +1,8 @@
-"""The Zarr arrays of a run store: created, opened, read and written a whole chunk at a time."""
+"""The arrays of a run store: their metadata, which Zarr reads and writes, and their chunks, a pack's rows each."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,17 +16,25 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.codecs.numcodecs import PackBits
 
-from orchestrator.store.durable import refusing
+from orchestrator.store.chunks import LEVEL, ChunkFormat, CodecError
+from orchestrator.store.durable import refusing, write_atomically
+from orchestrator.store.hashes import content_hash
 from orchestrator.store.manifest import DesignLayout, Manifest
 from workers.errors import StoreError
 
 PLAN = ("masks", "seeds", "subsets", "repeats")
 """The arrays that say what is to be trained."""
-REMEDY = "run `counterfactory verify` on the sweep, then `counterfactory run` to put it right"
+METADATA = "zarr.json"
 
 
-class CodecError(StoreError):
-    """Stored bytes that do not decode."""
+@dataclass(frozen=True)
+class Chunk:
+    """What a chunk's file held when it was read."""
+
+    values: NDArray[Any]
+    """(pack, ...) rows, those beyond the array's end included."""
+    hash: str
+    """Of the file's bytes."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def _create(group: zarr.Group, name: str, spec: Spec, design: DesignLayout) -> N
         fill_value=spec.fill,
         filters=[PackBits()] if spec.dtype == "bool" else None,
         # The checksum is outermost: it covers the bytes as they lie on the disk.
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
         dimension_names=("run", spec.dimension)[: len(spec.shape(1))],
         # One flat folder an array, so that one fsync makes a new chunk's name durable.
         chunk_key_encoding={"name": "default", "separator": "."},
@@ -91,17 +100,17 @@ def _create(group: zarr.Group, name: str, spec: Spec, design: DesignLayout) -> N
 
 @dataclass(frozen=True)
 class RunArray:
-    """One array with a row a run, whose chunks are the packs."""
+    """One array with a row a run, whose chunks are the packs. What it reads is checked by its checksum and by nothing else."""
 
     path: Path
-    array: zarr.Array[Any]
-    rows_per_chunk: int
+    format: ChunkFormat
 
     @classmethod
-    def open(cls, path: Path, spec: Spec, design: DesignLayout, write: bool) -> RunArray:
+    def open(cls, path: Path, spec: Spec, design: DesignLayout) -> RunArray:
         """Open an array. Raises StoreError, naming the file, when its metadata is damaged or not as the manifest says."""
         with reading_metadata(path), quiet():
-            array = zarr.open_array(path, mode="r+" if write else "r", zarr_format=3)
+            array = zarr.open_array(path, mode="r", zarr_format=3)
+            codecs = [str(codec["name"]) for codec in json.loads((path / METADATA).read_bytes())["codecs"]]
         fits = (
             array.dtype == np.dtype(spec.dtype)
             and array.shape[1:] == spec.shape(0)[1:]
@@ -110,60 +119,59 @@ class RunArray:
         )
         if not fits:
             raise StoreError(
-                f"{path / 'zarr.json'} says {array.dtype} {array.shape} in chunks of {array.chunks}, "
+                f"{path / METADATA} says {array.dtype} {array.shape} in chunks of {array.chunks}, "
                 f"expected {spec.dtype} {spec.shape(design.runs)} in chunks of {spec.shape(design.pack)}"
             )
-        # A chunk of nothing but fill is written too: a missing file then always means a missing chunk.
-        return cls(path, array.with_config({"write_empty_chunks": True}), design.pack)
+        made = cls(path, ChunkFormat(np.dtype(spec.dtype), spec.shape(design.pack), spec.fill))
+        if codecs != made.format.codecs():
+            raise StoreError(
+                f"{path / METADATA} says that chunks are written by {', '.join(codecs)}, expected "
+                f"{', '.join(made.format.codecs())}"
+            )
+        return made
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.format.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its values."""
+        return self.format.dtype
 
     def chunk(self, pack: int) -> Path:
         """Return the file of a pack's chunk."""
-        return self.path / ".".join(["c", str(pack), *["0"] * (len(self.array.shape) - 1)])
+        return self.path / ".".join(["c", str(pack), *["0"] * len(self.row_shape)])
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return rows start..stop; a missing chunk reads as fill. Raises StoreError naming the first damaged chunk."""
+    def read(self, pack: int) -> Chunk | Unreadable:
+        """Return the rows of a pack, or what is wrong with its chunk. Raises StoreError when the disk refuses."""
+        path = self.chunk(pack)
+        with refusing("read", path):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                return Unreadable("missing")
         try:
-            return self._read(start, stop)
+            return Chunk(self.format.decode(content), content_hash(content))
         except CodecError as error:
-            for pack in self._packs(start, stop):
-                if isinstance(self.examine(pack), Unreadable) and self.chunk(pack).exists():
-                    raise StoreError(f"{self.chunk(pack)} is damaged: {REMEDY}") from error
-            raise
+            return Unreadable(f"damaged: {error}")
 
-    def examine(self, pack: int) -> NDArray[Any] | Unreadable:
-        """Return the rows of a pack, or what is wrong with its chunk."""
-        if not self.chunk(pack).exists():
-            return Unreadable("missing")
-        first = pack * self.rows_per_chunk
-        try:
-            return self._read(first, first + self.rows_per_chunk)
-        except CodecError as error:
-            return Unreadable(str(error))
-
-    def _read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return rows start..stop. Raises CodecError for bytes that do not decode, StoreError when the disk refuses."""
-        with refusing("read", self.path), undamaged(f"rows {start}..{stop - 1} of {self.path}"):
-            return np.asarray(self.array[start:stop])
-
-    def _packs(self, start: int, stop: int) -> range:
-        return range(start // self.rows_per_chunk, -(-stop // self.rows_per_chunk))
-
-    def missing(self, start: int, stop: int) -> Path | None:
-        """Return the first chunk file that is not there, of those that hold rows start..stop."""
-        chunks = (self.chunk(pack) for pack in self._packs(start, stop))
-        return next((chunk for chunk in chunks if not chunk.exists()), None)
-
-    def write(self, rows: range, values: NDArray[Any]) -> list[Path]:
-        """Write all rows of one or more packs; return the chunks' files, which are not yet durable."""
-        chunks = [self.chunk(pack) for pack in self._packs(rows.start, rows.stop)]
-        with refusing("write", chunks[0]):
-            self.array[rows.start : rows.stop] = values
-        return chunks
+    def encode(self, start: int, values: NDArray[Any]) -> dict[Path, bytes]:
+        """Return the chunks, by their files, of all rows of one or more packs, the first of which is row `start`."""
+        rows = self.format.shape[0]
+        return {
+            self.chunk((start + at) // rows): self.format.encode(values[at : at + rows])
+            for at in range(0, len(values), rows)
+        }
 
     def resize(self, rows: int) -> None:
-        """Make room for more rows."""
-        with refusing("write", self.path / "zarr.json"), quiet():
-            self.array.resize((rows, *self.array.shape[1:]))
+        """Make room for more rows, durably."""
+        metadata = self.path / METADATA
+        with reading_metadata(self.path):
+            content = json.loads(metadata.read_bytes())
+            content["shape"][0] = rows
+        write_metadata(metadata, content)
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
@@ -173,15 +181,22 @@ def read_attributes(path: Path) -> dict[str, Any]:
 
 
 def write_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Replace the attributes of a group."""
-    with refusing("write", path / "zarr.json"):
-        zarr.open_group(path, mode="r+", zarr_format=3).attrs.put(dict(attributes))
+    """Replace the attributes of a group, durably."""
+    with reading_metadata(path):
+        content = json.loads((path / METADATA).read_bytes())
+        content["attributes"] = dict(attributes)
+    write_metadata(path / METADATA, content)
+
+
+def write_metadata(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a zarr.json; what was there stays until the new one is on the disk."""
+    write_atomically(path, json.dumps(content, indent=2).encode())
 
 
 @contextmanager
 def reading_metadata(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong with a zarr.json into a one-line StoreError that names the file."""
-    metadata = path / "zarr.json"
+    metadata = path / METADATA
     with refusing("read", metadata), undamaged(str(metadata)):
         metadata.stat()
         yield
@@ -189,14 +204,14 @@ def reading_metadata(path: Path) -> Iterator[None]:
 
 @contextmanager
 def undamaged(what: str) -> Iterator[None]:
-    """Turn whatever Zarr and its codecs raise of bytes that make no sense into a one-line CodecError."""
+    """Turn whatever Zarr and its codecs raise of bytes that make no sense into a one-line StoreError."""
     try:
         yield
     except (StoreError, OSError):
         raise
     except Exception as error:  # JSON that is cut off, keys that are gone, checksums, lengths: any class there is
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CodecError(f"{what} is damaged: {reason}") from error
+        raise StoreError(f"{what} is damaged: {reason}") from error
 
 
 @contextmanager

@@ -5,13 +5,13 @@ PyTorch is imported where tensors are written or read, and nowhere else: most of
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from orchestrator.store.durable import refusing, write_atomically
+from orchestrator.store.hashes import content_hash
 from workers.errors import StoreError
 from workers.runs import Checkpoint
 
@@ -29,7 +29,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.state.items()}
     content = _canonical(save(state, metadata))
     write_atomically(path, content)
-    return _hash(content)
+    return content_hash(content)
 
 
 def _canonical(content: bytes) -> bytes:
@@ -45,7 +45,7 @@ def _canonical(content: bytes) -> bytes:
 def checkpoint_hash(path: Path) -> str | None:
     """Return the hash of a checkpoint's bytes, or None when there is no such file."""
     with refusing("read", path):
-        return _hash(path.read_bytes()) if path.exists() else None
+        return content_hash(path.read_bytes()) if path.exists() else None
 
 
 def read_checkpoint(path: Path, expected_hash: str) -> Checkpoint:
@@ -54,7 +54,7 @@ def read_checkpoint(path: Path, expected_hash: str) -> Checkpoint:
 
     with refusing("read", path):
         content = path.read_bytes()
-    if _hash(content) != expected_hash:
+    if content_hash(content) != expected_hash:
         raise StoreError(
             f"{path} is damaged: run `counterfactory verify`, then `counterfactory run` to retrain its run"
         )
@@ -75,7 +75,3 @@ def _metadata(header: bytes) -> dict[str, str]:
     """Return the metadata of a safetensors header (JSON; its key is fixed by the format)."""
     found: dict[str, str] = json.loads(header)["__metadata__"]
     return found
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,7 +1,7 @@
 """The runs of one design in the store: its plan, its outputs, and the order of writing that makes a crash harmless.
 
-Order of a commit: checkpoints, chunks, fsync, then the ledger record. A crash before the last step leaves
-the rows pending.
+Order of a commit: checkpoints, chunks, then the ledger record, each on the disk before the next. A crash before the last step
+leaves the rows pending.
 """
 
 from __future__ import annotations
@@ -9,151 +9,45 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.store.arrays import PLAN, REMEDY, RunArray, specs
+from orchestrator.store.arrays import PLAN, RunArray, specs
+from orchestrator.store.checked_rows import CheckedRows
 from orchestrator.store.checkpoints import read_checkpoint, write_checkpoint
-from orchestrator.store.durable import refusing, sync, sync_all
-from orchestrator.store.hashes import plan_hash, row_hashes
-from orchestrator.store.ledger import DONE, CommitRecord, DamagedRecord, Ledger, PackRecord, PlanRecord, RowRecord
+from orchestrator.store.durable import refusing, write_together
+from orchestrator.store.hashes import row_hashes
+from orchestrator.store.ledger import CommitRecord, DamagedRecord, Ledger, PackRecord, RowRecord
 from orchestrator.store.manifest import DesignLayout, Manifest
 from orchestrator.store.paths import SweepPaths
-from workers.errors import StoreError
+from orchestrator.store.planned_rows import PlannedRows
 from workers.runs import Checkpoint, Outcome
 
 
 class DesignRuns:
     """One design of an open store. Used through RunStore, which says what each method takes and returns."""
 
-    plan: dict[str, RunArray]
-    """masks, seeds, subsets, repeats."""
     measured: dict[str, RunArray]
-    """The outputs, by measure."""
-    planned_packs: dict[int, tuple[int, str]]
-    """Of each pack whose plan was written: how many rows it had, and their hash."""
+    """The outputs, by measure, as they are written. Who reads them asks `rows`."""
+    planned: PlannedRows
+    """What is to be trained, as it is written."""
+    rows: CheckedRows
+    """The one way in which rows are read."""
 
     def __init__(self, paths: SweepPaths, manifest: Manifest, layout: DesignLayout, write: bool):
         self.layout = layout
         self.ledger = Ledger(paths, layout, exclusive=write)
         self.paths = paths
-        self._writable = write
         folder = paths.runs / layout.name
-        found = {name: RunArray.open(folder / name, spec, layout, write) for name, spec in specs(manifest).items()}
-        self.plan = {name: found[name] for name in PLAN}
+        found = {name: RunArray.open(folder / name, spec, layout) for name, spec in specs(manifest).items()}
         self.measured = {name: found[f"outputs/{name}"] for name in manifest.measures}
-        self._load_planned()
+        self.planned = PlannedRows({name: found[name] for name in PLAN}, layout, self.ledger)
+        self.rows = CheckedRows(self.planned, self.measured, self.ledger)
 
     def share(self) -> None:
         """Take note that others may write from now on: the lease is given back."""
-        self._writable = False
         self.ledger.share()
-
-    # The plan
-
-    def planned(self) -> bool:
-        """Return whether the plan of every row is written and durable."""
-        if not self._writable:
-            self._load_planned()
-        return self._durable_runs == self.layout.runs
-
-    def write_plan(self, start: int, plan: Mapping[str, NDArray[Any]]) -> None:
-        """Write the plan of one or more packs; durable when the last pack's is written."""
-        rows = self._whole_packs(start, len(plan["masks"]))
-        for name, values in plan.items():
-            array = self.plan[name].array
-            if values.shape != (len(rows), *array.shape[1:]):
-                raise ValueError(f"{name} has shape {values.shape}, expected {(len(rows), *array.shape[1:])}")
-            if not np.array_equal(values, values.astype(array.dtype)):
-                raise ValueError(f"{name} holds values that are not of type {array.dtype}")
-        first, last = start // self.layout.pack, (rows.stop - 1) // self.layout.pack
-        packs = {pack: self._rows_in(plan, pack, start) for pack in range(first, last + 1)}
-        for pack, part in packs.items():
-            self._refuse_other_plan(pack, part)
-        for name in PLAN:
-            self._unsynced += self.plan[name].write(rows, plan[name].astype(self.plan[name].array.dtype))
-        for pack, part in packs.items():
-            count = len(part["masks"])
-            self._complete += self.planned_packs.get(pack, (0, ""))[0] != count
-            self.planned_packs[pack] = (count, plan_hash(part, count))
-        if self._complete == self.layout.packs:
-            self._make_plan_durable()
-
-    def _rows_in(self, plan: Mapping[str, NDArray[Any]], pack: int, start: int) -> dict[str, NDArray[Any]]:
-        """Return the rows of one pack, of a plan whose first row is `start`."""
-        rows = self.layout.rows(pack)
-        return {name: values[rows.start - start : rows.stop - start] for name, values in plan.items()}
-
-    def _refuse_other_plan(self, pack: int, plan: Mapping[str, NDArray[Any]]) -> None:
-        """Raise StoreError when rows of a pack that were planned before would change."""
-        known, recorded = self.planned_packs.get(pack, (0, ""))
-        if known and plan_hash(plan, known) != recorded:
-            start = self.layout.rows(pack).start
-            raise StoreError(
-                f"the plan of rows {start}..{start + known - 1} of design {self.layout.name!r} differs from the one in "
-                f"{self.plan['masks'].path}: the configuration has changed since"
-            )
-
-    def read_plan(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows of one array of the plan. Raises StoreError when a chunk is missing or damaged."""
-        missing = self.plan[name].missing(start, stop)
-        if missing:
-            raise StoreError(f"{missing} is missing: {REMEDY}")
-        return self.plan[name].read(start, stop)
-
-    def _load_planned(self) -> None:
-        record, size = self.ledger.plan(), self.layout.pack
-        self._durable_runs = record.runs
-        counts = [min(size, record.runs - pack * size) for pack in range(len(record.packs))]
-        self.planned_packs = dict(enumerate(zip(counts, record.packs, strict=True)))
-        self._complete = sum(
-            pack < self.layout.packs and count == len(self.layout.rows(pack))
-            for pack, (count, _) in self.planned_packs.items()
-        )
-        self._unsynced: list[Path] = []
-
-    def _make_plan_durable(self) -> None:
-        folders = [array.path for array in self.plan.values()]
-        with refusing("write", self.paths.runs):
-            sync_all([*self._unsynced, *folders])
-        self._unsynced = []
-        hashes = tuple(self.planned_packs[pack][1] for pack in range(self.layout.packs))
-        self.ledger.write_plan(PlanRecord(runs=self.layout.runs, packs=hashes))
-        self._durable_runs = self.layout.runs
-
-    def _whole_packs(self, start: int, count: int) -> range:
-        size, stop = self.layout.pack, start + count
-        if start % size or not count or (stop % size and stop != self.layout.runs) or stop > self.layout.runs:
-            raise ValueError(
-                f"rows {start}..{stop - 1} are no whole packs of {self.layout.name!r}, which has {self.layout.runs} rows "
-                f"in packs of {size}"
-            )
-        return range(start, stop)
-
-    # Outputs
-
-    def outputs(self, measure: str, start: int, stop: int) -> NDArray[np.float32]:
-        """Return one measure of rows start..stop, (r, t), NaN in every row that is not done."""
-        array, done = self.measured[measure], self.ledger.states(start, stop) == DONE
-        values = np.full((stop - start, array.array.shape[1]), np.nan, dtype=np.float32)
-        for first, last in self._spans(done, start):
-            values[first - start : last - start] = array.read(first, last)
-        values[~done] = np.nan
-        absent = np.flatnonzero(done & ~np.isfinite(values).all(axis=1))
-        if len(absent):
-            raise StoreError(
-                f"{array.chunk((start + int(absent[0])) // self.layout.pack)} lacks rows that are done: {REMEDY}"
-            )
-        return values
-
-    def _spans(self, done: NDArray[np.bool_], start: int) -> list[tuple[int, int]]:
-        """Return the stretches of packs with done rows: other packs may be unwritten, or damaged and forgotten."""
-        size = self.layout.pack
-        packs = np.unique((np.flatnonzero(done) + start) // size)
-        stretches = np.split(packs, np.flatnonzero(np.diff(packs) > 1) + 1) if len(packs) else []
-        return [(max(start, int(s[0]) * size), min(start + len(done), (int(s[-1]) + 1) * size)) for s in stretches]
 
     def commit(self, pack: int, outcomes: Sequence[Outcome], worker: str, started: float, seconds: float) -> None:
         """Write the outcomes of some or all rows of a pack, beside the rows that are there."""
@@ -161,8 +55,8 @@ class DesignRuns:
             return
         rows, record = self.layout.rows(pack), self.ledger.record(pack)
         self._refuse(outcomes, rows, record)
-        masks, seeds = (self.read_plan(name, rows.start, rows.stop) for name in ("masks", "seeds"))
-        values = self._kept(rows, record, masks, seeds)
+        masks, seeds = (self.rows.plan(name, rows.start, rows.stop) for name in ("masks", "seeds"))
+        values = {measure: self._kept(measure, rows, record) for measure in self.measured}
         trained = [outcome for outcome in outcomes if not outcome.failure]
         at = np.array([outcome.row - rows.start for outcome in trained], dtype=np.int64)
         for measure, array in values.items():
@@ -196,7 +90,7 @@ class DesignRuns:
 
     def _refuse(self, outcomes: Sequence[Outcome], rows: range, record: PackRecord) -> None:
         """Raise ValueError for outcomes that do not belong here: a fault of the caller, never of the user."""
-        if not self.planned():
+        if not self.planned.is_complete():
             raise ValueError(f"design {self.layout.name!r} has no complete plan yet")
         seen: set[int] = set()
         done = record.done()
@@ -210,7 +104,7 @@ class DesignRuns:
             seen.add(outcome.row)
         trained = [outcome for outcome in outcomes if not outcome.failure]
         for measure, array in self.measured.items():
-            self._refuse_incomplete(trained, measure, array.array.shape[1:])
+            self._refuse_incomplete(trained, measure, array.row_shape)
 
     def _refuse_incomplete(self, trained: Sequence[Outcome], measure: str, shape: tuple[int, ...]) -> None:
         """Raise ValueError for the first of the outcomes that lacks a finite output of this shape."""
@@ -224,21 +118,11 @@ class DesignRuns:
             row = next(outcome.row for outcome, values in zip(trained, found, strict=True) if not is_good(values))
             raise ValueError(f"row {row}: {measure} is not a finite array of shape {shape}")
 
-    def _kept(
-        self, rows: range, record: PackRecord, masks: NDArray[np.bool_], seeds: NDArray[np.uint32]
-    ) -> dict[str, NDArray[np.float32]]:
-        """Return the pack's outputs with its done rows in place, their hashes checked, and NaN elsewhere."""
-        done = record.done()
-        values: dict[str, NDArray[np.float32]] = {}
-        for measure, array in self.measured.items():
-            values[measure] = np.full((len(rows), *array.array.shape[1:]), np.nan, dtype=np.float32)
-            if done:
-                where = np.array(sorted(done)) - rows.start
-                values[measure][where] = array.read(rows.start, rows.stop)[where]
-        wrong = disagreeing(done, rows.start, masks, seeds, list(values.values()))
-        if wrong:
-            raise StoreError(f"row {wrong[0]} of design {self.layout.name!r} is not what was written: {REMEDY}")
-        return values
+    def _kept(self, measure: str, rows: range, record: PackRecord) -> NDArray[np.float32]:
+        """Return the pack's outputs with its done rows in place, checked, and NaN elsewhere."""
+        if record.done():
+            return self.rows.outputs(measure, rows.start, rows.stop)
+        return np.full((len(rows), *self.measured[measure].row_shape), np.nan, dtype=np.float32)
 
     def _write_checkpoints(self, outcome: Outcome) -> dict[int, str]:
         return {
@@ -249,11 +133,10 @@ class DesignRuns:
         }
 
     def _write_outputs(self, rows: range, values: Mapping[str, NDArray[np.float32]]) -> None:
+        files: dict[Path, bytes] = {}
         for measure, array in self.measured.items():
-            for chunk in array.write(rows, values[measure]):
-                with refusing("write", chunk):
-                    sync(chunk)
-                    sync(chunk.parent)
+            files |= array.encode(rows.start, values[measure])
+        write_together(files)
 
     def checkpoints(self, row: int) -> tuple[Checkpoint, ...]:
         """Return the checkpoints of a done row, by ascending epoch, their hashes checked."""
@@ -290,30 +173,11 @@ class DesignRuns:
 
     def grow(self, layout: DesignLayout) -> None:
         """Make room for more rows; the manifest is written after this."""
-        for array in (*self.plan.values(), *self.measured.values()):
+        for array in (*self.planned.arrays.values(), *self.measured.values()):
             array.resize(layout.runs)
-            with refusing("write", array.path):
-                sync(array.path / "zarr.json")
-                sync(array.path)
 
     def resized(self, layout: DesignLayout) -> None:
         """Take note of the new number of rows."""
         self.layout = layout
         self.ledger.resize(layout)
-        self._load_planned()
-
-
-def disagreeing(
-    done: Mapping[int, RowRecord],
-    first: int,
-    masks: NDArray[np.bool_],
-    seeds: NDArray[np.uint32],
-    outputs: Sequence[NDArray[np.float32]],
-) -> tuple[int, ...]:
-    """Return the done rows whose hash is not the ledger's; the arrays are a pack's, whose first row is `first`."""
-    rows = sorted(done)
-    at = np.array(rows, dtype=np.int64) - first
-    actual = row_hashes(
-        masks[at], seeds[at], [values[at] for values in outputs], [done[row].checkpoints for row in rows]
-    )
-    return tuple(row for row, digest in zip(rows, actual, strict=True) if digest != done[row].hash)
+        self.planned.resize(layout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,18 +32,26 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises StoreError when the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-    with refusing("write", path):
-        make_folder(path.parent)
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync(path.parent)
+    write_together({path: content})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files, each as `write_atomically` does; all of them are on the disk before the first one takes its name."""
+    temporary = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}") for path in files}
+    try:
+        for path, content in files.items():
+            with refusing("write", path):
+                make_folder(path.parent)
+                with temporary[path].open("xb") as file:
+                    file.write(content)
+        with refusing("write", next(iter(files)).parent if len(files) > 1 else next(iter(files))):
+            sync_all(temporary.values())
+            for path in files:
+                os.replace(temporary[path], path)
+            sync_all(sorted({path.parent for path in files}))
+    finally:
+        for one in temporary.values():
+            one.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
@@ -112,8 +120,12 @@ def sync(path: Path) -> None:
 
 def sync_all(paths: Iterable[Path]) -> None:
     """Bring files and folders' entries to the disk; side by side, because a file system brings many there in one go."""
+    several = list(paths)
+    if len(several) == 1:
+        sync(several[0])
+        return
     with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-        list(pool.map(sync, paths))
+        list(pool.map(sync, several))
 
 
 def sync_tree(root: Path) -> None:

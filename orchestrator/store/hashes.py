@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 _BYTES = 16
 
 
+def content_hash(content: bytes) -> str:
+    """Return the hash of a file's bytes."""
+    return hashlib.blake2b(content, digest_size=_BYTES).hexdigest()
+
+
 def row_hashes(
     masks: NDArray[np.bool_],
     seeds: NDArray[np.uint32],

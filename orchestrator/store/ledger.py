@@ -7,9 +7,10 @@ checkpoints.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -119,10 +120,17 @@ class PackSummary:
     """Time that each of `rows` took, in seconds."""
     hashes: tuple[str | None, ...]
     """Hash of each of `rows`; None for one that failed."""
+    checkpoints: Mapping[int, Mapping[int, str]]
+    """Hash of each checkpoint file by epoch, of the done rows that kept any."""
     commits: tuple[CommitRecord, ...]
     """The deliveries of the pack."""
     failures: tuple[FailedRun, ...]
     """The rows that failed, and why."""
+
+    def done(self) -> tuple[int, ...]:
+        """Return the done rows."""
+        first = self.pack * len(self.states)
+        return tuple(row for row in self.rows if self.states[row - first] == DONE)
 
 
 class Ledger:
@@ -154,6 +162,25 @@ class Ledger:
         self._look()
         return [self._seen[pack][1] for pack in sorted(self._seen) if pack < self._design.packs]
 
+    def summary(self, pack: int) -> PackSummary:
+        """Return what is known of a pack, also when it has no record."""
+        self._look()
+        return self._seen[pack][1] if pack in self._seen else self._summarized(self._empty(pack))
+
+    def read(self, pack: int) -> PackSummary:
+        """Return the same from the record as it is on the disk now. Raises StoreError when it is damaged."""
+        return self._summarized(self.record(pack))
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else writes."""
+        return self._exclusive
+
+    @property
+    def plan_path(self) -> Path:
+        """The record of what is planned."""
+        return self._paths.plan_record(self._design.name)
+
     def failures(self) -> list[FailedRun]:
         """Return the failed runs, by row."""
         return sorted((f for summary in self.summaries() for f in summary.failures), key=lambda failed: failed.row)
@@ -184,7 +211,10 @@ class Ledger:
         path = self._paths.record(self._design.name, pack)
         with refusing("read", path):
             content = path.read_bytes() if path.exists() else None
-        return PackRecord(design=self._design.name, pack=pack) if content is None else self._parse(content, pack)
+        return self._empty(pack) if content is None else self._parse(content, pack)
+
+    def _empty(self, pack: int) -> PackRecord:
+        return PackRecord(design=self._design.name, pack=pack)
 
     def write(self, record: PackRecord) -> None:
         """Write a record; its rows count from the moment this returns."""
@@ -208,7 +238,7 @@ class Ledger:
         That is nothing when the record is missing or damaged: the plan follows from the configuration and is then
         written again, and the hashes of the done rows guard it.
         """
-        path = self._paths.plan_record(self._design.name)
+        path = self.plan_path
         with refusing("read", path):
             content = path.read_bytes() if path.exists() else b""
         try:
@@ -220,7 +250,7 @@ class Ledger:
 
     def write_plan(self, plan: PlanRecord) -> None:
         """Write down what is planned."""
-        write_atomically(self._paths.plan_record(self._design.name), plan.model_dump_json().encode())
+        write_atomically(self.plan_path, plan.model_dump_json().encode())
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -271,6 +301,7 @@ class Ledger:
             rows=tuple(row.row for row in record.rows),
             seconds=tuple(row.seconds for row in record.rows),
             hashes=tuple(row.hash for row in record.rows),
+            checkpoints={row.row: row.checkpoints for row in record.rows if row.checkpoints},
             commits=record.commits,
             failures=tuple(
                 FailedRun(row.row, row.failure.kind, row.failure.message, row.failure.traceback)

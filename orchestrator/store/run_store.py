@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.store.arrays import create_tree, read_attributes, write_attributes
+from orchestrator.store.damage import Damage
 from orchestrator.store.design_runs import DesignRuns
-from orchestrator.store.durable import folder_at_once, refusing, remove_partials, sync
+from orchestrator.store.durable import folder_at_once, refusing, remove_partials
 from orchestrator.store.lease import Lease
 from orchestrator.store.ledger import DONE, FAILED, PENDING, FailedRun, PackRecord, PackSummary
 from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout, Manifest, parse_manifest
 from orchestrator.store.paths import SweepPaths
-from orchestrator.store.verification import Damage, verify_pack
+from orchestrator.store.verification import verify_pack
 from workers.errors import StoreError, near
 from workers.runs import Checkpoint, Outcome
 
@@ -168,14 +169,14 @@ class RunStore:
         rows added by `extend`). Raises ValueError for part of a pack, StoreError when earlier rows would change.
         """
         plan = {"masks": masks, "seeds": seeds, "subsets": subsets, "repeats": repeats}
-        self._writing(design).write_plan(start, {name: np.asarray(values) for name, values in plan.items()})
+        self._writing(design).planned.write(start, {name: np.asarray(values) for name, values in plan.items()})
 
     def planned(self, design: str) -> bool:
         """Return whether the plan of the whole design is written and durable; if not, write every pack's again."""
-        return self._find(design).planned()
+        return self._find(design).planned.is_complete()
 
     def masks(self, design: str, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
-        """Return the subsets of rows start..stop, (r, n) bool. Raises StoreError when they are missing or damaged."""
+        """Return the subsets of rows start..stop, (r, n) bool. Raises StoreError when they are not what was planned."""
         return self._plan(design, "masks", start, stop)
 
     def seeds(self, design: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint32]:
@@ -193,12 +194,13 @@ class RunStore:
     def outputs(self, design: str, measure: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Return one measure of rows start..stop, (r, t) float32; rows that are not done are NaN, whatever lies there.
 
-        Raises StoreError, naming the file, when the chunk of a done row is missing or damaged.
+        Raises StoreError, naming the file and the remedy, when a done row is not what was written: its subset, its seed or its
+        outputs through any measure.
         """
         if measure not in self.measures:
             raise StoreError(f"{self.paths.runs} has no measure {measure!r}: {near(measure, list(self.measures))}")
         found = self._find(design)
-        return found.outputs(measure, *_span(found.layout, start, stop))
+        return found.rows.outputs(measure, *_span(found.layout, start, stop))
 
     def commit(
         self, design: str, pack: int, outcomes: Sequence[Outcome], *, worker: str, started: float, seconds: float
@@ -273,9 +275,6 @@ class RunStore:
         designs = tuple(layout if old.name == design else old for old in self._manifest.designs)
         manifest = self._manifest.model_copy(update={"designs": designs})
         write_attributes(self.paths.runs, manifest.model_dump(mode="json"))
-        with refusing("write", self.paths.runs):
-            sync(self.paths.runs / "zarr.json")
-            sync(self.paths.runs)
         self._manifest = manifest
         grown.resized(layout)
 
@@ -291,7 +290,7 @@ class RunStore:
 
     def _plan(self, design: str, name: str, start: int, stop: int | None) -> NDArray[Any]:
         found = self._find(design)
-        return found.read_plan(name, *_span(found.layout, start, stop))
+        return found.rows.plan(name, *_span(found.layout, start, stop))
 
 
 def _span(layout: DesignLayout, start: int, stop: int | None) -> tuple[int, int]:

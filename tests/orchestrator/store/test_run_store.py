@@ -134,9 +134,19 @@ class Sweep:
 
 @pytest.fixture(autouse=True)
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files brought to the disk so far, which is only noted down: no test takes the power away."""
+    """What was brought to the disk so far, and "-> " what took its name: only noted down, no test takes the power away."""
     noted: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: noted.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    def noting(move: Callable[..., None]) -> Callable[..., None]:
+        def moved(source: Path, target: Path) -> None:
+            noted.append(f"-> {target}")
+            move(source, target)
+
+        return moved
+
+    monkeypatch.setattr(os, "replace", noting(os.replace))
+    monkeypatch.setattr(os, "rename", noting(os.rename))
     return noted
 
 
@@ -152,27 +162,19 @@ class TestCrashes:
     """Whatever a killed process leaves, the rows that were done are done, and no other."""
 
     def test_everything_a_row_stands_on_is_on_the_disk_before_the_ledger_says_so(
-        self, sweep: Sweep, synced: list[str], monkeypatch: pytest.MonkeyPatch
+        self, sweep: Sweep, synced: list[str]
     ) -> None:
-        replace = os.replace
-
-        def noting(source: Path, target: Path) -> None:
-            synced.append(f"-> {target}")
-            replace(source, target)
-
         synced.clear()
-        monkeypatch.setattr(os, "replace", noting)
         sweep.commit(1, [4, 5], epochs=(3,))
         record = sweep.paths.record("fit", 1)
         before = synced[: synced.index(f"-> {record}")]
-        for path in (sweep.chunk("outputs/margin", 1), sweep.chunk("outputs/loss", 1)):
-            assert before.index(str(path)) < before.index(str(path.parent))
-        for row in (4, 5):
-            checkpoint = sweep.paths.checkpoint("fit", row, 3)
-            moved = before.index(f"-> {checkpoint}")
-            assert str(checkpoint.parent) in before[moved:]
-            assert {str(folder) for folder in list(checkpoint.parents)[:3]} <= set(before)
-            assert any(".3.safetensors." in noted for noted in before[:moved])
+        chunks = [sweep.chunk("outputs/margin", 1), sweep.chunk("outputs/loss", 1)]
+        checkpoints = [sweep.paths.checkpoint("fit", row, 3) for row in (4, 5)]
+        for path in (*chunks, *checkpoints):
+            moved = before.index(f"-> {path}")
+            assert str(path.parent) in before[moved:]
+            assert any(f"/.{path.name}." in noted for noted in before[:moved])
+        assert {str(folder) for folder in list(checkpoints[0].parents)[:3]} <= set(before)
         assert ".000001.json." in before[-1]
         assert synced[-1] == str(record.parent)
 
@@ -180,10 +182,30 @@ class TestCrashes:
         sweep.store.extend("fit", 12)
         synced.clear()
         sweep.write_plan(12)
+        before = synced[: synced.index(f"-> {sweep.paths.plan_record('fit')}")]
         for name in ("masks", "seeds", "subsets", "repeats"):
-            paths = [sweep.chunk(name, pack) for pack in range(3)]
-            assert {str(path) for path in [*paths, paths[0].parent]} <= set(synced)
+            for path in [sweep.chunk(name, pack) for pack in range(3)]:
+                assert str(path.parent) in before[before.index(f"-> {path}") :]
         assert synced[-1] == str(sweep.paths.design_ledger("fit"))
+
+    def test_nothing_takes_its_name_before_it_is_on_the_disk(self, sweep: Sweep, synced: list[str]) -> None:
+        synced.clear()
+        sweep.commit(0, epochs=(1,))
+        sweep.commit(1, [4])
+        sweep.commit(1, [5])
+        sweep.store.extend("fit", 12)
+        sweep.write_plan(12)
+        named = {}
+        for at, step in enumerate(synced):
+            if step.startswith("-> "):
+                path = Path(step[3:])
+                named[path.relative_to(sweep.paths.root).as_posix()] = path
+                assert any(f"{path.parent}/.{path.name}." in noted for noted in synced[:at]), f"{path} was not synced"
+                assert str(path.parent) in synced[at:], f"the name of {path} was not synced"
+        arrays = ("masks", "seeds", "subsets", "repeats", "outputs/margin", "outputs/loss")
+        metadata = {"runs.zarr/zarr.json", *(f"runs.zarr/fit/{name}/zarr.json" for name in arrays)}
+        assert metadata <= named.keys(), "the metadata of a design that grows are replaced"
+        assert {"runs.zarr/fit/masks/c.2.0", "runs.zarr/fit/outputs/loss/c.1.0"} <= named.keys()
 
     def test_a_crash_before_the_ledger_record(self, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
         sweep.commit(0, [0, 1])
@@ -320,7 +342,7 @@ class TestDamage:
         sweep.commit(0, [0, 1])
         values = zarr.open_array(sweep.paths.output_array("fit", "loss"), mode="r")[:4]
         zarr_write(sweep.paths.output_array("fit", "loss"), slice(0, 4), -np.asarray(values))
-        with pytest.raises(StoreError, match="row 0 of design 'fit' is not what was written"):
+        with pytest.raises(StoreError, match=r"/c\.0\.0 is readable, but row 0 of margin or loss is not what"):
             sweep.commit(0, [2, 3])
         os.truncate(sweep.chunk("outputs/loss", 0), 3)
         with pytest.raises(StoreError, match=str(sweep.chunk("outputs/loss", 0))):
@@ -488,7 +510,7 @@ class TestRefusals:
         with pytest.raises(StoreError, match="cannot be cut to 9"):
             sweep.store.extend("fit", 9)
 
-    @pytest.mark.parametrize("where", ["zarr.storage._local._put", "os.fsync"])
+    @pytest.mark.parametrize("where", ["os.fsync", "os.replace"])
     def test_a_full_disk(self, sweep: Sweep, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")

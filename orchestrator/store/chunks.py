@@ -1,0 +1,80 @@
+"""A chunk as the bytes of its file: the codecs that the array's zarr.json names, called one after the other.
+
+Zarr does the same through an event loop and threads, which take ten times as long as decoding does; and it gives a file its name
+before its bytes are on the disk. What lies there is what Zarr would write, and Zarr reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import Zstd
+from numpy.typing import NDArray
+
+LEVEL = 3
+"""Level of compression."""
+_CHECKSUM_BYTES = 4
+
+
+class CodecError(ValueError):
+    """Stored bytes that do not decode."""
+
+
+@dataclass(frozen=True)
+class ChunkFormat:
+    """How the chunks of one array are written: [bits,] zstd, crc32c over the compressed bytes."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    """(rows, ...) of a whole chunk."""
+    fill: Any
+    """What stands in rows that are beyond the array's end."""
+
+    def codecs(self) -> list[str]:
+        """Return what zarr.json must name, in this order."""
+        return [*["numcodecs.packbits"] * (self.dtype == np.bool_), "bytes", "zstd", "crc32c"]
+
+    def encode(self, values: NDArray[Any]) -> bytes:
+        """Return the bytes of a chunk that holds `values` (r, ...), r up to the chunk's rows, and fill below them."""
+        whole = np.full(self.shape, self.fill, dtype=self.dtype)
+        whole[: len(values)] = values
+        compressed = bytes(Zstd(level=LEVEL).encode(_packed(whole) if self.dtype == np.bool_ else _little(whole)))
+        checksum: int = google_crc32c.value(compressed)
+        return compressed + checksum.to_bytes(_CHECKSUM_BYTES, "little")
+
+    def decode(self, content: bytes) -> NDArray[Any]:
+        """Return a chunk's values, of its whole shape. Raises CodecError for bytes that do not decode.
+
+        Nothing larger than the chunk is allocated, whatever the bytes say. Good bytes of a smaller chunk come with zeros at the
+        end: only the rows' hashes tell them.
+        """
+        compressed = content[:-_CHECKSUM_BYTES]
+        if google_crc32c.value(compressed) != int.from_bytes(content[-_CHECKSUM_BYTES:], "little"):
+            raise CodecError("its checksum does not agree")
+        packed, count = self.dtype == np.bool_, math.prod(self.shape)
+        plain = np.zeros(1 + -(-count // 8) if packed else count * self.dtype.itemsize, dtype=np.uint8)
+        try:
+            Zstd().decode(compressed, plain)
+        except (ValueError, RuntimeError) as error:
+            raise CodecError(f"it does not decompress: {error}") from error
+        values = _unpacked(plain, count) if packed else plain.view(self.dtype.newbyteorder("<")).astype(self.dtype)
+        return values.reshape(self.shape)
+
+
+def _little(values: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+
+
+def _packed(values: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return one byte that says how many bits pad the last byte, then the bits, the highest of each byte first."""
+    return np.concatenate([np.array([-values.size % 8], dtype=np.uint8), np.packbits(values, axis=None)])
+
+
+def _unpacked(plain: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
+    if plain[0] != -count % 8:
+        raise CodecError(f"its bits are padded by {plain[0]}, expected {-count % 8}")
+    return np.unpackbits(plain[1:], count=count).view(np.bool_)
