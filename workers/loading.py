@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from workers.data.shared import SharedArrays
 from workers.errors import ConfigError, CounterfactoryError, TaskError, near
 from workers.task import DifferentiableTask, Task
 from workers.task_checks import check_contract
@@ -43,9 +44,10 @@ class TaskSpec:
     """The configuration file's folder, absolute: relative paths start there."""
 
 
-def build_task(spec: TaskSpec) -> Task | DifferentiableTask:
+def build_task(spec: TaskSpec, arrays: SharedArrays | None = None) -> Task | DifferentiableTask:
     """Load, call and check the task.
 
+    Data sets are taken from `arrays`, and loaded into them; without any it loads its own.
     Raises ConfigError for an unknown built-in name, TaskError for a file, attribute, argument or task that will not do.
     """
     arguments = dict(spec.arguments)
@@ -60,7 +62,8 @@ def build_task(spec: TaskSpec) -> Task | DifferentiableTask:
             f"unknown task {spec.name!r}: {near(spec.name, list(BUILT_IN))}; "
             "your own is path/to/file.py:attribute or module:attribute"
         )
-    task = _call(found, arguments, where)
+    with (arrays or SharedArrays()).in_use():
+        task = _call(found, arguments, where)
     check_contract(task, where)
     return task  # type: ignore[no-any-return]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from workers.data.shared import Arrays
     from workers.loading import TaskSpec
     from workers.packed.strategy import Strategy
     from workers.prefixes import Arrival
@@ -90,6 +92,8 @@ class Work:
     threads: int
     strategy: Strategy | None = None
     """How packs are trained, the same for the whole sweep; None lets every worker choose (a black box, or a GPU)."""
+    data: Mapping[str, Arrays] = field(default_factory=dict, repr=False, compare=False)
+    """The data sets that the task was built from in the driver, by key (workers/data/shared.py): workers read no file of them."""
     folder: str = field(default_factory=os.getcwd)
     """Where the user is: file names in the user's own code mean files from here."""
 

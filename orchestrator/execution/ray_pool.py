@@ -19,7 +19,6 @@ from orchestrator.execution.pool import Done, Item, Job, Lost, Result, Work
 from orchestrator.execution.ray_session import nodes_room, started
 from orchestrator.execution.serialization import OutcomeParcel, RunParcel
 from orchestrator.execution.serving import SERVING
-from workers.data.shared import SHARED
 from workers.errors import ConfigError, CounterfactoryError
 from workers.prefixes import Arrival, train_prefixes
 
@@ -28,13 +27,13 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _train(
-    key: str, shared: Mapping[str, Any], data: Mapping[str, Any], parcel: RunParcel, arrival: Arrival | None
+    key: str, shared: Mapping[str, Any], parcel: RunParcel, arrival: Arrival | None
 ) -> tuple[OutcomeParcel, str, float, float]:
     """Train one job's runs on this worker (runs inside a Ray worker process)."""
     import time
 
     started, clock = time.time(), time.perf_counter()
-    served = SERVING.pool(key, lambda: (ray.get(shared["work"]), {name: ray.get(one) for name, one in data.items()}))
+    served = SERVING.pool(key, lambda: ray.get(shared["work"]))
     work = served.work
     torch.set_num_threads(work.threads)
     runs = parcel.unwrap()
@@ -50,9 +49,7 @@ class RayPool:
     """Workers of a Ray cluster, or of this machine (`address: local`)."""
 
     def __init__(self, work: Work, settings: RaySection):
-        data = {name: ray.put(arrays) for name, arrays in SHARED.loaded().items()}
         self._shared = {"work": ray.put(work)}  # in a dict Ray leaves it alone, and a worker fetches it once
-        self._data = data
         self._key = uuid4().hex
         self._remote = ray.remote(max_calls=0)(_train).options(
             num_cpus=settings.num_cpus,
@@ -76,7 +73,7 @@ class RayPool:
             self._waiting.append(job)
         else:
             parcel = RunParcel.of(job.runs)
-            self._flying[self._remote.remote(self._key, self._shared, self._data, parcel, job.arrival)] = job
+            self._flying[self._remote.remote(self._key, self._shared, parcel, job.arrival)] = job
 
     def collect(self, timeout: float) -> list[Done | Lost]:
         """Return what came back within `timeout` seconds, possibly nothing."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 
 from orchestrator.execution.pool import Work
-from workers.data.shared import SHARED, Arrays
+from workers.data.shared import SharedArrays
 from workers.loading import build_task
 from workers.packs import PackTrainer
 
@@ -22,7 +22,9 @@ class Served:
     @cached_property
     def trainer(self) -> PackTrainer:
         """The task, built once, and how its packs are trained."""
-        return PackTrainer(build_task(self.work.spec), self.work.device, self.work.strategy)
+        return PackTrainer(
+            build_task(self.work.spec, SharedArrays(self.work.data)), self.work.device, self.work.strategy
+        )
 
 
 class Serving:
@@ -31,23 +33,21 @@ class Serving:
     def __init__(self) -> None:
         self._served: Served | None = None
 
-    def pool(self, key: str, fetch: Callable[[], tuple[Work, Mapping[str, Arrays]]]) -> Served:
-        """Return what is held of the pool with this key. Work and data are fetched if it is another than the last one."""
+    def pool(self, key: str, fetch: Callable[[], Work]) -> Served:
+        """Return what is held of the pool with this key. Its work is fetched if it is another than the last one."""
         if self._served is None or self._served.key != key:
             self._leave()
-            work, data = fetch()
+            work = fetch()
             if os.path.isdir(work.folder):  # another node of a cluster may have no such folder
                 os.chdir(work.folder)
-            SHARED.provide(data)
             gc.freeze()  # as in the driver
             self._served = Served(key, work)
         return self._served
 
     def _leave(self) -> None:
-        """Let go of all that the last pool brought, before another's arrays come."""
+        """Let go of all that the last pool brought, before another's comes."""
         if self._served is not None:
             self._served = None
-            SHARED.clear()
             gc.unfreeze()
             gc.collect()
 

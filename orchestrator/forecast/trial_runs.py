@@ -77,7 +77,7 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, 
     started = time.perf_counter()
     sizes = sorted({max(1, round(plan.mean_size)) for plan in plans.values()})
     sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
-    build_task(sweep.spec)
+    build_task(sweep.spec, sweep.in_memory.arrays)
     _pack(sweep, trainer, sizes[0], 2, first=0)  # pays for compilation and first touches
     first = time.perf_counter() - started
     timed: list[tuple[int, float]] = []

@@ -40,4 +40,12 @@ def work_of(sweep: Sweep) -> Work:
     """Return what is the same for all packs of a sweep."""
     settings = sweep.config.ray
     device, threads = resolve_device(settings), max(1, int(settings.num_cpus))
-    return Work(sweep.spec, sweep.config.measures, sweep.queries, device, threads, strategy_of(sweep, device, threads))
+    return Work(
+        sweep.spec,
+        sweep.config.measures,
+        sweep.queries,
+        device,
+        threads,
+        strategy_of(sweep, device, threads),
+        sweep.data_sets,
+    )

@@ -17,6 +17,7 @@ from orchestrator.config.loading import read, validate
 from orchestrator.config.schema import Config
 from orchestrator.store.paths import SweepPaths
 from orchestrator.sweeps.plan import DesignPlan, plan_designs
+from workers.data.shared import Arrays, SharedArrays
 from workers.errors import ConfigError, StoreError
 from workers.runs import Queries
 from workers.task_hooks import empty_outputs_of
@@ -32,6 +33,8 @@ class TaskInMemory:
 
     checked: list[Config] = field(default_factory=list)
     """Configurations whose estimators and scores were found to fit the task: nothing is checked twice in a command."""
+    arrays: SharedArrays = field(default_factory=SharedArrays)
+    """The data sets that the task was built from, as it found them."""
     _task: Task | DifferentiableTask | None = None
 
     def get(self, build: Callable[[], Task | DifferentiableTask]) -> Task | DifferentiableTask:
@@ -99,10 +102,16 @@ class Sweep:
         """The task, built once; queries and measures are checked against it."""
         return self.in_memory.get(self._build_task)
 
+    @property
+    def data_sets(self) -> dict[str, Arrays]:
+        """The data sets that the task was built from, by key: what workers build it from too."""
+        self.in_memory.get(self._build_task)
+        return self.in_memory.arrays.loaded()
+
     def _build_task(self) -> Task | DifferentiableTask:
         from workers import loading, task_checks
 
-        task = loading.build_task(self.spec)
+        task = loading.build_task(self.spec, self.in_memory.arrays)
         try:
             task_checks.check_queries(task, self.queries)
         except ConfigError as error:

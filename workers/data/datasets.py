@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.data.shared import SHARED, Arrays, existing, is_gz
+from workers.data.shared import Arrays, existing, is_gz, shared
 from workers.errors import ConfigError, DataError, near
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -35,7 +35,7 @@ def bundled(name: str) -> Arrays:
         classes = np.asarray(bunch.get("target_names", []), dtype=str)
         return {"x": bunch.data, "y": bunch.target, "columns": np.asarray(bunch.feature_names, str), "classes": classes}
 
-    return SHARED.get(f"sklearn:{name}", load)
+    return shared(f"sklearn:{name}", load)
 
 
 def text(path: str | Path) -> str:
@@ -50,4 +50,4 @@ def text(path: str | Path) -> str:
             raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
         return {"utf8": np.frombuffer(raw, dtype=np.uint8)}
 
-    return SHARED.get(f"text:{Path(path).absolute()}", load)["utf8"].tobytes().decode()
+    return shared(f"text:{Path(path).absolute()}", load)["utf8"].tobytes().decode()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.data.shared import SHARED, Arrays, existing
+from workers.data.shared import Arrays, existing, shared
 from workers.errors import DataError
 
 FOLDER = Path.home() / ".cache" / "counterfactory"
@@ -48,7 +48,7 @@ def _images(name: str, kind: str, shape: tuple[int, ...], path: str | Path | Non
                 _check_images(where, arrays[x], arrays[y], x, shape)
         return arrays
 
-    return SHARED.get(f"{name}:{where.absolute()}", load)
+    return shared(f"{name}:{where.absolute()}", load)
 
 
 def _check_images(where: Path, x: NDArray[Any], y: NDArray[Any], name: str, shape: tuple[int, ...]) -> None:

@@ -1,12 +1,15 @@
-"""Arrays that are loaded once a process and shared read-only.
+"""Arrays that are loaded once a task and shared read-only.
 
-The driver builds the task first, so that its process's `SHARED` holds every array it needed; what a worker's `SHARED` is
-provided with is used instead of the file. Keys name the data set and the absolute path it came from.
+They belong to the task that was built with them. The driver builds it first, so that its arrays hold every data set that it
+needed; a worker that builds it with those reads no file. Another task of the same process loads its own, as a file may have
+changed meanwhile. Keys name the data set and the absolute path it came from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,33 +25,43 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class SharedArrays:
-    """Read-only arrays by the data set they belong to; a key's arrays never change."""
+    """One task's read-only arrays, by the data set they belong to; a key's arrays never change."""
 
-    def __init__(self) -> None:
+    def __init__(self, arrays_by_key: Mapping[str, Mapping[str, NDArray[Any]]] | None = None) -> None:
+        """Begin with these arrays, which are not copied."""
         self._arrays: dict[str, Arrays] = {}
+        for key, arrays in (arrays_by_key or {}).items():
+            self._keep(key, arrays)
 
     def get(self, key: str, load: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of `key`, read-only, calling `load` the first time they are asked for."""
         if key not in self._arrays:
-            self.provide({key: load()})
+            self._keep(key, load())
         return self._arrays[key]
 
-    def provide(self, arrays_by_key: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-        """Use these arrays for their keys from now on, without copying them; a key that is already there stays as it is."""
-        for key, arrays in arrays_by_key.items():
-            self._arrays.setdefault(key, {name: _read_only(array) for name, array in arrays.items()})
-
     def loaded(self) -> dict[str, Arrays]:
-        """Return everything loaded so far, by key: what the driver hands to the workers."""
+        """Return everything loaded so far, by key."""
         return dict(self._arrays)
 
-    def clear(self) -> None:
-        """Forget all arrays. Whoever still holds some keeps them."""
-        self._arrays.clear()
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let data sets that are asked for meanwhile, in this thread, be those of these arrays."""
+        token = _IN_USE.set(self)
+        try:
+            yield
+        finally:
+            _IN_USE.reset(token)
+
+    def _keep(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._arrays[key] = {name: _read_only(array) for name, array in arrays.items()}
 
 
-SHARED = SharedArrays()
-"""This process's own. A worker's is filled with the driver's arrays, and emptied when another pool's work arrives."""
+_IN_USE: ContextVar[SharedArrays | None] = ContextVar("shared arrays in use", default=None)
+
+
+def shared(key: str, load: Callable[[], Arrays]) -> Arrays:
+    """Return the arrays of `key`, read-only: those in use, else what `load` returns, kept by nobody."""
+    return (_IN_USE.get() or SharedArrays()).get(key, load)
 
 
 def to_tensor(array: NDArray[Any], dtype: DTypeLike) -> torch.Tensor:

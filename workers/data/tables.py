@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.data.shared import SHARED, Arrays, existing, is_gz
+from workers.data.shared import Arrays, existing, is_gz, shared
 from workers.errors import DataError
 
 
@@ -20,7 +20,7 @@ def table(path: str | Path) -> Arrays:
     Booleans stay bool, whole numbers become int64 and others float64 (missing: NaN); every other column is an object
     array of str, with None where a value is missing. The header tells the delimiter (comma, tab, semicolon, bar).
     """
-    return SHARED.get(f"table:{Path(path).absolute()}", lambda: _read_table(existing(path)))
+    return shared(f"table:{Path(path).absolute()}", lambda: _read_table(existing(path)))
 
 
 def _read_table(path: Path) -> Arrays:

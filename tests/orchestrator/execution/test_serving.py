@@ -7,77 +7,80 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.execution import serving
 from orchestrator.execution.pool import Work
-from orchestrator.execution.serving import Serving
-from workers.data.shared import Arrays, SharedArrays
+from orchestrator.execution.serving import Served, Serving
 from workers.loading import TaskSpec
 from workers.runs import Queries, Run
 
 TASK = """
+from workers.data.tables import table
+
+
 class Sum:
     n, t = 3, 1
 
-    def __init__(self, key):
-        self.key = key
+    def __init__(self, path):
+        self.x = table(path)["x"]
 
     def train(self, subset, seed):
-        return subset.sum()
+        return self.x[subset].sum()
 
     def measure(self, model):
         return {"sum": [model]}
 """
-Fetch = Callable[[], tuple[Work, dict[str, Arrays]]]
+Fetch = Callable[[], Work]
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedArrays]:
-    """Arrays of this test's own, in place of the process's."""
-    own = SharedArrays()
-    monkeypatch.setattr(serving, "SHARED", own)
-    yield own
+def held() -> Iterator[Serving]:
+    """What a worker process holds."""
+    yield Serving()
     gc.unfreeze()
 
 
 @pytest.fixture
-def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Fetch]:
-    """Return what brings a pool's work and its data."""
+def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Fetch]:
+    """Return what brings a pool's work, with data of `scale` that no file holds."""
     (tmp_path / "task.py").write_text(TASK)
     monkeypatch.chdir(tmp_path)
 
-    def of(key: str) -> Fetch:
-        work = Work(TaskSpec("task.py:Sum", {"key": key}, str(tmp_path)), ("sum",), Queries(), "cpu", 1)
-        return lambda: (work, {key: {"x": np.arange(3)}})
+    def of(scale: int) -> Fetch:
+        path = tmp_path / "absent.csv"
+        spec = TaskSpec("task.py:Sum", {"path": str(path)}, str(tmp_path))
+        data = {f"table:{path}": {"x": scale * np.arange(3)}}
+        return lambda: Work(spec, ("sum",), Queries(), "cpu", 1, data=data)
 
     return of
 
 
-def refused() -> tuple[Work, dict[str, Arrays]]:
+def total(served: Served) -> list[float]:
+    """Return what the served task makes of examples 1 and 2."""
+    (outcome,) = served.trainer.train([Run(0, np.array([1, 2]), 0)], served.work.measures, served.work.queries)
+    found: list[float] = outcome.outputs["sum"].tolist()
+    return found
+
+
+def refused() -> Work:
     raise AssertionError("fetched twice")
 
 
-def test_a_pool_s_work_is_fetched_and_its_task_built_once(shared: SharedArrays, fetch: Callable[[str], Fetch]) -> None:
-    held = Serving()
-    first = held.pool("one", fetch("one"))
+def test_a_pool_s_work_is_fetched_and_its_task_built_once(held: Serving, fetch: Callable[[int], Fetch]) -> None:
+    first = held.pool("one", fetch(1))
     assert held.pool("one", refused) is first
     assert first.trainer is first.trainer
-    (outcome,) = first.trainer.train([Run(0, np.array([1, 2]), 0)], first.work.measures, first.work.queries)
-    assert outcome.outputs["sum"].tolist() == [3]
-    assert list(shared.loaded()) == ["one"]
+    assert total(first) == [3], "from the data that came along: there is no file"
 
 
-def test_another_pool_s_work_takes_the_place_of_the_last(shared: SharedArrays, fetch: Callable[[str], Fetch]) -> None:
-    held = Serving()
-    first = held.pool("one", fetch("one"))
-    second = held.pool("two", fetch("two"))
+def test_another_pool_s_work_takes_the_place_of_the_last(held: Serving, fetch: Callable[[int], Fetch]) -> None:
+    first = held.pool("one", fetch(1))
+    assert total(first) == [3]
+    second = held.pool("two", fetch(2))
     assert second is not first
-    assert second.work.spec.arguments == {"key": "two"}
-    assert list(shared.loaded()) == ["two"]
-    assert held.pool("one", fetch("one")) is not first, "one pool at a time is held"
+    assert total(second) == [6], "the same file, as this pool's driver found it"
+    assert held.pool("one", fetch(1)) is not first, "one pool at a time is held"
 
 
-def test_work_that_could_not_be_fetched_is_asked_for_again(shared: SharedArrays, fetch: Callable[[str], Fetch]) -> None:
-    held = Serving()
+def test_work_that_could_not_be_fetched_is_asked_for_again(held: Serving, fetch: Callable[[int], Fetch]) -> None:
     with pytest.raises(AssertionError, match="fetched twice"):
         held.pool("one", refused)
-    assert held.pool("one", fetch("one")).key == "one"
+    assert held.pool("one", fetch(1)).key == "one"

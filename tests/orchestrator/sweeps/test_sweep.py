@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.retraining.strategy import work_of
 from orchestrator.sweeps.sweep import Sweep
 from workers import loading
 from workers.loading import build_task
@@ -16,9 +18,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note every task that is built."""
     names: list[str] = []
 
-    def noting(spec: Any) -> Any:
+    def noting(spec: Any, *arrays: Any) -> Any:
         names.append(spec.name)
-        return build_task(spec)
+        return build_task(spec, *arrays)
 
     monkeypatch.setattr(loading, "build_task", noting)
     return names
@@ -41,3 +43,26 @@ def test_a_sweep_with_another_pack_has_plans_of_its_own(make_sweep: Make, game: 
     sweep = make_sweep(game)
     assert sweep.plans["fit"].pack == 4
     assert sweep.with_pack(2).plans["fit"].pack == 2
+
+
+def test_a_sweep_reads_its_data_as_it_is_and_hands_no_other_s_to_the_workers(make_sweep: Make, tmp_path: Path) -> None:
+    raw = {
+        "name": "table",
+        "task": {"name": "sklearn", "arguments": {"estimator": "sklearn.linear_model:Ridge", "path": "a.csv"}},
+        "measures": ["prediction"],
+        "designs": {"fit": {"kind": "subsets", "subsets": 4}},
+    }
+    other = raw | {"task": {"name": "tabular", "arguments": {"path": "b.csv"}}, "measures": ["prediction"]}
+    write_table(tmp_path / "a.csv", power=1)
+    write_table(tmp_path / "b.csv", power=1)
+    first, second = make_sweep(other), make_sweep(other)
+    hashed = first.data_hash()
+    write_table(tmp_path / "b.csv", power=2)
+    assert second.data_hash() != hashed, "the file was rewritten before this sweep looked at it"
+    assert first.data_hash() == hashed, "a sweep keeps to what it read"
+    assert list(second.data_sets) == [f"table:{tmp_path / 'b.csv'}"]
+    assert list(work_of(make_sweep(raw)).data) == [f"table:{tmp_path / 'a.csv'}"]
+
+
+def write_table(path: Path, power: int) -> None:
+    path.write_text("a,b\n" + "\n".join(f"{i},{i**power}" for i in range(20)))

@@ -8,21 +8,22 @@ import torch
 from PIL import Image
 
 from workers.data import datasets, images, tables
-from workers.data.shared import SHARED, SharedArrays, to_tensor
+from workers.data.shared import SharedArrays, shared, to_tensor
 from workers.errors import ConfigError, DataError
 
 
 def test_loads_once_and_read_only():
-    calls = []
+    arrays, calls = SharedArrays(), []
 
     def load():
         calls.append(1)
         return {"x": np.arange(3)}
 
-    first, second = (SHARED.get("test:once", load) for _ in range(2))
+    with arrays.in_use():
+        first, second = (shared("test:once", load) for _ in range(2))
     assert len(calls) == 1
     assert first["x"] is second["x"]
-    assert SHARED.loaded()["test:once"]["x"] is first["x"]
+    assert arrays.loaded()["test:once"]["x"] is first["x"]
     with pytest.raises(ValueError, match="read-only"):
         first["x"][0] = 1
 
@@ -30,18 +31,23 @@ def test_loads_once_and_read_only():
 def test_provided_arrays_replace_the_file_and_are_not_copied(tmp_path):
     path, array = tmp_path / "absent.npz", np.zeros((4, 28, 28), np.uint8)
     array.flags.writeable = False
-    SHARED.provide({f"mnist:{path}": {"x": array, "y": np.arange(4)}})
-    assert np.shares_memory(images.mnist(path)["x"], array)
+    with SharedArrays({f"mnist:{path}": {"x": array, "y": np.arange(4)}}).in_use():
+        assert np.shares_memory(images.mnist(path)["x"], array)
 
 
-def test_cleared_arrays_are_loaded_anew_and_no_other_s():
-    one, other = SharedArrays(), SharedArrays()
-    held = one.get("a", lambda: {"x": np.zeros(2)})
-    assert other.loaded() == {}
-    one.clear()
-    assert one.loaded() == {}
-    assert one.get("a", lambda: {"x": np.ones(2)})["x"].tolist() == [1, 1]
-    assert held["x"].tolist() == [0, 0]
+def test_what_one_task_loaded_is_not_another_s(tmp_path):
+    path, one, other = tmp_path / "t.csv", SharedArrays(), SharedArrays()
+    path.write_text("a\n1\n")
+    with one.in_use():
+        held = tables.table(path)["a"]
+        path.write_text("a\n2\n")
+        assert tables.table(path)["a"] is held
+        with other.in_use():
+            assert tables.table(path)["a"].tolist() == [2]
+        assert tables.table(path)["a"] is held
+    path.write_text("a\n3\n")
+    assert tables.table(path)["a"].tolist() == [3], "without any in use the file is read"
+    assert held.tolist() == [1]
 
 
 @pytest.mark.parametrize(("writeable", "dtype"), [(True, "float32"), (False, "float32"), (False, "float64")])
