@@ -306,7 +306,12 @@ def import_runs(
     score_outputs: Annotated[
         str | None, typer.Option(metavar="NAME", help="Their outputs; by default named as the fitting runs'.")
     ] = None,
-    measure: Annotated[str, typer.Option(help="What the outputs are.")] = "margin",
+    measure: Annotated[
+        str | None, typer.Option(help="What the outputs are; by default what the format keeps, else margin.")
+    ] = None,
+    keep_signs: Annotated[
+        bool, typer.Option("--keep-signs", help="Take outputs as they are, also where a format keeps them negated.")
+    ] = False,
     n: Annotated[
         int | None, typer.Option("--n", min=1, help="Training examples, where the source does not say.")
     ] = None,
@@ -321,7 +326,9 @@ def import_runs(
     from orchestrator.imports.survey import Request
     from orchestrator.stages import import_runs as importing
 
-    request = Request(fit, outputs, score, score_outputs, measure, n, holdout, seed, overrides=tuple(overrides or ()))
+    request = Request(
+        fit, outputs, score, score_outputs, measure, n, holdout, seed, keep_signs, overrides=tuple(overrides or ())
+    )
     imported = importing.import_runs(request, out_dir)
     if as_json:
         _print_json({"folder": str(out_dir), "designs": tables.rows(imported)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +59,8 @@ def _seconds(value: float) -> str:
     return duration(value) if math.isfinite(value) else "-"
 
 
-def import_table(imported: Iterable[ImportSummary]) -> RenderableType:
-    """Return what was imported, a row a design, and what was left out of it."""
+def import_table(imported: Sequence[ImportSummary]) -> RenderableType:
+    """Return what was imported, a row a design, what was left out of it, and what was done to it."""
     table = Table(title="Imported runs", title_justify="left", header_style="bold")
     table.add_column("design", no_wrap=True)
     for name in ("subsets", "runs", "not finite"):
@@ -69,7 +69,8 @@ def import_table(imported: Iterable[ImportSummary]) -> RenderableType:
     for one in imported:
         source = f"{one.source}; {one.left_out}" if one.left_out else one.source
         table.add_row(one.design, f"{one.subsets:,}", f"{one.runs:,}", f"{one.not_finite:,}", escape(source))
-    return table
+    done = {one.done: [other.design for other in imported if other.done == one.done] for one in imported if one.done}
+    return Group(table, *(escape(f"{', '.join(designs)}: {what}") for what, designs in done.items()))
 
 
 def leaderboard(scores: pd.DataFrame) -> RenderableType:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+YAMLError = yaml.YAMLError
+"""What `load` raises."""
 _INT = re.compile(r"[-+]?(0b[0-1_]+|0x[0-9a-fA-F_]+|0[0-7_]+|0|[1-9][0-9_]*)$")
 _FLOAT = re.compile(
     r"([-+]?(\.[0-9_]+|[0-9][0-9_]*\.[0-9_]*)([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"

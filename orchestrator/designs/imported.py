@@ -13,14 +13,12 @@ from orchestrator.designs.base import Context, Design
 from workers.errors import ConfigError
 
 
-class Imported(Design):
+class _Imported(Design):
     """Runs that can be looked at and not drawn; a row a run, repeats of a subset included."""
 
-    serves: ClassVar[frozenset[Need]] = frozenset({"subsets", "permutations"})
     drawable: ClassVar[bool] = False
     keeps_its_side: ClassVar[bool] = True
 
-    kind: Literal["imported"]
     runs: int = Field(ge=1, description="number of runs")
     source: str = Field(description="what they were read from")
 
@@ -31,3 +29,29 @@ class Imported(Design):
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Raise ConfigError: the subsets are in the store and nowhere else."""
         raise ConfigError(f"designs.{context.name}: its runs were imported and cannot be drawn")
+
+
+class Imported(_Imported):
+    """Runs of any subsets."""
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"subsets", "permutations"})
+
+    kind: Literal["imported"]
+
+
+class ImportedLeaveOneOut(_Imported):
+    """Runs that each left one example out."""
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"leave_one_out"})
+    law: ClassVar[str | None] = "leave_one_out"
+
+    kind: Literal["imported_leave_one_out"]
+
+
+class ImportedFull(_Imported):
+    """Runs on the full set."""
+
+    serves: ClassVar[frozenset[Need]] = frozenset({"full"})
+    law: ClassVar[str | None] = "full"
+
+    kind: Literal["imported_full"]

@@ -29,6 +29,8 @@ BUILT_IN = {
     "explicit": "orchestrator.designs.explicit:Explicit",
     "again": "orchestrator.designs.again:Again",
     "imported": "orchestrator.designs.imported:Imported",
+    "imported_leave_one_out": "orchestrator.designs.imported:ImportedLeaveOneOut",
+    "imported_full": "orchestrator.designs.imported:ImportedFull",
 }
 registered: dict[str, type[Design]] = {}
 """Those of `register`, by kind."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.imports import dattri, memmaps, pairs, tensors
+from orchestrator.imports import bergson, dattri, dattri_truth, diffusion, memmaps, packed, pairs, quanda, tensors
 from orchestrator.imports.foreign import ForeignRuns
 from workers.errors import DataError
 
@@ -15,7 +15,12 @@ Read = Callable[[Path, str | None, int | None], ForeignRuns]
 """Reads a source, given the name of its outputs and the number of examples where the user told them."""
 
 FORMATS: tuple[tuple[Detect, Read], ...] = (
+    (dattri_truth.detect, dattri_truth.read),
     (dattri.detect, dattri.read),
+    (bergson.detect, bergson.read),
+    (quanda.detect, quanda.read),
+    (diffusion.detect, diffusion.read),
+    (packed.detect, packed.read),
     (pairs.detect, pairs.read),
     (memmaps.detect, memmaps.read),
     (tensors.detect, tensors.read),
@@ -41,5 +46,6 @@ def read(source: Path, outputs: str | None = None, n: int | None = None) -> Fore
             return runs
     raise DataError(
         f"{source}: is none of the formats that can be read: a folder with *mask*.npy or *mask*.pt, a masks file, "
-        "a folder with <i>/indices.txt, a .parquet file of (run, example) pairs"
+        "a folder with <i>/indices.txt, indices_lds.pt, subsets.json, lds_subsets.yaml or sub_idx_<k>.csv, a .parquet file of "
+        "(run, example) pairs"
     )

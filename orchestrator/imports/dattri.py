@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from orchestrator.config import loading
 from orchestrator.imports.files import outputs_file
-from orchestrator.imports.foreign import ForeignRuns, SparseMasks, match
+from orchestrator.imports.foreign import ForeignRuns, match
+from orchestrator.imports.sparse_masks import SparseMasks
 from workers.errors import ConfigError, DataError
 
 METADATA = "metadata.yml"
@@ -31,9 +32,7 @@ def read(source: Path, outputs: str | None, n: int | None) -> ForeignRuns:
             f"{source}: has no folder <i>/indices.txt; of dattri's retrainings those of retrain_lds can be read"
         )
     subsets = [_indices(folder / "indices.txt") for folder in folders]
-    starts = np.cumsum([0, *map(len, subsets)])
-    masks = SparseMasks(np.concatenate(subsets), starts, _examples(source, n))
-    masks.refuse_outside(str(source))
+    masks = SparseMasks.of(subsets, _examples(source, n), str(source))
     return match("dattri retrainings", source, masks, outputs_file(source, None, outputs))
 
 
@@ -43,12 +42,9 @@ def _number(folder: Path) -> int:
 
 def _indices(path: Path) -> NDArray[np.int64]:
     try:
-        found = np.array(path.read_text(encoding="utf-8").split(), dtype=np.int64)
+        return np.array(path.read_text(encoding="utf-8").split(), dtype=np.int64)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected one index a line: {error}") from error
-    if len(np.unique(found)) != len(found):
-        raise DataError(f"{path}: names {len(found) - len(np.unique(found))} examples twice")
-    return found
 
 
 def _examples(source: Path, n: int | None) -> int:

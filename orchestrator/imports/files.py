@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 
-from workers.data.npy import SeveralArrays, map_array
+from orchestrator.imports import torch_files
+from workers.data.npy import SeveralArrays, UnreadableArray, map_array
 from workers.errors import DataError
 
 SUFFIXES = (".npy", ".pt")
 
 
 def open_array(path: Path) -> NDArray[Any]:
-    """Map a .npy file, or load the one tensor of a .pt file. Raises DataError when it is neither."""
+    """Map a .npy file, or load the one tensor or array of a .pt file. Raises DataError when it is neither."""
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path}: expected a name that ends in .npy or .pt")
-    try:
-        return _numpy(path) if path.suffix == ".npy" else _tensor(path)
-    except DataError:
-        raise
-    except Exception as error:  # what unpickling raises of bytes that make no sense can be of any class
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: cannot be read: {first}") from error
-
-
-def _numpy(path: Path) -> NDArray[Any]:
+    if path.suffix == ".pt":
+        return torch_files.to_array(torch_files.load(path), str(path))
     try:
         return map_array(path)
     except SeveralArrays as error:
         raise DataError(f"{path}: holds several arrays, expected one") from error
-
-
-def _tensor(path: Path) -> NDArray[Any]:
-    mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 cannot be mapped
-    found = torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
-    if not isinstance(found, torch.Tensor):
-        keys = f" with the keys {', '.join(map(str, found))}" if isinstance(found, dict) else ""
-        raise DataError(f"{path}: holds a {type(found).__name__}{keys}, expected one tensor")
-    found = found.detach()
-    array: NDArray[Any] = (found.float() if found.dtype == torch.bfloat16 else found).numpy()
-    return array
+    except UnreadableArray as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def masks_file(source: Path, suffix: str) -> Path:
@@ -75,3 +57,9 @@ def outputs_file(source: Path, masks: Path | None, named: str | None, suffixes: 
         names = ", ".join(path.name for path in able) or "none"
         raise DataError(f"{source}: cannot tell which file holds the outputs ({names}); name it with --outputs")
     return able[0]
+
+
+def beside(source: Path, stem: str) -> Path | None:
+    """Return the array of that name, `stem`.npy or `stem`.pt, in the folder of a source; None where there is none."""
+    folder = source if source.is_dir() else source.parent
+    return next((path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()), None)

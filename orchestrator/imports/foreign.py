@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.imports.files import open_array
+from orchestrator.imports.files import beside, open_array
+from orchestrator.imports.sparse_masks import Indices
 from workers.errors import DataError
 
-Indices = NDArray[np.int64]
+SEEDS = "_seeds"
+"""Name of an array beside masks, (s,) or (s, seeds): the seeds of the runs."""
 
 
 class Rows(Protocol):
@@ -24,38 +27,6 @@ class Rows(Protocol):
 
     def __getitem__(self, rows: Indices) -> NDArray[Any]:
         """Return the given rows."""
-
-
-@dataclass(frozen=True)
-class SparseMasks:
-    """Masks (s, n) kept as the examples of each subset; rows are made dense when they are read."""
-
-    examples: Indices
-    """The examples of all subsets, one subset after the other."""
-    starts: Indices
-    """(s + 1,) where each subset begins, and the end of the last."""
-    n: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(s, n)."""
-        return len(self.starts) - 1, self.n
-
-    def __getitem__(self, rows: Indices) -> NDArray[np.bool_]:
-        """Return dense rows (b, n)."""
-        masks = np.zeros((len(rows), self.n), dtype=bool)
-        for place, row in enumerate(rows):
-            masks[place, self.examples[self.starts[row] : self.starts[row + 1]]] = True
-        return masks
-
-    def refuse_outside(self, where: str) -> None:
-        """Raise DataError for examples that are not 0..n-1, with their number."""
-        outside = (self.examples < 0) | (self.examples >= self.n)
-        if outside.any():
-            raise DataError(
-                f"{where}: {int(outside.sum())} of {len(self.examples)} examples are not in 0..{self.n - 1}, such as "
-                f"{self.examples[outside][0]}: is n right?"
-            )
 
 
 @dataclass(frozen=True)
@@ -77,6 +48,16 @@ class ForeignRuns:
     """(m,) the row of `outputs` of each run."""
     left_out: str = ""
     """Which rows of the source are not among the runs, and why; empty when all are."""
+    seeds: NDArray[np.uint32] | None = None
+    """(m,) the seed of each run; None where the source does not say."""
+    measure: str = "margin"
+    """What the outputs are called unless the user says otherwise."""
+    negated: bool = False
+    """Whether `block` turns the sign of the outputs, because the source keeps them negated."""
+    orientation: str = ""
+    """What was made of the source's way to say what a subset is, where it is not by what is kept; for people."""
+    others: Mapping[str, ForeignRuns] = field(default_factory=dict)
+    """Runs of other subsets that the source has beside these, by what they are: `leave_one_out`, `full`."""
 
     @property
     def n(self) -> int:
@@ -91,6 +72,12 @@ class ForeignRuns:
     def __len__(self) -> int:
         return len(self.mask_rows)
 
+    @property
+    def done(self) -> str:
+        """What was done to what the source holds, in a line; empty when nothing was."""
+        sign = f"outputs are minus those of {self.outputs_file.name}, which keeps them negated" if self.negated else ""
+        return "; ".join(filter(None, (self.orientation, sign)))
+
     def block(self, runs: Indices) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Read some runs: masks (b, n) and outputs (b, t). Raises DataError for masks that are not 0 or 1."""
         masks = np.asarray(self.masks[self.mask_rows[runs]])
@@ -104,7 +91,7 @@ class ForeignRuns:
             masks = masks.astype(np.bool_)
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out as such
             outputs = np.asarray(self.outputs[self.output_rows[runs]]).astype(np.float32)
-        return masks, outputs
+        return masks, -outputs if self.negated else outputs
 
 
 def match(
@@ -114,7 +101,45 @@ def match(
 
     Raises DataError, with the counts, for shapes that do not fit.
     """
-    outputs = open_array(outputs_file)
+    return match_arrays(label, where, masks, outputs_file, open_array(outputs_file), completed)
+
+
+def match_arrays(
+    label: str,
+    where: Path,
+    masks: Rows,
+    outputs_file: Path,
+    outputs: NDArray[Any],
+    completed: NDArray[np.bool_] | None = None,
+) -> ForeignRuns:
+    """As `match`, for outputs that were read from `outputs_file` already."""
+    _refuse_shapes(where, masks, outputs)
+    subsets = masks.shape[0]
+    for what, count in (("outputs", len(outputs)), ("_completed", subsets if completed is None else len(completed))):
+        if count != subsets:
+            raise DataError(f"{where}: masks have {subsets} rows and {what} {count}: they do not belong together")
+    repeats = outputs.shape[1] if outputs.ndim == 3 else 1
+    mask_rows = np.arange(subsets) if completed is None else np.flatnonzero(completed)
+    if not len(mask_rows):
+        raise DataError(f"{where}: none of its {subsets} rows is completed")
+    unfinished = subsets - len(mask_rows)
+    output_rows = (mask_rows[:, None] * repeats + np.arange(repeats)).ravel()
+    seeds = _seeds(where, (subsets, repeats))
+    return ForeignRuns(
+        label,
+        str(where),
+        outputs_file,
+        masks,
+        outputs.reshape(subsets * repeats, outputs.shape[-1]),
+        mask_rows.repeat(repeats),
+        output_rows,
+        f"{unfinished:,} of {subsets:,} rows are not completed" if unfinished else "",
+        None if seeds is None else seeds[output_rows],
+    )
+
+
+def _refuse_shapes(where: Path, masks: Rows, outputs: NDArray[Any]) -> None:
+    """Raise DataError for arrays that cannot be masks and outputs."""
     if len(masks.shape) != 2 or not all(masks.shape):
         raise DataError(f"{where}: masks have shape {masks.shape}, expected (runs, examples)")
     if outputs.ndim not in (2, 3) or not outputs.size:
@@ -123,22 +148,21 @@ def match(
         )
     if not np.issubdtype(outputs.dtype, np.number) or np.issubdtype(outputs.dtype, np.complexfloating):
         raise DataError(f"{where}: outputs are {outputs.dtype}, expected real numbers")
-    subsets = masks.shape[0]
-    for what, count in (("outputs", len(outputs)), ("_completed", subsets if completed is None else len(completed))):
-        if count != subsets:
-            raise DataError(f"{where}: masks have {subsets} rows and {what} {count}: they do not belong together")
-    seeds = outputs.shape[1] if outputs.ndim == 3 else 1
-    mask_rows = np.arange(subsets) if completed is None else np.flatnonzero(completed)
-    if not len(mask_rows):
-        raise DataError(f"{where}: none of its {subsets} rows is completed")
-    unfinished = subsets - len(mask_rows)
-    return ForeignRuns(
-        label,
-        str(where),
-        outputs_file,
-        masks,
-        outputs.reshape(subsets * seeds, outputs.shape[-1]),
-        mask_rows.repeat(seeds),
-        (mask_rows[:, None] * seeds + np.arange(seeds)).ravel(),
-        f"{unfinished:,} of {subsets:,} rows are not completed" if unfinished else "",
-    )
+
+
+def _seeds(where: Path, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
+    """Return the seeds beside a source, (subsets * repeats,); None where there are none."""
+    path = beside(where, SEEDS)
+    if path is None:
+        return None
+    found = open_array(path)
+    if found.size != shape[0] * shape[1] or found.shape[0] != shape[0]:
+        raise DataError(f"{path}: has shape {found.shape}, expected a seed a run, {shape}")
+    return as_seeds(found.ravel(), str(path))
+
+
+def as_seeds(found: NDArray[Any], where: str) -> NDArray[np.uint32]:
+    """Return seeds as the store keeps them. Raises DataError for what is no whole number below 2**32."""
+    if not np.issubdtype(found.dtype, np.integer) or (found < 0).any() or (found >= 2**32).any():
+        raise DataError(f"{where}: expected seeds, whole numbers from 0 to 2**32 - 1")
+    return found.astype(np.uint32)

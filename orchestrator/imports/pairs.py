@@ -17,7 +17,8 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from orchestrator.imports.files import SUFFIXES, open_array, outputs_file
-from orchestrator.imports.foreign import ForeignRuns, Indices, SparseMasks
+from orchestrator.imports.foreign import ForeignRuns
+from orchestrator.imports.sparse_masks import Indices, SparseMasks
 from workers.errors import ConfigError, DataError
 
 LONG = {"run", "query", "value"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +35,16 @@ class Request:
     """The source of the runs to score on; None splits them off the others."""
     score_outputs: str | None = None
     """Their outputs; None: named as the fitting runs'."""
-    measure: str = "margin"
-    """What the outputs are."""
+    measure: str | None = None
+    """What the outputs are; None: what the format keeps."""
     n: int | None = None
     """Training examples, where the source does not say."""
     holdout: float | None = None
     """Fraction of the subsets that are kept for scoring, without `score`; None takes a tenth."""
     seed: int = 0
     """Draws these subsets, and is the sweep's."""
+    keep_signs: bool = False
+    """Whether outputs that a format keeps negated are taken as they are."""
     overrides: tuple[str, ...] = ()
     """Estimators, scores and the like, as `key.sub=value`."""
 
@@ -60,8 +62,10 @@ class Surveyed:
 
 @dataclass(frozen=True)
 class Part:
-    """Some runs of a source on their way to be a design, which is named after its purpose."""
+    """Some runs of a source on their way to be a design."""
 
+    name: str
+    """The design's: its purpose, or what its subsets are."""
     purpose: str
     """fit or score."""
     surveyed: Surveyed
@@ -86,6 +90,11 @@ class Part:
             seen[self.surveyed.keys[run]][1] += 1
         return subsets, repeats
 
+    def seeds(self) -> NDArray[np.uint32]:
+        """Return the seed of each run, (m,): 0 where the source does not say."""
+        kept = self.surveyed.runs.seeds
+        return np.zeros(len(self.chosen), np.uint32) if kept is None else kept[self.chosen]
+
     def packs(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yield first row and runs of every pack."""
         for start in range(0, len(self.chosen), self.pack):
@@ -98,6 +107,12 @@ def held_out_fraction(request: Request) -> float:
     if not 0 <= fraction < 1:
         raise ConfigError(f"--holdout {fraction:g}: expected a fraction, at least 0 and below 1")
     return fraction
+
+
+def read_source(request: Request, source: Path, outputs: str | None) -> ForeignRuns:
+    """Return the runs of one source, with the signs that the request asks for. Raises DataError, ConfigError."""
+    runs = read(source, outputs, request.n)
+    return replace(runs, negated=False) if request.keep_signs else runs
 
 
 def survey(runs: ForeignRuns) -> Surveyed:
@@ -124,24 +139,29 @@ def survey_scoring(request: Request, fit: Surveyed) -> Surveyed:
     assert request.score is not None
     if request.holdout is not None:
         raise ConfigError("--holdout goes without --score: the scoring runs are either given or split off")
-    score = survey(read(request.score, request.score_outputs or request.outputs, request.n))
+    score = survey(read_source(request, request.score, request.score_outputs or request.outputs))
     if score.runs.outputs_file.resolve() == fit.runs.outputs_file.resolve():
         raise ConfigError(
             f"{fit.runs.outputs_file} would be the outputs of the fitting and of the scoring runs: name the latter's with "
             "--score-outputs"
         )
-    _refuse_other_examples(request, fit, score)
+    _refuse_other_outputs(request, fit, score)
     _refuse_shared_subsets(fit, score)
     return score
 
 
-def _refuse_other_examples(request: Request, fit: Surveyed, score: Surveyed) -> None:
-    """Raise DataError unless both are runs of as many examples and queries."""
+def _refuse_other_outputs(request: Request, fit: Surveyed, score: Surveyed) -> None:
+    """Raise DataError unless both are runs of as many examples and queries, and of one measure."""
     fitting, scoring = (fit.runs.n, fit.runs.t), (score.runs.n, score.runs.t)
     if fitting != scoring:
         raise DataError(
             f"{request.fit} has {fitting[0]} examples and {fitting[1]} queries, {request.score} has {scoring[0]} and "
             f"{scoring[1]}: fitting and scoring runs must be of the same ones"
+        )
+    if request.measure is None and fit.runs.measure != score.runs.measure:
+        raise ConfigError(
+            f"{request.fit} keeps {fit.runs.measure!r} by default, {request.score} {score.runs.measure!r}: name the outputs of "
+            "both with --measure"
         )
 
 
@@ -155,6 +175,21 @@ def _refuse_shared_subsets(fit: Surveyed, score: Surveyed) -> None:
             f"{len(set(fit.keys))} fitting ones (scoring run {shared[0]} is fitting run {first[score.keys[shared[0]]]}): a "
             "method must not be scored on subsets it was fitted on"
         )
+
+
+def survey_others(*sources: Surveyed) -> dict[str, Surveyed]:
+    """Survey the runs of other subsets that sources have beside theirs, by what they are; the first that has a kind gives it."""
+    found: dict[str, Surveyed] = {}
+    for source in sources:
+        for what, runs in source.runs.others.items():
+            if what not in found:
+                if (runs.n, runs.t) != (source.runs.n, source.runs.t):
+                    raise DataError(
+                        f"{runs.where}: its runs of kind {what!r} are of {runs.n} examples and {runs.t} queries, the others of "
+                        f"{source.runs.n} and {source.runs.t}"
+                    )
+                found[what] = survey(runs)
+    return found
 
 
 def split_off(surveyed: Surveyed, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from estimators.evidence import Runs
 from estimators.retraining_based.leave_one_out import measured_effects
 from estimators.scores import loo_correlation
 from orchestrator.attribution.evidence import load_runs
@@ -23,15 +24,17 @@ class LeaveOneOutCorrelation(Metric):
     place = 20
 
     def judge(self, sweep: Sweep, store: RunStore, judged: Judged) -> list[ScoreRow]:
-        """Correlate with leave-one-out effects, where their runs and full runs are finished and were not fitted on."""
+        """Correlate with leave-one-out effects, where their runs are finished and were not fitted on.
+
+        Without a design of full runs the mean of those that left one out stands in for them: it is the same for all examples
+        of a query, and a correlation over examples does not see it.
+        """
         section, design = sweep.config.scores.loo, scoring_design(sweep.config, "loo")
         if section is None or design is None or design in judged.fitted_on:
             return []
         whole_design = _whole(sweep, store, design)
-        if whole_design is None:
-            return []
         left_out = load_runs(sweep, store, design, judged.measure)
-        whole = load_runs(sweep, store, whole_design, judged.measure)
+        whole = _mean_of(left_out) if whole_design is None else load_runs(sweep, store, whole_design, judged.measure)
         if len(np.unique(left_out.subsets)) < 2 or not len(whole.masks):
             return []
         effects = measured_effects(left_out, whole)
@@ -45,6 +48,13 @@ class LeaveOneOutCorrelation(Metric):
             seeds=sweep.config.designs[design].seeds,
         )
         return [ScoreRow.of(judged, found, LEAVE_ONE_OUT.name, design)]
+
+
+def _mean_of(left_out: Runs) -> Runs:
+    """Return the mean of runs that left one example out, as if it were a run on the full set."""
+    n, zero = left_out.masks.shape[1], np.zeros(1, dtype=np.int64)
+    mean = np.mean(left_out.outputs, axis=0, keepdims=True)
+    return Runs("mean", "full", left_out.measure, np.ones((1, n), dtype=bool), mean, zero, zero)
 
 
 def _whole(sweep: Sweep, store: RunStore, design: str) -> str | None:

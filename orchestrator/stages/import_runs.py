@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from orchestrator.config.loading import parsed, set_key, validate
-from orchestrator.imports import read
 from orchestrator.imports.survey import (
     Part,
     Request,
     Surveyed,
     held_out_fraction,
+    read_source,
     refuse_unusable,
     rows_at_once,
     split_off,
     survey,
+    survey_others,
     survey_scoring,
 )
 from orchestrator.store.durable import folder_at_once, temporary_of, write_atomically
@@ -52,6 +53,8 @@ class ImportSummary:
     """Runs among them that have no outputs, because some were not finite."""
     left_out: str
     """Rows of the source that are not among the runs, and why."""
+    done: str
+    """What was done to what the source holds: its orientation, its sign."""
 
 
 def import_runs(request: Request, out: Path) -> list[ImportSummary]:
@@ -60,24 +63,28 @@ def import_runs(request: Request, out: Path) -> list[ImportSummary]:
     Raises DataError, ConfigError or StoreError, one line with the counts, and leaves no folder behind.
     """
     _refuse_used(out)
-    fit = survey(read(request.fit, request.outputs, request.n))
+    fit = survey(read_source(request, request.fit, request.outputs))
     parts = _parts(request, fit)
     for part in parts:
-        refuse_unusable(part)
+        if part.name == part.purpose:
+            refuse_unusable(part)
     _write(_sweep(request, out, parts), parts)
     return [_summary(part) for part in parts]
 
 
 def _parts(request: Request, fit: Surveyed) -> list[Part]:
-    """Return the runs of each purpose, where there are any: given apart, or split off those to fit on."""
+    """Return the runs of each design, where there are any: given apart, or split off those to fit on; and what is beside them."""
+    sources = [fit]
     if request.score is None:
         fitting, scoring = split_off(fit, held_out_fraction(request), request.seed)
         chosen = [("fit", fit, fitting), ("score", fit, scoring)]
     else:
-        score = survey_scoring(request, fit)
-        chosen = [("fit", fit, np.arange(len(fit.runs))), ("score", score, np.arange(len(score.runs)))]
+        sources.append(survey_scoring(request, fit))
+        chosen = [(name, one, np.arange(len(one.runs))) for name, one in zip(("fit", "score"), sources, strict=True)]
     pack = rows_at_once(fit.runs)
-    return [Part(purpose, surveyed, rows, pack) for purpose, surveyed, rows in chosen if len(rows)]
+    parts = [Part(purpose, purpose, surveyed, rows, pack) for purpose, surveyed, rows in chosen if len(rows)]
+    others = survey_others(*sources)
+    return parts + [Part(what, "fit", one, np.arange(len(one.runs)), pack) for what, one in others.items()]
 
 
 def _refuse_used(out: Path) -> None:
@@ -92,10 +99,10 @@ def _sweep(request: Request, out: Path, parts: Sequence[Part]) -> Sweep:
         "name": out.resolve().name,
         "seed": request.seed,
         "task": {"name": "imported", "arguments": {"n": runs.n, "t": runs.t}},
-        "measures": [request.measure],
+        "measures": [request.measure or runs.measure],
         "designs": {
-            part.purpose: {
-                "kind": "imported",
+            part.name: {
+                "kind": "imported" if part.name == part.purpose else f"imported_{part.name}",
                 "purpose": part.purpose,
                 "runs": len(part.chosen),
                 "source": part.source,
@@ -128,30 +135,42 @@ def _write(sweep: Sweep, parts: Sequence[Part]) -> None:
 
 def _fill(sweep: Sweep, paths: SweepPaths, parts: Sequence[Part]) -> None:
     runs = parts[0].surveyed.runs
-    # To whoever reads the store they are runs of subsets that somebody brought.
-    layouts = [DesignLayout(part.purpose, "explicit", part.purpose, len(part.chosen), part.pack) for part in parts]
-    sources = {f"{part.purpose}_source": part.source for part in parts}
-    left_out = {f"{part.purpose}_left_out": part.surveyed.runs.left_out for part in parts}
+    told = {
+        key: text
+        for part in parts
+        for key, text in (
+            (f"{part.name}_source", part.source),
+            (f"{part.name}_left_out", part.surveyed.runs.left_out),
+            (f"{part.name}_done", part.surveyed.runs.done),
+            (f"{part.name}_seeds", "unknown, kept as 0" if part.surveyed.runs.seeds is None else "the source's"),
+        )
+    }
     with RunStore.create(
         paths,
         config_hash=sweep.config.identity(),
         n=runs.n,
         t=runs.t,
         measures=sweep.config.measures,
-        designs=layouts,
-        attributes={**provenance(sweep), **sources, **left_out, "seeds": "unknown, kept as 0"},
+        designs=[_layout(part) for part in parts],
+        attributes={**provenance(sweep), **told},
     ) as store:
         for part in parts:
             _fill_design(store, part, sweep.config.measures[0])
 
 
+def _layout(part: Part) -> DesignLayout:
+    """Return what the store is told: to whoever reads it, any subsets are ones that somebody brought."""
+    kind = "explicit" if part.name == part.purpose else part.name
+    return DesignLayout(part.name, kind, part.purpose, len(part.chosen), part.pack)
+
+
 def _fill_design(store: RunStore, part: Part, measure: str) -> None:
     """Write the plan of all runs, then the outputs of those that have them."""
-    subsets, repeats = part.numbers()
+    (subsets, repeats), seeds = part.numbers(), part.seeds()
     for start, chosen in part.packs():
         rows = slice(start, start + len(chosen))
         masks, _ = part.surveyed.runs.block(chosen)
-        store.write_plan(part.purpose, start, masks, np.zeros(len(chosen), np.uint32), subsets[rows], repeats[rows])
+        store.write_plan(part.name, start, masks, seeds[rows], subsets[rows], repeats[rows])
     for start, chosen in part.packs():
         _, outputs = part.surveyed.runs.block(chosen)
         outcomes = [
@@ -160,16 +179,17 @@ def _fill_design(store: RunStore, part: Part, measure: str) -> None:
             else Outcome(start + k, failure=NOT_FINITE)
             for k, run in enumerate(chosen)
         ]
-        store.commit(part.purpose, start // part.pack, outcomes, worker="import", started=0, seconds=0)
+        store.commit(part.name, start // part.pack, outcomes, worker="import", started=0, seconds=0)
 
 
 def _summary(part: Part) -> ImportSummary:
     return ImportSummary(
-        part.purpose,
+        part.name,
         part.purpose,
         part.source,
         len({part.surveyed.keys[run] for run in part.chosen}),
         len(part.chosen),
         int((~part.surveyed.finite[part.chosen]).sum()),
         part.surveyed.runs.left_out,
+        part.surveyed.runs.done,
     )

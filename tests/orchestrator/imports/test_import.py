@@ -221,7 +221,7 @@ def test_an_interrupted_import_leaves_nothing(
         ("dattri", "3/indices.txt", "1\n12\n", "1 of 236 examples are not in 0..11, such as 12"),
         ("dattri", "3/indices.txt", "one", "expected one index a line"),
         ("dattri", "metadata.yml", "mode: lds\n", "give --n"),
-        ("tensors", "margins.pt", {"a": 1}, "holds a dict with the keys a, expected one tensor"),
+        ("tensors", "margins.pt", {"a": 1}, "holds a dict with the keys 'a', expected one tensor"),
         ("tensors", "margins.pt", "junk", "cannot be read"),
         ("pairs", "pairs.parquet", {"run": [7, 7], "example": [1, 1]}, "1 of its 2 pairs are there twice"),
         ("pairs", "pairs.parquet", {"run": [7], "sample": [1]}, "expected rows with the columns example, run"),
