@@ -339,16 +339,47 @@ def import_runs(
 
 @app.command()
 def export(
-    folder: Folder, to: Annotated[Path, typer.Option("--to", metavar="FILE", help="A name ending in .parquet or .npz.")]
+    folder: Folder,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FILE|FOLDER", help="A name ending in .parquet or .npz, or a folder.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="For a folder: one of the formats above.")
+    ] = None,
+    design: Annotated[str | None, typer.Option(help="For a folder: only this design's runs.")] = None,
+    measure: Annotated[str | None, typer.Option(help="For a folder: only this measure.")] = None,
+    mean: Annotated[
+        bool,
+        typer.Option("--mean-of-seeds", help="For a folder: a row a subset, the mean over its seeds, not a row a run."),
+    ] = False,
 ) -> None:
-    """Write runs (and, to .npz, attributions) in a format that other programs read."""
+    """Write runs and attributions in a format that other programs read.
+
+    One file, of all runs and their states, by its ending:
+
+    - `.parquet`: a row a run, with lists of examples and outputs; no attributions
+    - `.npz`: arrays of every design, and every attribution
+
+    A folder of finished runs, a folder in it for each design, by `--format`:
+
+    - `npy`: masks (m, n) bool and outputs (m, t), as MadryLab's datamodels have them
+    - `npy-packed`: masks eight a byte, as `numpy.packbits` makes them
+    - `npy-indices`: kept examples (m, k), where all subsets have as many
+    - `pt`, `pt-indices`: the same as PyTorch's tensors
+    - `kronfluence`: masks int8 and outputs as pickled arrays; scores (t, n), of leaving out
+    - `dattri`: kept indices and minus the measure; leave-one-out runs; scores (n, t), of leaving out
+
+    `import` reads all of them back but `.parquet` and `.npz`.
+    """
     sweep = _at(folder)
     from orchestrator.stages import export as exporting
     from orchestrator.store.run_store import RunStore
 
     with RunStore.open(sweep.paths) as store:
-        count = exporting.export(sweep, store, to)
-    out.print(f"{to}: {count:,} {'rows' if to.suffix == '.parquet' else 'arrays'}", soft_wrap=True, highlight=False)
+        done = exporting.export(exporting.Request(sweep, store, to, design, measure, mean), name)
+    out.print(f"{to}: {done.count:,} {done.unit}", soft_wrap=True, highlight=False)
+    for line in done.said:
+        out.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.imports import bergson, dattri, dattri_truth, diffusion, memmaps, packed, pairs, quanda, tensors
+from orchestrator.imports import (
+    bergson,
+    dattri,
+    dattri_truth,
+    diffusion,
+    kept_indices,
+    memmaps,
+    packed,
+    pairs,
+    quanda,
+    tensors,
+)
 from orchestrator.imports.foreign import ForeignRuns
 from workers.errors import DataError
 
@@ -21,6 +32,7 @@ FORMATS: tuple[tuple[Detect, Read], ...] = (
     (quanda.detect, quanda.read),
     (diffusion.detect, diffusion.read),
     (packed.detect, packed.read),
+    (kept_indices.detect, kept_indices.read),
     (pairs.detect, pairs.read),
     (memmaps.detect, memmaps.read),
     (tensors.detect, tensors.read),

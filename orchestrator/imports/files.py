@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from orchestrator.imports import torch_files
 from workers.data.npy import SeveralArrays, UnreadableArray, map_array
-from workers.errors import DataError
+from workers.errors import ConfigError, DataError
 
 SUFFIXES = (".npy", ".pt")
 
@@ -63,3 +64,25 @@ def beside(source: Path, stem: str) -> Path | None:
     """Return the array of that name, `stem`.npy or `stem`.pt, in the folder of a source; None where there is none."""
     folder = source if source.is_dir() else source.parent
     return next((path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()), None)
+
+
+def told_n(path: Path, n: int | None) -> tuple[int, dict[str, Any]]:
+    """Return the number of examples, and all that the JSON file beside an array says: {"n": ...}.
+
+    n is from that file, from the user, or from both when they agree. Raises ConfigError where neither tells it.
+    """
+    about = path.with_suffix(".json")
+    if not about.is_file():
+        if n is None:
+            raise ConfigError(f"{path}: does not say how many training examples there were; give --n")
+        return n, {}
+    try:
+        found = json.loads(about.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{about}: cannot be read as JSON: {error}") from error
+    told = found.get("n") if isinstance(found, dict) else None
+    if type(told) is not int or told < 1:
+        raise DataError(f'{about}: expected {{"n": ...}}, the number of examples')
+    if n is not None and n != told:
+        raise ConfigError(f"--n {n}: {about} says n {told}")
+    return told, found

@@ -6,20 +6,18 @@ packed_masks.json   {"n": ..., "bitorder": "big"}; without it, give --n
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.imports.files import open_array, outputs_file
+from orchestrator.imports.files import open_array, outputs_file, told_n
 from orchestrator.imports.foreign import ForeignRuns, match
 from orchestrator.imports.sparse_masks import Indices
-from workers.errors import ConfigError, DataError
+from workers.errors import DataError
 
-NAME, ABOUT = "packed_masks.npy", "packed_masks.json"
+NAME = "packed_masks.npy"
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,9 @@ def read(source: Path, outputs: str | None, n: int | None) -> ForeignRuns:
     """Return the runs of such a folder, or of the file in it. Raises DataError, ConfigError."""
     path = source if source.is_file() else source / NAME
     packed = open_array(path)
-    examples = _examples(path, n)
+    examples, about = told_n(path, n)
+    if about.get("bitorder", "big") != "big":
+        raise DataError(f"{path.with_suffix('.json')}: says bitorder {about['bitorder']!r}, expected 'big'")
     if packed.ndim != 2 or packed.dtype != np.uint8 or packed.shape[1] != -(-examples // 8):
         raise DataError(
             f"{path}: holds {packed.dtype} {packed.shape}, expected uint8 (runs, {-(-examples // 8)}) for {examples} examples"
@@ -57,22 +57,3 @@ def read(source: Path, outputs: str | None, n: int | None) -> ForeignRuns:
     if examples % 8 and (packed[:, -1] & (0xFF >> examples % 8)).any():
         raise DataError(f"{path}: has bits set beyond the last of {examples} examples: is n right?")
     return match("packed masks", source, PackedMasks(packed, examples), outputs_file(source, path, outputs))
-
-
-def _examples(path: Path, n: int | None) -> int:
-    """Return n from the file beside the masks, from the user, or from both when they agree."""
-    about = path.with_name(ABOUT)
-    if not about.is_file():
-        if n is None:
-            raise ConfigError(f"{path}: does not say how many training examples there were; give --n")
-        return n
-    try:
-        found: Any = json.loads(about.read_text(encoding="utf-8"))
-        told, order = int(found["n"]), found["bitorder"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f'{about}: expected {{"n": ..., "bitorder": "big"}}: {error!r}') from error
-    if order != "big" or told < 1:
-        raise DataError(f"{about}: says n {told} and bitorder {order!r}, expected a positive n and 'big'")
-    if n is not None and n != told:
-        raise ConfigError(f"--n {n}: {about} says n {told}")
-    return told

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from orchestrator.retraining.counts import finished
-from orchestrator.stages.export import export
+from orchestrator.stages.export import Request, export
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.stages.status import status
@@ -53,7 +53,7 @@ def test_what_is_counted_checked_and_exported_needs_no_task(
     with RunStore.open(looked_at.paths) as store:
         found = status(looked_at, store)
         assert check_rows(store) == []
-        assert export(looked_at, store, tmp_path / "sweep.npz")
+        assert export(Request(looked_at, store, tmp_path / "sweep.npz")).count
     counts = {name: (one["done"], one["failed"], one["pending"]) for name, one in found.designs.items()}
     assert counts == expected
     assert expected["left_out"] == (4, 0, 0)

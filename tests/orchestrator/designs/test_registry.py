@@ -19,7 +19,7 @@ from orchestrator.designs import Context, Design, ErrorForecast, find, kinds, re
 from orchestrator.designs.keys import generator_of
 from orchestrator.forecast.standard_error import Trial, expected_error
 from orchestrator.stages.attribute import attribute
-from orchestrator.stages.export import export
+from orchestrator.stages.export import Request, export
 from orchestrator.stages.forecast import settle
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.report import report
@@ -95,7 +95,7 @@ def test_it_goes_through_every_stage(raw: Raw, make_sweep: Make, inline_pool: An
     with RunStore.open(looked_at.paths) as store:
         assert status(looked_at, store).designs["fit"] == {"done": 40, "failed": 0, "pending": 0}
         assert check_rows(store) == []
-        assert export(looked_at, store, tmp_path / "sweep.npz")
+        assert export(Request(looked_at, store, tmp_path / "sweep.npz")).count
 
 
 def test_it_is_stopped_by_its_own_values(raw: Raw, make_sweep: Make, inline_pool: Any) -> None:

@@ -20,7 +20,8 @@ from workers.errors import DataError
 
 Refused = Callable[..., str]
 Command = Callable[..., Any]
-RTE = Path(__file__).parents[4] / "shared" / "data" / "kronfluence_rte"
+DATA = Path(os.environ.get("COUNTERFACTORY_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
+RTE = DATA / "kronfluence_rte"
 
 
 def runs_of(folder: Path) -> tuple[dict[str, dict[tuple[bytes, int], list[float]]], RunStore]:
@@ -211,7 +212,7 @@ def test_packed_masks_need_no_codec(command: Command, refused: Refused, made: An
     assert "says n 12" in refused(*asked, "--n", 13, "--out", tmp_path / "sweep")
     assert command(*asked, "--out", tmp_path / "sweep").code == 0
     assert runs_of(tmp_path / "sweep")[0]["fit"] == expected(made.masks, made.outputs[:, None])
-    for text in ('{"n": 12, "bitorder": "little"}', '{"n": 12}', "[]", "junk"):
+    for text in ('{"n": 12, "bitorder": "little"}', '{"n": "12"}', "[]", "junk"):
         (tmp_path / "packed_masks.json").write_text(text)
         assert "packed_masks.json" in refused(*asked, "--out", tmp_path / "other")
 
