@@ -67,3 +67,13 @@ def test_too_few_held_out_subsets_are_refused(problem_of):
     masks, outputs = problem_of(40, 5, 2)
     with pytest.raises(DataError, match="found 6"):
         learning_curve(masks, outputs, np.arange(40), Settings(), 0)
+
+
+def test_lambda_is_not_chosen_on_what_it_is_scored_on():
+    """Outputs that no subset explains are predicted by chance: chosen on the half that is scored, lambda would find some."""
+    rng = np.random.default_rng(0)
+    masks, outputs = rng.random((300, 30)) < 0.5, rng.normal(size=(300, 400))
+    settings = Settings(threads=1, holdout=0.2)
+    curve = learning_curve(masks, outputs, np.arange(300), settings, 0, resamples=20)
+    standard_error = 1 / np.sqrt(60 * 400)  # of a mean over queries of correlations over 60 subsets
+    assert np.abs(curve.correlations).max() < 4 * standard_error

@@ -114,14 +114,17 @@ def test_attributions_are_as_we_have_them(command: Command, finished_sweep: Path
         assert np.array_equal(found, read_attribution(SweepPaths(finished_sweep), label).values)
 
 
-def test_the_mean_of_seeds_is_a_row_a_subset(command: Command, finished_sweep: Path, tmp_path: Path) -> None:
-    command("export", finished_sweep, "--to", tmp_path / "out", "--format", "npy", "--mean-of-seeds")
+def test_the_mean_of_seeds_is_a_row_a_subset(command: Command, sweep_copy: Path, tmp_path: Path) -> None:
+    with RunStore.open(SweepPaths(sweep_copy), write=True) as store:
+        store.forget("heldout", [3])  # one subset has one seed left
+    shown = command("export", sweep_copy, "--to", tmp_path / "out", "--format", "npy", "--mean-of-seeds").out
+    assert "heldout: 1 runs are not finished and left out" in shown
     assert not (tmp_path / "out" / "heldout" / "_seeds.npy").exists()
     masks, values = (np.load(tmp_path / "out" / "heldout" / f"{name}.npy") for name in ("masks", "loss"))
-    with RunStore.open(SweepPaths(finished_sweep)) as store:
+    with RunStore.open(SweepPaths(sweep_copy)) as store:
         subsets, outputs, all_masks = store.subsets("heldout"), store.outputs("heldout", "loss"), store.masks("heldout")
     for subset in range(6):
-        assert np.allclose(values[subset], outputs[subsets == subset].mean(axis=0), rtol=1e-6)
+        assert np.allclose(values[subset], np.nanmean(outputs[subsets == subset], axis=0), rtol=1e-6)
         assert np.array_equal(masks[subset], all_masks[subsets == subset][0])
 
 
