@@ -18,7 +18,7 @@ from typing import Any
 from workers.data.shared import SharedArrays
 from workers.errors import ConfigError, CounterfactoryError, TaskError, near
 from workers.task import DifferentiableTask, Task
-from workers.task_checks import check_contract
+from workers.task_checks import check_contract, check_maker
 
 BUILT_IN = {
     "digits": "workers.tasks.digits:Digits",
@@ -62,6 +62,7 @@ def build_task(spec: TaskSpec, arrays: SharedArrays | None = None) -> Task | Dif
             f"unknown task {spec.name!r}: {near(spec.name, list(BUILT_IN))}; "
             "your own is path/to/file.py:attribute or module:attribute"
         )
+    check_maker(found, where)
     with (arrays or SharedArrays()).in_use():
         task = _call(found, arguments, where)
     check_contract(task, where)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import types
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +15,48 @@ from workers.recipe import Recipe
 from workers.runs import Queries
 from workers.task import Classification, DifferentiableTask, Task
 from workers.task_hooks import check_call, check_hooks, measure_train_of, measures_of
+
+_CALLS = (("train", "train(subset, seed)", 2), ("measure", "measure(model)", 1))
+"""What every black box can be called with: name, how it is written, number of arguments."""
+
+
+def check_maker(found: object, where: str) -> None:
+    """Raise TaskError, naming `where`, unless `found` can only give a task; asked before it is called.
+
+    A class must be one of tasks, a function must say by its return annotation that it gives one. A configuration may come from
+    a stranger: whatever else it names (`os:system`) is refused without being called. Ready objects are left to `check_contract`.
+    """
+    if inspect.isclass(found):
+        lacking = _lacking(found)
+        if lacking:
+            raise TaskError(f"{where}: {found.__name__} has no method {lacking}, which every task needs")
+    elif isinstance(found, types.FunctionType | types.MethodType):
+        _check_annotation(found, where)
+    elif inspect.isroutine(found):
+        raise TaskError(
+            f"{where}: is a {type(found).__name__}, expected a class of tasks, a function that returns one, or a task"
+        )
+
+
+def _check_annotation(found: types.FunctionType | types.MethodType, where: str) -> None:
+    try:
+        returned = typing.get_type_hints(found).get("return")
+    except Exception as error:  # an annotation is evaluated, and may raise anything
+        raise TaskError(f"{where}: its annotations cannot be read: {type(error).__name__}: {error}") from error
+    united = isinstance(returned, types.UnionType) or typing.get_origin(returned) is typing.Union
+    kinds = typing.get_args(returned) if united else (returned,)
+    if not all(inspect.isclass(kind) and not _lacking(kind) for kind in kinds):
+        raise TaskError(
+            f"{where}: is a function that does not say that it returns a task; annotate it: "
+            f"`def {found.__name__}(...) -> Task:`, with `from workers import Task`"
+        )
+
+
+def _lacking(kind: type) -> str:
+    """Return the call that a class of tasks lacks, empty for one that lacks none."""
+    if issubclass(kind, DifferentiableTask):
+        return ""
+    return next((call for name, call, _ in _CALLS if not callable(getattr(kind, name, None))), "")
 
 
 def check_contract(task: object, where: str) -> None:
@@ -29,7 +74,7 @@ def _check_black_box(task: Any, where: str) -> None:
         value: object = getattr(task, name, None)
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value <= 0:
             raise TaskError(f"{where}: `{name}`, the number of {meaning}, must be an int > 0, found {value!r}")
-    for name, call, arguments in (("train", "train(subset, seed)", 2), ("measure", "measure(model)", 1)):
+    for name, call, arguments in _CALLS:
         if not callable(getattr(task, name, None)):
             raise TaskError(f"{where}: {type(task).__name__} has no method {call}, which every task needs")
         check_call(task, name, call, arguments, where)

@@ -48,6 +48,52 @@ def refusal(error, call, *arguments, **keywords):
     return str(caught.value)
 
 
+@pytest.mark.parametrize("returned", ["Mine", "'Mine'", "Task", "Mine | Task", "DifferentiableTask"])
+def test_a_function_that_says_that_it_returns_a_task(build, returned):
+    imports = "from workers import DifferentiableTask, Task\n"
+    assert (
+        build(imports + BLACK_BOX + f"def make(shift=0) -> {returned}: return Mine(shift)", "make", shift=3).shift == 3
+    )
+
+
+@pytest.mark.parametrize("returned", ["", " -> object", " -> int", " -> Any", " -> Mine | None", " -> 'Mine | None'"])
+def test_a_function_that_does_not_say_so_is_not_called(build, returned):
+    source = f"from typing import Any\n{BLACK_BOX}def make(){returned}: raise SystemExit('called')"
+    assert "my_task.py:make: is a function that does not say that it returns a task; annotate it" in refusal(
+        TaskError, build, source, "make"
+    )
+
+
+def test_an_annotation_that_cannot_be_read_is_refused(build):
+    source = BLACK_BOX + "def make() -> 'Absent': raise SystemExit('called')"
+    assert "make: its annotations cannot be read: NameError: name 'Absent'" in refusal(TaskError, build, source, "make")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        (
+            "os:system",
+            {"command": "touch FILE"},
+            "os:system: is a builtin_function_or_method, expected a class of tasks",
+        ),
+        ("os:popen", {"cmd": "touch FILE"}, "os:popen: is a function that does not say that it returns a task"),
+        ("subprocess:run", {"args": ["touch", "FILE"]}, "is a function that does not say that it returns a task"),
+        ("subprocess:Popen", {"args": ["touch", "FILE"]}, "Popen has no method train(subset, seed)"),
+        ("pathlib:Path", {}, "Path has no method train(subset, seed)"),
+        ("os:path", {}, "`n`, the number of training examples, must be an int > 0, found None"),
+    ],
+)
+def test_what_is_no_task_is_never_called(tmp_path, name, arguments, message):
+    file = str(tmp_path / "called")
+    filled = {
+        key: value.replace("FILE", file) if isinstance(value, str) else [*value[:-1], file]
+        for key, value in arguments.items()
+    }
+    assert message in refusal(TaskError, build_task, TaskSpec(name, filled, str(tmp_path)))
+    assert not (tmp_path / "called").exists()
+
+
 HOSTILE = dict.fromkeys(
     ("workers.py", "estimators/__init__.py", "orchestrator/__init__.py"), "raise RuntimeError('theirs')"
 )

@@ -172,8 +172,12 @@ def _table(
     return tables.with_target(table, codes), classes or names
 
 
+_INTERFACE = ("fit", "predict", "get_params", "set_params")
+"""What is asked of an estimator."""
+
+
 def _import(name: str) -> Any:
-    """Return what `module:attribute` names. Raises ConfigError when it is not there."""
+    """Return the class that `module:attribute` names. Raises ConfigError when it is not there, or no class of estimators."""
     module, _, attribute = name.rpartition(":")
     if not module:
         raise ConfigError(f"estimator {name!r}: expected module:attribute, such as sklearn.naive_bayes:GaussianNB")
@@ -185,4 +189,11 @@ def _import(name: str) -> Any:
         known = [public for public in dir(found) if not public.startswith("_")]
         close = near(attribute, known).partition(" (known")[0]
         raise ConfigError(f"estimator {name!r}: {module} has no {attribute!r}: {close}")
-    return getattr(found, attribute)
+    kind = getattr(found, attribute)
+    lacking = [method for method in _INTERFACE if not callable(getattr(kind, method, None))]
+    if not inspect.isclass(kind) or lacking:  # nothing else is called, whatever a configuration names
+        raise ConfigError(
+            f"estimator {name!r}: expected a class with scikit-learn's interface ({', '.join(_INTERFACE)}), "
+            f"found {'one without ' + lacking[0] if inspect.isclass(kind) else type(kind).__name__}"
+        )
+    return kind

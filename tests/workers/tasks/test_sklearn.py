@@ -91,6 +91,12 @@ def test_without_probabilities_only_correctness_is_measured(build, outcome):
         ({"estimator": "GaussianNB"}, "expected module:attribute"),
         ({"estimator": "sklearn.naive_bayes:GausianNB"}, "did you mean GaussianNB"),
         ({"estimator": "sklearn.nothing:X"}, "No module named"),
+        (
+            {"estimator": "os:system", "parameters": {"command": "exit 1"}},
+            "expected a class with .* found builtin_func",
+        ),
+        ({"estimator": "sklearn.datasets:load_iris"}, "expected a class with .*, found function"),
+        ({"estimator": "subprocess:Popen"}, "expected a class with .*, found one without fit"),
         ({"parameters": {"var_smooth": 1}}, "GaussianNB takes no 'var_smooth': did you mean var_smoothing"),
         ({"data": "irises"}, "did you mean iris"),
         ({"data": None}, "either `data`"),
