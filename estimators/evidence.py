@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
@@ -84,9 +84,12 @@ class Evidence:
     """Fitting designs by name."""
     references: tuple[Reference, ...] = ()
     task: Task | DifferentiableTask | None = None
+    """The task, for an estimator that needs gradients (and to `check`); None for one that does not: its code is not run then."""
     queries: Queries = field(default_factory=Queries)
     seed: int = 0
     """Root of whatever the estimator draws (projections, splits)."""
+    label: Callable[[str, int], str] | None = None
+    """`label(source, index)`: the short name of an example's label, where the task names one."""
     empty: NDArray[np.float32] | None = None
     """(t,) the outputs of a model of no data, where the task or the design gives them."""
     workspace: Workspace = field(default_factory=Workspace)

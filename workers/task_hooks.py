@@ -105,12 +105,6 @@ def labeller_of(task: Task | DifferentiableTask) -> Callable[[str, int], str] | 
     return hook
 
 
-def label_of(task: Task | DifferentiableTask, source: Source, index: int) -> str | None:
-    """Return the label of one example, None where the task names none."""
-    label = labeller_of(task)
-    return None if label is None else str(label(source, index))
-
-
 def description_of(task: Task | DifferentiableTask) -> str:
     """Return the task in one line: its own `describe()`, or its class and its number of training examples."""
     hook: Callable[[], str] | None = _found(task, "describe")

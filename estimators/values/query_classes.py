@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from estimators.evidence import Evidence, Runs
-from workers.task_hooks import labeller_of
 
 MOST_CLASSES = 100
 
@@ -18,7 +17,7 @@ def query_classes(evidence: Evidence) -> list[str] | None:
     None where the task names none, where queries are training examples (whose labels may be wrong on purpose), and where the
     names are no classes: all alike, or so many that most have a single query.
     """
-    label = None if evidence.task is None else labeller_of(evidence.task)
+    label = evidence.label
     if label is None or evidence.queries.source != "task":
         return None
     names = [str(label("task", int(query))) for query in evidence.queries.take(evidence.t)]

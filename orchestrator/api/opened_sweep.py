@@ -20,8 +20,8 @@ from orchestrator.scoring.table import read_scores
 from orchestrator.stages.status import Status, status
 from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.labels import read_labels
 from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.task_record import read_record
 from workers.errors import ConfigError, StoreError, near
 from workers.measures import direction
 
@@ -139,7 +139,7 @@ class OpenedSweep:
             raise ConfigError(f"k {k}: expected how many examples of each kind to return, at least 0")
         values = tau[:, query].astype(np.float64)
         names, sign = self._ends(measure)
-        labels = read_labels(self._sweep.paths)
+        labels = read_record(self._sweep).examples.labels
         parts = []
         for name, oriented in zip(names, (sign * values, -sign * values), strict=True):
             order = np.argsort(-oriented, kind="stable")[:k]

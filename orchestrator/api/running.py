@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,7 @@ from orchestrator.forecast.cost import Forecast
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.request import Configuration, Overrides, requested
 from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.task_record import read_record
 
 
 def run(
@@ -85,5 +87,7 @@ def score(
     from orchestrator.stages.score import judge
 
     sweep = Sweep.at(Path(folder))
+    if missing := read_record(sweep).missing:
+        warnings.warn(missing, stacklevel=2)
     with RunStore.open(sweep.paths) as store:
         return ScoreTable(judge(sweep, store, tau, measure, name))

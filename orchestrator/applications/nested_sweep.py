@@ -41,14 +41,20 @@ def nest(sweep: Sweep, paths: SweepPaths, name: str, masks: Mapping[str, NDArray
     return Sweep(validate(raw, str(paths.root)), paths).sharing_task_of(sweep)
 
 
+def made_for(paths: SweepPaths, masks: Mapping[str, NDArray[np.bool_]]) -> bool:
+    """Say whether the nested sweep that a folder holds was made for these subsets."""
+    files = {paths.root / f"{design}.npy": _npy(subsets) for design, subsets in masks.items()}
+    return all(path.is_file() and path.read_bytes() == content for path, content in files.items())
+
+
 def write_masks(nested: Sweep, masks: Mapping[str, NDArray[np.bool_]]) -> None:
     """Write the subsets down where the nested sweep's designs look for them; a folder made for others is removed first."""
-    files = {nested.config.folder / f"{design}.npy": _npy(subsets) for design, subsets in masks.items()}
-    if not _stands(nested, files):
+    if not _stands(nested, masks):
         _clear(nested.paths)
-    for path, content in files.items():
+    for design, subsets in masks.items():
+        path = nested.config.folder / f"{design}.npy"
         if not path.is_file():
-            write_atomically(path, content)
+            write_atomically(path, _npy(subsets))
 
 
 def _absolute(config: Config) -> str:
@@ -59,12 +65,11 @@ def _absolute(config: Config) -> str:
     return f"{(config.folder / Path(source).expanduser()).resolve()}{colon}{attribute}"
 
 
-def _stands(nested: Sweep, files: dict[Path, bytes]) -> bool:
+def _stands(nested: Sweep, masks: Mapping[str, NDArray[np.bool_]]) -> bool:
     """Say whether what the folder holds, if anything, was made for these masks."""
     if not nested.paths.config.is_file():
         return not nested.paths.root.exists()
-    same = all(path.is_file() and path.read_bytes() == content for path, content in files.items())
-    return same and Sweep.at(nested.paths.root).config.identity() == nested.config.identity()
+    return made_for(nested.paths, masks) and Sweep.at(nested.paths.root).config.identity() == nested.config.identity()
 
 
 def _clear(paths: SweepPaths) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from estimators.scores.per_example import Valued
 from estimators.scores.removal import RemovalCurve, removal_curve, removal_masks
-from orchestrator.applications.nested_sweep import nest, write_masks
+from orchestrator.applications.nested_sweep import made_for, nest, write_masks
 from orchestrator.attribution.evidence import load_runs
 from orchestrator.config.schema import RemovalSection
 from orchestrator.scoring.metric import Metric, Quantity
@@ -56,7 +56,7 @@ def nested_sweeps(sweep: Sweep) -> Iterator[Sweep]:
     section = sweep.config.scores.removal
     if section is None:
         return
-    for label, masks in _all_masks(sweep, section):
+    for label, masks in _all_masks(sweep, section, sweep.task.n):
         nested = nest(sweep, folder(sweep, label), f"{sweep.config.name}-removal-{label}", masks, section.seeds)
         write_masks(nested, masks)
         yield nested
@@ -68,17 +68,33 @@ def folder(sweep: Sweep, label: str) -> SweepPaths:
 
 
 def read_removals(sweep: Sweep) -> tuple[Removal, ...]:
-    """Return the curves whose runs are all there, by estimator and order."""
+    """Return the curves whose runs are all there, by estimator and order; none of an attribution that has changed since."""
     section = sweep.config.scores.removal
+    if section is None:
+        return ()
+    with RunStore.open(sweep.paths) as outer:
+        n = outer.n
     found: list[Removal] = []
-    for label in dict.fromkeys([*section.estimators, RemovalSection.BASELINE]) if section else ():
+    for label, masks in _all_masks(sweep, section, n):
         paths = folder(sweep, label)
-        if not paths.config.is_file() or not paths.runs.exists():
+        if not paths.config.is_file() or not paths.runs.exists() or not made_for(paths, masks):
             continue
-        nested = Sweep.at(paths.root).sharing_task_of(sweep)
+        nested = Sweep.at(paths.root)
         with RunStore.open(paths) as store:
             found += [one for order in store.designs if (one := _curve(sweep, nested, store, label, order)) is not None]
     return tuple(found)
+
+
+def untrained(sweep: Sweep) -> list[str]:
+    """Return whose removal curves are asked for, could be trained, and are not all there."""
+    section = sweep.config.scores.removal
+    if section is None:
+        return []
+    there = {(one.estimator, one.order) for one in read_removals(sweep)}
+    stored = list_attributions(sweep.paths)
+    wanted = {label: section.order for label in section.estimators if label in stored}
+    curves = {**wanted, **({} if RemovalSection.BASELINE in section.estimators else {RemovalSection.BASELINE: (ANY,)})}
+    return [label for label, orders in curves.items() if not {(label, order) for order in orders} <= there]
 
 
 def _curve(sweep: Sweep, nested: Sweep, store: RunStore, label: str, order: str) -> Removal | None:
@@ -92,7 +108,7 @@ def _curve(sweep: Sweep, nested: Sweep, store: RunStore, label: str, order: str)
     return Removal(label, order, measure, removal_curve(runs), seeds, accounting.train_seconds(store, [order]))
 
 
-def _all_masks(sweep: Sweep, section: RemovalSection) -> Iterator[tuple[str, dict[str, NDArray[np.bool_]]]]:
+def _all_masks(sweep: Sweep, section: RemovalSection, n: int) -> Iterator[tuple[str, dict[str, NDArray[np.bool_]]]]:
     """Yield each estimator's label and the subsets (k, n) that remain, by order."""
     stored = list_attributions(sweep.paths)
     for label in dict.fromkeys(section.estimators):
@@ -103,7 +119,7 @@ def _all_masks(sweep: Sweep, section: RemovalSection) -> Iterator[tuple[str, dic
         helpful = valued.helpfulness(section.better)
         yield label, {order: removal_masks(helpful, section.fractions, order) for order in dict.fromkeys(section.order)}
     if RemovalSection.BASELINE not in section.estimators:
-        drawn = np.random.default_rng([sweep.config.seed, sweep.task.n]).permutation(sweep.task.n).astype(np.float64)
+        drawn = np.random.default_rng([sweep.config.seed, n]).permutation(n).astype(np.float64)
         yield RemovalSection.BASELINE, {ANY: removal_masks(drawn, section.fractions, "best")}
 
 
@@ -119,11 +135,11 @@ class RemovalAreas(Metric):
         rows: list[ScoreRow] = []
         for one in read_removals(sweep):
             orders = section.order if section is not None and one.order == ANY else (one.order,)
-            rows += [_area(sweep, one, order) for order in orders]
+            rows += [_area(one, order, store.t) for order in orders]
         return rows
 
 
-def _area(sweep: Sweep, one: Removal, order: str) -> ScoreRow:
+def _area(one: Removal, order: str, t: int) -> ScoreRow:
     value, low, high = one.curve.area
     return ScoreRow(
         estimator=one.estimator,
@@ -134,7 +150,7 @@ def _area(sweep: Sweep, one: Removal, order: str) -> ScoreRow:
         ceiling=math.nan,
         measure=one.measure,
         design=one.order,
-        queries=sweep.t,
+        queries=t,
         subsets=len(one.curve.removed),
         seeds=one.seeds,
         train_seconds=one.train_seconds,

@@ -16,7 +16,9 @@ from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.plan import context_of
 from orchestrator.sweeps.roles import scoring_design
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
+from orchestrator.sweeps.task_record import TaskRecord
 from orchestrator.sweeps.truncation import skipped
+from workers.task_hooks import labeller_of
 
 IN_MEMORY = 2**28
 """Bytes of masks and outputs up to which a design's runs are read at once; larger ones are read when asked for."""
@@ -67,24 +69,48 @@ def _permutations(
 def load_references(sweep: Sweep, store: RunStore) -> tuple[Reference, ...]:
     """Return the finished models of the fitting designs that kept checkpoints."""
     found = []
-    for name, plan in sweep.plans.items():
-        if "checkpoints" not in plan.design.serves or plan.design.purpose != "fit" or not plan.checkpoint_epochs:
-            continue
+    for name in reference_designs(sweep, store):
         seeds = store.seeds(name)
         done = np.flatnonzero(store.states(name) == DONE)
         found += [Reference(int(seeds[row]), store.checkpoints(name, int(row))) for row in done]
-    return tuple(found)
+    return tuple(reference for reference in found if reference.checkpoints)
 
 
-def gather(sweep: Sweep, store: RunStore, measure: str) -> Evidence:
-    """Return all that an estimator may look at, for one measure. Runs kept for scoring are left out here."""
+def reference_designs(sweep: Sweep, store: RunStore) -> list[str]:
+    """Return the fitting designs whose models kept checkpoints, as the ledger has it."""
+    designs = sweep.config.designs
+    able = [
+        one for name, one in store.designs.items() if "checkpoints" in designs[name].serves and one.purpose == "fit"
+    ]
+    return [
+        one.name
+        for one in able
+        if any(row.checkpoints for pack in range(one.packs) for row in store.record(one.name, pack).rows)
+    ]
+
+
+def gather(sweep: Sweep, store: RunStore, measure: str, record: TaskRecord) -> Evidence:
+    """Return what an estimator may look at, for one measure, from what is kept: the task is not built.
+
+    Runs kept for scoring are left out here. Estimators that need gradients are given more (`with_models`).
+    """
     fitting = [name for name, layout in store.designs.items() if layout.purpose == "fit"]
     runs = {name: load_runs(sweep, store, name, measure) for name in fitting}
-    return replace(
-        no_runs_yet(sweep, measure),
+    return Evidence(
+        n=store.n,
+        t=store.t,
+        measure=measure,
         runs={name: found for name, found in runs.items() if len(found.subsets)},
-        references=load_references(sweep, store),
+        queries=sweep.queries,
+        seed=sweep.config.seed,
+        label=record.examples.label,
+        empty=record.empty_outputs(measure),
     )
+
+
+def with_models(evidence: Evidence, sweep: Sweep, store: RunStore) -> Evidence:
+    """Return the evidence with the reference models and the task, whose code this runs."""
+    return replace(evidence, task=sweep.task, references=load_references(sweep, store))
 
 
 def heldout(sweep: Sweep, store: RunStore, measure: str) -> Runs | None:
@@ -105,5 +131,6 @@ def no_runs_yet(sweep: Sweep, measure: str) -> Evidence:
         task=sweep.task,
         queries=sweep.queries,
         seed=sweep.config.seed,
+        label=labeller_of(sweep.task),
         empty=empty_outputs(sweep, measure),
     )

@@ -173,15 +173,19 @@ def plan(
 
 @app.command()
 def retrain(folder: Folder, retry_failed: RetryFailed = False, yes: Yes = False) -> None:
-    """Train every run that the sweep in DIR lacks."""
+    """Train every run that the sweep in DIR lacks; when there is none, those of the removal curves of its attributions."""
     sweep = _at(folder, options=True)
 
-    from orchestrator.cli.session import retrain_watched, settled
+    from orchestrator.cli.session import remove_watched, retrain_watched, settled
+    from orchestrator.retraining.counts import finished
     from orchestrator.stages.plan import prepare
 
     sweep = settled(sweep, ask=None if yes else _ask)
     with prepare(sweep) as store:
+        lacking = any(pending for _, _, pending in finished(sweep, store).values())
         failed = retrain_watched(sweep, store, retry_failed)
+        if not lacking:  # else the attributions are to be computed anew first
+            failed += remove_watched(sweep, retry_failed)
     if failed:
         raise typer.Exit(1)
 
@@ -192,10 +196,11 @@ def attribute(
 ) -> None:
     """Compute the attributions of the sweep in DIR from its finished runs."""
     sweep = _at(folder, options=True)
-    from orchestrator.cli.session import attribute_watched
+    from orchestrator.cli.session import attribute_watched, say_missing
     from orchestrator.store.run_store import RunStore
 
     with RunStore.open(sweep.paths, write=True) as store:
+        say_missing(sweep)
         failed = attribute_watched(sweep, store, again)
     if failed:
         raise typer.Exit(1)
@@ -210,17 +215,19 @@ def score(
     measure: Annotated[str | None, typer.Option(help="With --attributions: the measure it attributes.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge attributions by held-out retrainings (LDS) and leave-one-out effects; train the removal curves asked for."""
+    """Judge attributions by held-out retrainings (LDS) and leave-one-out effects."""
     if measure is not None and attributions is None:
         raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
     sweep = _at(folder)
     from orchestrator.cli import tables
-    from orchestrator.cli.session import remove_watched
+    from orchestrator.cli.session import say_missing, say_untrained
     from orchestrator.stages import score as scoring
     from orchestrator.store.run_store import RunStore
 
     with RunStore.open(sweep.paths, write=attributions is None) as store:
-        failed = remove_watched(sweep) if attributions is None else 0
+        say_missing(sweep)
+        if attributions is None:
+            say_untrained(sweep)
         scores = (
             scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
         )
@@ -228,18 +235,18 @@ def score(
         _print_json(tables.records(scores))
     else:
         out.print(tables.leaderboard(scores))
-    if failed:
-        raise typer.Exit(1)
 
 
 @app.command()
 def report(folder: Folder) -> None:
     """Write report.html for the sweep in DIR."""
     sweep = _at(folder)
+    from orchestrator.cli.session import say_missing
     from orchestrator.stages import report as reporting
     from orchestrator.store.run_store import RunStore
 
     with RunStore.open(sweep.paths, write=True) as store:
+        say_missing(sweep)
         out.print(str(reporting.report(sweep, store)), soft_wrap=True, highlight=False)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from orchestrator.applications.brittleness import untrained
 from orchestrator.cli import tables
 from orchestrator.cli.console import err
 from orchestrator.cli.interrupts import Interrupted, Interrupts
@@ -30,6 +31,7 @@ from orchestrator.stages import score as scoring
 from orchestrator.store.damage import Damage
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.task_record import read_record
 from workers.wording import duration
 
 
@@ -167,6 +169,23 @@ def remove_watched(sweep: Sweep, retry_failed: bool = False, console: Console = 
         retrain_watched(nested, store, retry_failed, console)
 
     return sum(one.failed for one in removing.train_removals(sweep, train, retry_failed=retry_failed))
+
+
+def say_untrained(sweep: Sweep, console: Console = err) -> None:
+    """Say whose removal curves the scores will lack, and what trains them."""
+    labels = untrained(sweep)
+    if labels:
+        console.print(
+            f"removal curves of {', '.join(labels)} are not trained: `counterfactory retrain {sweep.paths.root}` trains them",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def say_missing(sweep: Sweep, console: Console = err) -> None:
+    """Say that the sweep keeps no record of what its task tells, and what writes one."""
+    if missing := read_record(sweep).missing:
+        console.print(tables.escape(missing), soft_wrap=True, highlight=False)
 
 
 def attribute_watched(sweep: Sweep, store: RunStore, again: bool = False, console: Console = err) -> int:

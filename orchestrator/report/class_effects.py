@@ -7,33 +7,33 @@ from collections.abc import Iterator, Sequence
 from estimators.findings import Findings
 from orchestrator.report import text
 from orchestrator.report.data import ClassTable
+from orchestrator.sweeps.examples import Examples
 from orchestrator.sweeps.sweep import Sweep
-from workers.task_hooks import label_of, mislabelled
 
 WIDEST = 12
 """Classes of which a table still fits on a terminal; a report shows any number."""
 
 
 def class_table(
-    sweep: Sweep, label: str, measure: str, fitted_on: Sequence[str], findings: Findings
+    sweep: Sweep, examples: Examples, label: str, measure: str, fitted_on: Sequence[str], findings: Findings
 ) -> ClassTable | None:
     """Return the table of the attribution `label`, fitted on some designs' runs; None when its findings hold none."""
     found = findings.class_effects
     if found is None:
         return None
-    names = [group_name(sweep, fitted_on, one.first_example) for one in findings.groups]
+    names = [group_name(sweep, examples, fitted_on, one.first_example) for one in findings.groups]
     classes = found.classes
     order = sorted(range(len(names)), key=lambda row: classes.index(names[row]) if names[row] in classes else row)
     names_in_order = tuple(names[row] for row in order)
     return ClassTable(label, measure, names_in_order, classes, found.effects[order], found.standard_errors[order])
 
 
-def group_name(sweep: Sweep, designs: Sequence[str], first: int) -> str:
+def group_name(sweep: Sweep, examples: Examples, designs: Sequence[str], first: int) -> str:
     """Return the label of the group left out by one of the designs, where groups are classes that the task names; else its
     first example."""
     by = {getattr(sweep.config.designs.get(name), "by", None) for name in designs}
-    wrong = mislabelled(sweep.task)
-    label = label_of(sweep.task, "train", first) if "label" in by and (wrong is None or not wrong[first]) else None
+    wrong = examples.mislabelled
+    label = examples.labels.get(("train", first)) if "label" in by and (wrong is None or not wrong[first]) else None
     return f"of example {first}" if label is None else label
 
 

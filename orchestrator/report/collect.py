@@ -21,7 +21,7 @@ from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
-from workers.task_hooks import description_of, labeller_of, shower_of
+from orchestrator.sweeps.task_record import read_record
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,15 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
     answers = {label: read_attribution(sweep.paths, label) for label in sweep.config.estimators if label in stored}
     attributes = {label: answer.attributes for label, answer in answers.items()}
     same = {label: answer for label, answer in answers.items() if answer.attributes.measure == measure}
+    record = read_record(sweep)
     held_out = _held_out(sweep, store, {label: (answer.values, answer.bias) for label, answer in same.items()})
     return ReportData(
         title=sweep.config.name,
         created=f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
-        description=description_of(sweep.task),
+        description=record.description,
         measure=measure,
-        n=sweep.task.n,
-        t=sweep.t,
+        n=store.n,
+        t=store.t,
         config_yaml=sweep.paths.config.read_text(encoding="utf-8"),
         config_hash=sweep.config.identity(),
         versions={key: str(value) for key, value in store.attributes.items() if value and key != "data_hash"},
@@ -69,16 +70,16 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         attributions={label: answer.values for label, answer in same.items()},
         stage_seconds=_stage_seconds(store, attributes),
         failures=tuple(accounting.failure_lines(store)[:20]),
-        show=shower_of(sweep.task),
-        label=labeller_of(sweep.task),
+        show=record.examples.show,
+        label=record.examples.label,
         queries=sweep.queries,
         families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
         expectations=sections.expectations(sweep, store, answers),
         stopping=sections.stopping(sweep),
         learning_curves=sections.learning_curves(sweep, attributes),
         utilities=sections.utilities(answers),
-        group_effects=sections.group_effects(sweep, attributes),
-        class_effects=sections.class_tables(sweep, attributes),
+        group_effects=sections.group_effects(sweep, record.examples, attributes),
+        class_effects=sections.class_tables(sweep, record.examples, attributes),
         removal=sections.removal_lines(sweep),
     )
 
@@ -91,7 +92,7 @@ def _held_out(
     """Return the runs scored on, and what each attribution (n, t), with its bias (t,) where there is one, predicts of them."""
     runs = heldout(sweep, store, sweep.config.measures[0])
     if runs is None:
-        return _HeldOut(np.zeros((0, sweep.t)), {}, np.full(sweep.t, np.nan))
+        return _HeldOut(np.zeros((0, store.t)), {}, np.full(store.t, np.nan))
     masks, actual = runs.means()
     predicted: dict[str, NDArray[np.floating]] = {}
     for label, (values, bias) in attributions.items():

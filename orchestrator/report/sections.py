@@ -28,6 +28,7 @@ from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, StoredAttribution
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.examples import Examples
 from orchestrator.sweeps.stopping_record import read_stopping
 from orchestrator.sweeps.sweep import Sweep
 
@@ -174,21 +175,21 @@ def utilities(answers: Mapping[str, StoredAttribution]) -> tuple[Utilities, ...]
     return tuple(found)
 
 
-def group_effects(sweep: Sweep, by_label: Mapping[str, Attributes]) -> tuple[GroupRow, ...]:
+def group_effects(sweep: Sweep, examples: Examples, by_label: Mapping[str, Attributes]) -> tuple[GroupRow, ...]:
     """Return the effects of whole groups on the utility, for every estimator that tells them."""
     found = []
     for label, attributes in by_label.items():
         for one in _findings(attributes).groups:
             low, high = interval(one.effect, one.standard_error, attributes.degrees_of_freedom)
-            name = group_name(sweep, attributes.fitted_on, one.first_example)
+            name = group_name(sweep, examples, attributes.fitted_on, one.first_example)
             found.append(GroupRow(label, attributes.measure, name, one.size, one.effect, float(low), float(high)))
     return tuple(found)
 
 
-def class_tables(sweep: Sweep, by_label: Mapping[str, Attributes]) -> tuple[ClassTable, ...]:
+def class_tables(sweep: Sweep, examples: Examples, by_label: Mapping[str, Attributes]) -> tuple[ClassTable, ...]:
     """Return the leave-one-class-out table of every estimator that has one."""
     tables = (
-        class_table(sweep, label, attributes.measure, attributes.fitted_on, _findings(attributes))
+        class_table(sweep, examples, label, attributes.measure, attributes.fitted_on, _findings(attributes))
         for label, attributes in by_label.items()
     )
     return tuple(table for table in tables if table is not None)

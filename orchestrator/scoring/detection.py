@@ -10,7 +10,7 @@ from orchestrator.scoring.metric import Metric, Quantity
 from orchestrator.scoring.table import Judged, ScoreRow
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
-from workers.task_hooks import mislabelled
+from orchestrator.sweeps.task_record import read_record
 
 DETECTION = Quantity("detection_auc", "finding the mislabelled examples, area under the ROC curve")
 
@@ -23,7 +23,7 @@ class Detection(Metric):
 
     def judge(self, sweep: Sweep, store: RunStore, judged: Judged) -> list[ScoreRow]:
         """Say how well one number an example finds those that the task mislabelled, where there are some."""
-        section, wrong = sweep.config.scores.detection, mislabelled(sweep.task)
+        section, wrong = sweep.config.scores.detection, read_record(sweep).examples.mislabelled
         if section is None or wrong is None:
             return []
         valued = Valued(judged.values, judged.utility, judged.measure, sweep.queries)
@@ -40,7 +40,7 @@ class Detection(Metric):
             ceiling=math.nan,
             measure=judged.measure,
             design="",
-            queries=sweep.t,
+            queries=store.t,
             subsets=0,
             seeds=0,
             train_seconds=judged.train_seconds,

@@ -42,7 +42,7 @@ class LeaveOneOutCorrelation(Metric):
             judged.values,
             effects.values,
             effects.examples,
-            n=sweep.task.n,
+            n=store.n,
             resamples=section.resamples,
             seed=sweep.config.seed,
             seeds=sweep.config.designs[design].seeds,

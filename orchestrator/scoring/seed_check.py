@@ -47,7 +47,7 @@ class SeedCheck(Metric):
             ceiling=single.predicted,
             measure=measure,
             design=fresh,
-            queries=sweep.t,
+            queries=store.t,
             subsets=found.subsets,
             seeds=found.fresh_seeds,
             train_seconds=accounting.train_seconds(store, [fresh]),

@@ -11,7 +11,7 @@ import numpy as np
 
 from estimators.contract import Attribution
 from estimators.evidence import Evidence
-from orchestrator.attribution.evidence import gather
+from orchestrator.attribution.evidence import gather, reference_designs, with_models
 from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.config.schema import EstimatorSection
 from orchestrator.report.class_effects import class_table, lines
@@ -26,6 +26,7 @@ from orchestrator.store.attributions import (
 )
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.task_record import read_record
 from workers.errors import CounterfactoryError
 
 
@@ -51,12 +52,15 @@ def attribute(
     *,
     again: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    before_task: Callable[[], None] = lambda: None,
 ) -> list[Attributed]:
     """Compute and store every configured attribution whose options or runs changed (all of them with `again`).
 
-    `say` is told what an estimator wants to be known before it begins long work.
+    `say` is told what an estimator wants to be known before it begins long work. The task is built only where an estimator that
+    needs gradients is to be computed; `before_task` is called before that, and what it raises ends the stage.
     """
     evidence: dict[str, Evidence] = {}
+    record = read_record(sweep)
     stored = set(list_attributions(sweep.paths))
     results = []
     for label, section in sweep.config.estimators.items():
@@ -67,9 +71,12 @@ def attribute(
             result = Attributed(label, standing.seconds, standing.models, kept=True)
         else:
             if measure not in evidence:
-                evidence[measure] = gather(sweep, store, measure)
+                evidence[measure] = gather(sweep, store, measure, record)
             workspace = SweepWorkspace(sweep.paths, label, stamp, sweep.config.ray, say)
             given = replace(evidence[measure], workspace=workspace)
+            if section.options.needs & {"gradients", "checkpoints"}:
+                before_task()
+                given = with_models(given, sweep, store)
             result = _try(sweep, store, label, section, given, stamp)
             if not result.error:
                 workspace.clear()
@@ -106,7 +113,7 @@ def _compute(
         fitted_on=tuple(made.fitted_on),
         models=made.models,
         seconds=seconds,
-        train_seconds=accounting.train_seconds(store, _trained_for(sweep, section, made)),
+        train_seconds=accounting.train_seconds(store, _trained_for(sweep, store, section, made)),
         stamp=stamp,
         degrees_of_freedom=made.degrees_of_freedom,
         details={**made.details, **made.findings.to_json()},
@@ -125,15 +132,15 @@ def _notes(sweep: Sweep, label: str, made: Attribution, measure: str) -> tuple[s
     """Return what an estimator says of itself: its summary, what more runs would bring, its effects by class."""
     found = made.findings
     more = "" if found.learning_curve is None else found.learning_curve.sentence
-    table = class_table(sweep, label, measure, made.fitted_on, found)
+    table = class_table(sweep, read_record(sweep).examples, label, measure, made.fitted_on, found)
     by_class = () if table is None else lines(table)
     return tuple(line for line in (found.summary, more, *by_class) if line)
 
 
-def _trained_for(sweep: Sweep, section: EstimatorSection, made: Attribution) -> set[str]:
+def _trained_for(sweep: Sweep, store: RunStore, section: EstimatorSection, made: Attribution) -> set[str]:
     """Return the designs whose training the attribution cost: the runs it was fitted on, and its reference models."""
-    references = {name for name, plan in sweep.plans.items() if plan.checkpoint_epochs and plan.design.purpose == "fit"}
-    return set(made.fitted_on) | (references if "checkpoints" in section.options.needs else set())
+    references = reference_designs(sweep, store) if "checkpoints" in section.options.needs else ()
+    return {*made.fitted_on, *references}
 
 
 def _stamp(sweep: Sweep, store: RunStore, section: EstimatorSection, measure: str) -> str:

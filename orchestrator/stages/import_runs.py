@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.provenance import provenance
 from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.task_record import keep_record
 from workers.errors import ConfigError, StoreError
 from workers.runs import Failure, Outcome
 
@@ -129,6 +130,7 @@ def _write(sweep: Sweep, parts: Sequence[Part]) -> None:
         paths = SweepPaths(temporary)
         write_atomically(paths.config, sweep.resolved_yaml().encode())
         _fill(sweep, paths, parts)
+        keep_record(replace(sweep, paths=paths))
         if final.exists():
             final.rmdir()  # refused, unless it is empty
 

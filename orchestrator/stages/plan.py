@@ -12,10 +12,10 @@ from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.identity import refuse_other
-from orchestrator.sweeps.labels import keep_labels
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.provenance import provenance
 from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.task_record import keep_record
 from workers.errors import StoreError
 
 
@@ -50,8 +50,10 @@ def _preview(sweep: Sweep, plan: DesignPlan) -> Planned:
     )
 
 
-def prepare(sweep: Sweep) -> RunStore:
+def prepare(sweep: Sweep, *, tells: bool = True) -> RunStore:
     """Return the sweep's store open for writing, made or continued, with every design's rows written down.
+
+    What the task tells of itself is kept beside them, unless another sweep `tells` that already.
 
     Raises ConfigError or StoreError, with nothing written, when the configuration cannot be run or the folder is another's.
     """
@@ -64,7 +66,8 @@ def prepare(sweep: Sweep) -> RunStore:
         store = _create(sweep)
     try:
         _write_plans(store, sweep.plans)
-        keep_labels(sweep)
+        if tells:
+            keep_record(sweep)
     except BaseException:
         store.close()
         raise

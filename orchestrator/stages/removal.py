@@ -44,7 +44,7 @@ def train_removals(
     with ExitStack() as ray:
         running = False
         for nested in nested_sweeps(sweep):
-            with prepare(nested) as store:
+            with prepare(nested, tells=False) as store:
                 if not running and _anything_to_train(nested, store, retry_failed):
                     ray.enter_context(started(sweep.config.ray))
                     running = True

@@ -77,9 +77,14 @@ class SweepPaths:
         return self.root / "scores.parquet"
 
     @property
-    def labels(self) -> Path:
-        """The labels of examples and queries, where the task names them (Parquet)."""
-        return self.root / "labels.parquet"
+    def task(self) -> Path:
+        """What the task tells of itself (JSON)."""
+        return self.root / "task.json"
+
+    @property
+    def examples(self) -> Path:
+        """What the task tells of its examples and queries, where it tells something (Parquet)."""
+        return self.root / "examples.parquet"
 
     @property
     def report(self) -> Path:

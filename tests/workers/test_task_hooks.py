@@ -45,7 +45,6 @@ def test_without_hooks_nothing_is_assumed():
     assert task_hooks.empty_outputs_of(task, "value") is None
     assert task_hooks.groups_of(task) == {}
     assert task_hooks.shower_of(task) is task_hooks.labeller_of(task) is None
-    assert task_hooks.label_of(task, "train", 0) is None
     assert task_hooks.mislabelled(task) is None
     assert task_hooks.description_of(task) == "SimpleNamespace: 3 training examples"
 
@@ -67,7 +66,6 @@ def test_hooks_tell_what_they_tell():
     assert task_hooks.groups_of(task)["kind"] is ids
     assert task_hooks.shower_of(task)("train", 1) == "train 1"
     assert task_hooks.labeller_of(task)("train", 1) == 1
-    assert task_hooks.label_of(task, "train", 1) == "1"
     assert task_hooks.description_of(task) == "three examples"
     assert task_hooks.mislabelled(task) is some
     assert task_hooks.mislabelled(bare(flipped=np.zeros(3, dtype=bool))) is None

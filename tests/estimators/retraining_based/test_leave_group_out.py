@@ -1,7 +1,6 @@
 """Leave-group-out effects against literal means."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,7 +80,7 @@ def test_effects_by_class_equal_literal_means(game, runs_of, evidence_with):
     wider = [
         dataclasses.replace(one, outputs=rng.normal(size=(len(one.outputs), 7)).astype("f")) for one in (out, full)
     ]
-    given = dataclasses.replace(evidence_with(task, *wider), t=7, task=SimpleNamespace(label=lambda _, q: names[q]))
+    given = dataclasses.replace(evidence_with(task, *wider), t=7, label=lambda _, q: names[q])
     told = Groups().attribute(given).findings.class_effects
     assert told.classes == ("9", "10", "two")
     for row, left_out in enumerate((2, 0, 1)):  # in the order of first examples
@@ -98,6 +97,6 @@ def test_effects_by_class_equal_literal_means(game, runs_of, evidence_with):
     ("names", "source"), [(["a"] * 4, "task"), (["a", "b", "c", "b"], "task"), (["a", "a", "b", "b"], "train")]
 )
 def test_queries_without_classes_have_no_table(game, names, source):
-    task = SimpleNamespace(label=lambda _, q: names[q])
-    assert query_classes(Evidence(3, 4, "worth", task=task, queries=Queries(source))) is None
+    label = lambda _, q: names[q]  # noqa: E731
+    assert query_classes(Evidence(3, 4, "worth", label=label, queries=Queries(source))) is None
     assert query_classes(Evidence(3, 4, "worth", task=game("additive", 3))) is None

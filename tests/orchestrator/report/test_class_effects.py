@@ -6,6 +6,7 @@ import numpy as np
 from estimators.findings import ClassEffects, Findings, GroupEffect
 from orchestrator.report.class_effects import WIDEST, class_table, lines
 from orchestrator.report.data import ClassTable
+from orchestrator.sweeps.examples import Examples, keep_examples
 
 FITTED_ON = ("classless", "everything")
 EFFECTS = ClassEffects(("0", "1"), np.array([[0.5, 2.0], [3.0, -0.25]]), np.array([[0.1, np.nan], [1, 2]]))
@@ -20,14 +21,16 @@ def test_rows_are_named_and_ordered_as_columns(make_sweep: Callable[[Any], Any])
     arguments = {"n": 60, "t": 8, "model": "logistic"}
     designs = {"everything": {"kind": "full"}, "classless": {"kind": "leave_group_out", "by": "label"}}
     sweep = make_sweep({"task": {"name": "digits", "arguments": arguments}, "measures": ["margin"], "designs": designs})
+    keep_examples(sweep)
+    examples = Examples(sweep.paths.examples)
     labels = sweep.task.train_targets.numpy()
     groups = tuple(GroupEffect(int(np.argmax(labels == label)), 6, 0.5, np.nan) for label in (1, 0))
-    made = class_table(sweep, "groups", "margin", FITTED_ON, Findings(groups=groups, class_effects=EFFECTS))
+    made = class_table(sweep, examples, "groups", "margin", FITTED_ON, Findings(groups=groups, class_effects=EFFECTS))
     assert made is not None
     assert made.groups == made.classes == ("0", "1")
     assert made.effects.tolist() == [[3.0, -0.25], [0.5, 2.0]]
     assert np.isnan(made.standard_errors).tolist() == [[False, False], [False, True]]
-    assert class_table(sweep, "groups", "margin", FITTED_ON, Findings(groups=groups)) is None
+    assert class_table(sweep, examples, "groups", "margin", FITTED_ON, Findings(groups=groups)) is None
 
 
 def test_a_terminal_gets_aligned_columns() -> None:
