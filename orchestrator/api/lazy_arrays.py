@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,33 @@ Read = Callable[[RunStore, int, int], NDArray[Any]]
 """Reads rows start..stop of one array."""
 
 
+class Reader:
+    """The store of a sweep's folder, opened when it is first asked for: it remembers which rows it has checked.
+
+    Copies share it; another process opens its own.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    @cached_property
+    def store(self) -> RunStore:
+        """The store, open for reading."""
+        return RunStore.open(SweepPaths(self._folder))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reader:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_folder": self._folder}
+
+
 class StoredRows(BackendArray):
     """Some rows of one array of a design, read from the sweep's folder each time that they are asked for."""
 
-    def __init__(self, folder: Path, rows: NDArray[np.int64], columns: int | None, dtype: Any, read: Read):
+    def __init__(self, reader: Reader, rows: NDArray[np.int64], columns: int | None, dtype: Any, read: Read):
         """Take which rows, ascending; how many columns there are, None for an array of one dimension."""
-        self._folder, self._rows, self._read = folder, rows, read
+        self._reader, self._rows, self._read = reader, rows, read
         self.dtype = np.dtype(dtype)
         self.shape = (len(rows),) if columns is None else (len(rows), columns)
 
@@ -45,7 +66,8 @@ class StoredRows(BackendArray):
         rows = np.atleast_1d(wanted)[order]
         found = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         if len(rows):
-            with RunStore.open(SweepPaths(self._folder)) as store, store.snapshot():
+            store = self._reader.store
+            with store.snapshot():
                 for part, first, last in stretches(rows):
                     found[order[part]] = self._read(store, first, last)[rows[part] - first]
         chosen = found if np.ndim(wanted) else found[0]
@@ -67,10 +89,10 @@ def _planned(design: str, array: str, store: RunStore, start: int, stop: int) ->
 def runs_dataset(store: RunStore, design: str, examples: NDArray[np.int64], queries: NDArray[np.int64]) -> xr.Dataset:
     """Return the finished runs of a design; `examples` (n,) and `queries` (t,) are the coordinates of those dimensions."""
     rows = np.flatnonzero(store.states(design) == DONE)
-    layout, folder = store.designs[design], store.paths.root
+    layout, reader = store.designs[design], Reader(store.paths.root)
 
     def variable(dimensions: tuple[str, ...], columns: int | None, dtype: Any, read: Read) -> xr.Variable:
-        lazy = indexing.LazilyIndexedArray(StoredRows(folder, rows, columns, dtype, read))
+        lazy = indexing.LazilyIndexedArray(StoredRows(reader, rows, columns, dtype, read))
         return xr.Variable(dimensions, lazy)
 
     variables = {
@@ -84,5 +106,5 @@ def runs_dataset(store: RunStore, design: str, examples: NDArray[np.int64], quer
     return xr.Dataset(
         variables,
         coords={"run": rows, "example": examples, "query": queries},
-        attrs={"design": design, "kind": layout.kind, "purpose": layout.purpose, "folder": str(folder)},
+        attrs={"design": design, "kind": layout.kind, "purpose": layout.purpose, "folder": str(store.paths.root)},
     )

@@ -33,6 +33,8 @@ class LazyRuns(Runs):
     """(m,) rows of the design in the store, ascending."""
     _whole: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What was read whole, by name."""
+    _readers: list[RunStore] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The store, once it is open: it remembers which rows it has checked."""
 
     def __getattr__(self, name: str) -> Any:
         """Read masks or outputs: they are no attributes of an instance, so that asking for them comes here."""
@@ -47,14 +49,17 @@ class LazyRuns(Runs):
         self, rows: int = 4096, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
         """Yield masks (b, n) and outputs (b, t) of the runs start..stop, at most `rows` at a time."""
-        with RunStore.open(SweepPaths(self.folder)) as store, store.snapshot():
+        if not self._readers:
+            self._readers.append(RunStore.open(SweepPaths(self.folder)))
+        store = self._readers[0]
+        with store.snapshot():
             wanted = self.rows[start:stop]
             for first in range(0, len(wanted), rows):
                 yield _read(store, self.design, self.measure, wanted[first : first + rows])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave what was read behind: it is read again where it is wanted."""
-        return {**self.__dict__, "_whole": {}}
+        """Leave what was read behind, and the open store: it is read again where it is wanted."""
+        return {**self.__dict__, "_whole": {}, "_readers": []}
 
 
 def stretches(rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int, int]]:

@@ -27,7 +27,7 @@ from orchestrator.store.attributions import (
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
-from workers.errors import CounterfactoryError
+from workers.errors import CounterfactoryError, StoreError
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,14 @@ def attribute(
 def _try(
     sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, stamp: str
 ) -> Attributed:
-    """Compute one attribution; where that fails, an answer from other runs must not stand in for it."""
+    """Compute one attribution; where that fails, an answer from other runs must not stand in for it.
+
+    Raises StoreError where runs that are read on the way are damaged: that is no failure of the estimator, and its answer stays.
+    """
     try:
         return _compute(sweep, store, label, section, evidence, stamp)
+    except StoreError:
+        raise
     except CounterfactoryError as error:
         remove_attribution(sweep.paths, label)
         return Attributed(label, 0.0, 0, kept=False, error=f"estimators.{label}: {error}")
