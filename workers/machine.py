@@ -1,10 +1,12 @@
-"""What this machine has: cores and memory."""
+"""What this machine has: cores, memory, a folder to keep things in."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from workers.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -13,6 +15,22 @@ if TYPE_CHECKING:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is kept for this user (`COUNTERFACTORY_CACHE`, or in the user's cache folder), made if need be.
+
+    Raises ConfigError when it cannot be written.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("COUNTERFACTORY_CACHE") or Path(base) / "counterfactory")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the cache folder {folder}: {error.strerror}; name another in COUNTERFACTORY_CACHE"
+        ) from error
+    return folder
 
 
 def total_bytes() -> int:

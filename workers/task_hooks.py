@@ -28,6 +28,7 @@ METHODS = {
     "show": ("source", "index"),
     "label": ("source", "index"),
     "describe": (),
+    "fingerprint": (),
 }
 """Hooks that are methods, and what they are called with."""
 HOOKS = ("measures", "flipped", *METHODS)
@@ -109,6 +110,12 @@ def description_of(task: Task | DifferentiableTask) -> str:
     """Return the task in one line: its own `describe()`, or its class and its number of training examples."""
     hook: Callable[[], str] | None = _found(task, "describe")
     return f"{type(task).__name__}: {task.n:,} training examples" if hook is None else str(hook())
+
+
+def fingerprint_of(task: Task | DifferentiableTask) -> str:
+    """Return `fingerprint()`: a text that is another one when the data are, empty where the task tells none."""
+    hook: Callable[[], object] | None = _found(task, "fingerprint")
+    return "" if hook is None else str(hook())
 
 
 def mislabelled(task: Task | DifferentiableTask) -> NDArray[np.bool_] | None:

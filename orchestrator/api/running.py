@@ -26,20 +26,22 @@ def run(
     overrides: Overrides = (),
     sample: float | None = None,
     retry_failed: bool = False,
+    accept_changes: bool = False,
 ) -> OpenedSweep:
     """Do everything that `counterfactory run` does, with the same progress; return the opened sweep.
 
     `config` is a YAML file, the name of a shipped configuration, the sections as plain data, or a `Config`; `overrides` are
     dotted keys and their values, or `key.sub=value` as on the command line. `out` is the sweep's folder, by default runs/<name>;
     one that holds a part of this sweep goes on from there. `sample` trains only that fraction of every design's runs, for a quick
-    look. Raises ConfigError, TaskError or StoreError for what cannot be run, before anything is trained; KeyboardInterrupt after
+    look. A sweep goes on only under the data, source and versions that its runs were trained under, unless `accept_changes`.
+    Raises ConfigError, TaskError or StoreError for what cannot be run, before anything is trained; KeyboardInterrupt after
     an interruption, with everything finished kept. Failed runs are no exception, `failures()` of what is returned has them; only
     where every run fails is there nothing to go on with, and EveryRunFailedError is raised.
     """
     from orchestrator.cli.session import run_sweep
 
     sweep = requested(config, None if out is None else Path(out), overrides, sample)
-    run_sweep(sweep, retry_failed=retry_failed)
+    run_sweep(sweep, retry_failed=retry_failed, accept_changes=accept_changes)
     return open_sweep(sweep.paths.root)
 
 

@@ -16,7 +16,7 @@ from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.plan import context_of
 from orchestrator.sweeps.roles import scoring_design
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
-from orchestrator.sweeps.task_record import TaskRecord
+from orchestrator.sweeps.task_record import read_record
 from orchestrator.sweeps.truncation import skipped
 from workers.task_hooks import labeller_of
 
@@ -89,11 +89,12 @@ def reference_designs(sweep: Sweep, store: RunStore) -> list[str]:
     ]
 
 
-def gather(sweep: Sweep, store: RunStore, measure: str, record: TaskRecord) -> Evidence:
+def gather(sweep: Sweep, store: RunStore, measure: str) -> Evidence:
     """Return what an estimator may look at, for one measure, from what is kept: the task is not built.
 
     Runs kept for scoring are left out here. Estimators that need gradients are given more (`with_models`).
     """
+    record = read_record(sweep)
     fitting = [name for name, layout in store.designs.items() if layout.purpose == "fit"]
     runs = {name: load_runs(sweep, store, name, measure) for name in fitting}
     return Evidence(

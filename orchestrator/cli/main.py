@@ -45,6 +45,10 @@ Sample = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a sweep that is forecast to be long.")]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option("--accept-changes", help="Go on although data, source, versions or DIR/config.yaml have changed."),
+]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train failed runs again.")]
 
 
@@ -101,11 +105,14 @@ def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sampl
     return requested(config, out_dir, overrides or (), sample)
 
 
-def _at(folder: Path, *, options: bool = False) -> Sweep:
-    """Return the sweep that a folder holds, with its estimators' `options` checked if it is to go on."""
+def _at(folder: Path, *, options: bool = False, edited: bool = False) -> Sweep:
+    """Return the sweep that a folder holds, with its estimators' `options` checked if it is to go on.
+
+    Its configuration may have been `edited` where that is to be accepted.
+    """
     from orchestrator.sweeps.sweep import Sweep
 
-    return Sweep.at(folder, options=options)
+    return Sweep.at(folder, options=options, edited=edited)
 
 
 def _ask(forecast: str) -> None:
@@ -123,6 +130,7 @@ def run(
     out_dir: Out = None,
     sample: Sample = None,
     retry_failed: RetryFailed = False,
+    accept_changes: AcceptChanges = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +139,7 @@ def run(
     from orchestrator.cli import tables
     from orchestrator.cli.session import run_sweep
 
-    outcome = run_sweep(sweep, retry_failed=retry_failed, ask=None if yes else _ask)
+    outcome = run_sweep(sweep, retry_failed=retry_failed, accept_changes=accept_changes, ask=None if yes else _ask)
     if as_json:
         folder = str(outcome.sweep.paths.root)
         _print_json({"folder": folder, "report": str(outcome.report), "scores": tables.records(outcome.scores)})
@@ -172,36 +180,42 @@ def plan(
 
 
 @app.command()
-def retrain(folder: Folder, retry_failed: RetryFailed = False, yes: Yes = False) -> None:
+def retrain(
+    folder: Folder, retry_failed: RetryFailed = False, accept_changes: AcceptChanges = False, yes: Yes = False
+) -> None:
     """Train every run that the sweep in DIR lacks; when there is none, those of the removal curves of its attributions."""
-    sweep = _at(folder, options=True)
+    sweep = _at(folder, options=True, edited=accept_changes)
 
-    from orchestrator.cli.session import remove_watched, retrain_watched, settled
+    from orchestrator.cli.session import prepared, remove_watched, retrain_watched, settled
     from orchestrator.retraining.counts import finished
-    from orchestrator.stages.plan import prepare
 
     sweep = settled(sweep, ask=None if yes else _ask)
-    with prepare(sweep) as store:
+    with prepared(sweep, accept_changes) as store:
         lacking = any(pending for _, _, pending in finished(sweep, store).values())
         failed = retrain_watched(sweep, store, retry_failed)
         if not lacking:  # else the attributions are to be computed anew first
-            failed += remove_watched(sweep, retry_failed)
+            failed += remove_watched(sweep, retry_failed, accept_changes)
     if failed:
         raise typer.Exit(1)
 
 
 @app.command()
 def attribute(
-    folder: Folder, again: Annotated[bool, typer.Option("--again", help="Compute all of them anew.")] = False
+    folder: Folder,
+    again: Annotated[bool, typer.Option("--again", help="Compute all of them anew.")] = False,
+    accept_changes: AcceptChanges = False,
 ) -> None:
     """Compute the attributions of the sweep in DIR from its finished runs."""
-    sweep = _at(folder, options=True)
+    sweep = _at(folder, options=True, edited=accept_changes)
     from orchestrator.cli.session import attribute_watched, say_missing
     from orchestrator.store.run_store import RunStore
+    from orchestrator.sweeps.identity import accept_edit
 
     with RunStore.open(sweep.paths, write=True) as store:
+        if accept_changes:
+            accept_edit(sweep, store)
         say_missing(sweep)
-        failed = attribute_watched(sweep, store, again)
+        failed = attribute_watched(sweep, store, again, accept_changes=accept_changes)
     if failed:
         raise typer.Exit(1)
 
@@ -270,6 +284,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
 def verify(
     folder: Folder,
     rerun: Annotated[int, typer.Option("--rerun", min=0, help="Train so many finished runs again and compare.")] = 0,
+    accept_changes: AcceptChanges = False,
     as_json: Json = False,
 ) -> None:
     """Check every row against its hash, and some runs by training them again; exit code 1 if anything disagrees."""
@@ -279,11 +294,15 @@ def verify(
     from orchestrator.stages import verify as verifying
     from orchestrator.store.run_store import RunStore
 
+    if rerun:
+        from orchestrator.cli.session import announce
+
+        announce(sweep)
     with RunStore.open(sweep.paths) as store:
         damages = verifying.check_rows(store)
         sound = not damages  # what is damaged has to be put right first
-        reruns = verifying.rerun(sweep, store, rerun) if rerun and sound else []
-        changes = verifying.machine_changes(sweep, store) if rerun and sound else {}
+        reruns = verifying.rerun(sweep, store, rerun, accept_changes=accept_changes) if rerun and sound else []
+        changes = verifying.machine_changes(sweep) if rerun and sound else {}
         counts = finished(sweep, store) if sound else {}
     if as_json:
         _print_json({"damages": tables.rows(damages), "reruns": tables.rows(reruns), "machine_changes": changes})

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from orchestrator.applications.brittleness import untrained
+from orchestrator.applications.removal_curves import untrained
 from orchestrator.cli import tables
 from orchestrator.cli.console import err
 from orchestrator.cli.interrupts import Interrupted, Interrupts
@@ -30,6 +30,8 @@ from orchestrator.stages import retrain as retraining
 from orchestrator.stages import score as scoring
 from orchestrator.store.damage import Damage
 from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.origin import whose
+from orchestrator.sweeps.provenance import compared, read_origin, record
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
 from workers.wording import duration
@@ -53,6 +55,7 @@ def run_sweep(
     sweep: Sweep,
     *,
     retry_failed: bool = False,
+    accept_changes: bool = False,
     console: Console | None = None,
     ask: Callable[[str], None] | None = None,
 ) -> Outcome:
@@ -64,16 +67,32 @@ def run_sweep(
     """
     console = console or err
     sweep = settled(sweep, console, ask)
-    with planning.prepare(sweep) as store:
+    with prepared(sweep, accept_changes, console) as store:
         failed = retrain_watched(sweep, store, retry_failed, console)
-        failed += attribute_watched(sweep, store, console=console)
-        failed += remove_watched(sweep, retry_failed, console)
+        failed += attribute_watched(sweep, store, accept_changes=accept_changes, console=console)
+        failed += remove_watched(sweep, retry_failed, accept_changes, console)
         scores = scoring.score(sweep, store)
         return Outcome(sweep, failed, scores, reporting.report(sweep, store))
 
 
+def announce(sweep: Sweep, console: Console = err) -> None:
+    """Say whose code is about to run, where the sweep was made elsewhere."""
+    if sweep.paths.config.is_file() and (line := whose(sweep, read_origin(sweep.paths))):
+        console.print(tables.escape(line), soft_wrap=True, highlight=False)
+
+
+def prepared(sweep: Sweep, accept_changes: bool = False, console: Console = err) -> RunStore:
+    """Return the sweep's store open for writing; say what is another than it was, where that is accepted or of no account."""
+
+    def say(line: str) -> None:
+        console.print(tables.escape(line), soft_wrap=True, highlight=False)
+
+    return planning.prepare(sweep, accept_changes=accept_changes, say=say)
+
+
 def settled(sweep: Sweep, console: Console = err, ask: Callable[[str], None] | None = None) -> Sweep:
     """Return the sweep with its packs sized; say what it is forecast to take, or let `ask` say it of a long one."""
+    announce(sweep, console)
     sized, expected = settling.settle(sweep)
     if expected is None or sweep.paths.runs.exists():
         return sized
@@ -162,13 +181,16 @@ def retrain_watched(sweep: Sweep, store: RunStore, retry_failed: bool = False, c
     return failed
 
 
-def remove_watched(sweep: Sweep, retry_failed: bool = False, console: Console = err) -> int:
+def remove_watched(
+    sweep: Sweep, retry_failed: bool = False, accept_changes: bool = False, console: Console = err
+) -> int:
     """Train what the removal curves need, if the configuration asks for any; return how many runs have failed."""
 
     def train(nested: Sweep, store: RunStore) -> None:
         retrain_watched(nested, store, retry_failed, console)
 
-    return sum(one.failed for one in removing.train_removals(sweep, train, retry_failed=retry_failed))
+    stands = removing.train_removals(sweep, train, retry_failed=retry_failed, accept_changes=accept_changes)
+    return sum(one.failed for one in stands)
 
 
 def say_untrained(sweep: Sweep, console: Console = err) -> None:
@@ -188,7 +210,9 @@ def say_missing(sweep: Sweep, console: Console = err) -> None:
         console.print(tables.escape(missing), soft_wrap=True, highlight=False)
 
 
-def attribute_watched(sweep: Sweep, store: RunStore, again: bool = False, console: Console = err) -> int:
+def attribute_watched(
+    sweep: Sweep, store: RunStore, again: bool = False, *, accept_changes: bool = False, console: Console = err
+) -> int:
     """Compute the attributions, saying each; return how many of them failed."""
 
     def say(made: attributing.Attributed) -> None:
@@ -204,5 +228,13 @@ def attribute_watched(sweep: Sweep, store: RunStore, again: bool = False, consol
     def tell(line: str) -> None:
         console.print(tables.escape(line), soft_wrap=True, highlight=False)
 
-    made = attributing.attribute(sweep, store, say, again=again, say=tell)
+    made_under: list[str] = []
+
+    def before_task() -> str:
+        if not made_under:
+            announce(sweep, console)
+            made_under.append(record(sweep, compared(sweep, accept=accept_changes)[0]))
+        return made_under[0]
+
+    made = attributing.attribute(sweep, store, say, again=again, say=tell, before_task=before_task)
     return sum(bool(one.error) for one in made)

@@ -59,7 +59,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         t=store.t,
         config_yaml=sweep.paths.config.read_text(encoding="utf-8"),
         config_hash=sweep.config.identity(),
-        versions={key: str(value) for key, value in store.attributes.items() if value and key != "data_hash"},
+        versions={key: str(value) for key, value in store.attributes.items() if value},
         designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),
         scores=read_scores(sweep.paths.scores),
         models={label: one.models for label, one in attributes.items()},

@@ -45,6 +45,16 @@ class Attributed:
     """Why there is no answer; the other estimators go on."""
 
 
+@dataclass(frozen=True)
+class _Stamps:
+    """What an attribution is marked with."""
+
+    stamp: str
+    """What decided it."""
+    made_under: str
+    """Id of what the task was, in provenance.json; empty where the task was not built."""
+
+
 def attribute(
     sweep: Sweep,
     store: RunStore,
@@ -52,15 +62,15 @@ def attribute(
     *,
     again: bool = False,
     say: Callable[[str], None] = lambda line: None,
-    before_task: Callable[[], None] = lambda: None,
+    before_task: Callable[[], str] = lambda: "",
 ) -> list[Attributed]:
     """Compute and store every configured attribution whose options or runs changed (all of them with `again`).
 
     `say` is told what an estimator wants to be known before it begins long work. The task is built only where an estimator that
-    needs gradients is to be computed; `before_task` is called before that, and what it raises ends the stage.
+    needs gradients is to be computed; `before_task` is called before that, and returns the id of what the task is; what
+    it raises ends the stage.
     """
     evidence: dict[str, Evidence] = {}
-    record = read_record(sweep)
     stored = set(list_attributions(sweep.paths))
     results = []
     for label, section in sweep.config.estimators.items():
@@ -71,13 +81,14 @@ def attribute(
             result = Attributed(label, standing.seconds, standing.models, kept=True)
         else:
             if measure not in evidence:
-                evidence[measure] = gather(sweep, store, measure, record)
+                evidence[measure] = gather(sweep, store, measure)
             workspace = SweepWorkspace(sweep.paths, label, stamp, sweep.config.ray, say)
             given = replace(evidence[measure], workspace=workspace)
+            made_under = ""
             if section.options.needs & {"gradients", "checkpoints"}:
-                before_task()
+                made_under = before_task()
                 given = with_models(given, sweep, store)
-            result = _try(sweep, store, label, section, given, stamp)
+            result = _try(sweep, store, label, section, given, _Stamps(stamp, made_under))
             if not result.error:
                 workspace.clear()
         on_done(result)
@@ -86,14 +97,14 @@ def attribute(
 
 
 def _try(
-    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, stamp: str
+    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, stamps: _Stamps
 ) -> Attributed:
     """Compute one attribution; where that fails, an answer from other runs must not stand in for it.
 
     Raises StoreError where runs that are read on the way are damaged: that is no failure of the estimator, and its answer stays.
     """
     try:
-        return _compute(sweep, store, label, section, evidence, stamp)
+        return _compute(sweep, store, label, section, evidence, stamps)
     except StoreError:
         raise
     except CounterfactoryError as error:
@@ -102,7 +113,7 @@ def _try(
 
 
 def _compute(
-    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, stamp: str
+    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, stamps: _Stamps
 ) -> Attributed:
     started = time.perf_counter()
     made = section.options.attribute(evidence)
@@ -119,7 +130,8 @@ def _compute(
         models=made.models,
         seconds=seconds,
         train_seconds=accounting.train_seconds(store, _trained_for(sweep, store, section, made)),
-        stamp=stamp,
+        stamp=stamps.stamp,
+        provenance=stamps.made_under,
         degrees_of_freedom=made.degrees_of_freedom,
         details={**made.details, **made.findings.to_json()},
     )

@@ -20,7 +20,7 @@ def settle(sweep: Sweep, always: bool = False) -> tuple[Sweep, Forecast | None]:
     Raises whatever makes the configuration impossible, before anything is trained.
     """
     if sweep.paths.config.is_file():
-        kept = Sweep.at(sweep.paths.root).config.pack
+        kept = Sweep.at(sweep.paths.root, edited=True).config.pack
         if sweep.config.pack == "auto" and kept != "auto":
             sweep, known = sweep.with_pack(kept), read_forecast(sweep)
             if known is not None or not always:

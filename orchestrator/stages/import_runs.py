@@ -28,7 +28,7 @@ from orchestrator.store.lease import holder
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.provenance import provenance
+from orchestrator.sweeps.provenance import versions
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import keep_record
 from workers.errors import ConfigError, StoreError
@@ -154,7 +154,7 @@ def _fill(sweep: Sweep, paths: SweepPaths, parts: Sequence[Part]) -> None:
         t=runs.t,
         measures=sweep.config.measures,
         designs=[_layout(part) for part in parts],
-        attributes={**provenance(sweep), **told},
+        attributes={**versions(), **told},
     ) as store:
         for part in parts:
             _fill_design(store, part, sweep.config.measures[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.attribution import requirements
@@ -11,9 +12,9 @@ from orchestrator.store.durable import write_atomically
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.identity import refuse_other
+from orchestrator.sweeps.identity import refuse_edited, refuse_other
 from orchestrator.sweeps.plan import DesignPlan
-from orchestrator.sweeps.provenance import provenance
+from orchestrator.sweeps.provenance import Provenance, compared, provenance, read_provenance, record
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import keep_record
 from workers.errors import StoreError
@@ -50,24 +51,32 @@ def _preview(sweep: Sweep, plan: DesignPlan) -> Planned:
     )
 
 
-def prepare(sweep: Sweep, *, tells: bool = True) -> RunStore:
+def prepare(
+    sweep: Sweep,
+    *,
+    tells: bool = True,
+    accept_changes: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> RunStore:
     """Return the sweep's store open for writing, made or continued, with every design's rows written down.
 
     What the task tells of itself is kept beside them, unless another sweep `tells` that already.
+    A sweep goes on under what its runs were trained under; under anything else only with `accept_changes`. `say` is told of
+    differences that are no reason to refuse.
 
     Raises ConfigError or StoreError, with nothing written, when the configuration cannot be run or the folder is another's.
     """
     expected = sum(planned.bytes for planned in preview(sweep))
-    refuse_other(sweep)
+    refuse_other(sweep, edited=accept_changes)
     if sweep.paths.runs.exists():
-        store = _continue(sweep)
+        store = _continue(sweep, accept_changes, say)
     else:
         _refuse_no_space(sweep.paths, expected)
         store = _create(sweep)
     try:
         _write_plans(store, sweep.plans)
         if tells:
-            keep_record(sweep)
+            keep_record(sweep, again=len(read_provenance(sweep.paths)) > 1)
     except BaseException:
         store.close()
         raise
@@ -77,28 +86,43 @@ def prepare(sweep: Sweep, *, tells: bool = True) -> RunStore:
 def _create(sweep: Sweep) -> RunStore:
     # The configuration comes first: it says how many runs a pack of the store has.
     write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
-    return RunStore.create(
+    now = provenance(sweep)
+    store = RunStore.create(
         sweep.paths,
         config_hash=sweep.config.identity(),
         n=sweep.task.n,
         t=sweep.t,
         measures=sweep.config.measures,
         designs=[_layout(plan) for plan in sweep.plans.values()],
-        attributes=provenance(sweep),
+        attributes=dict(now.versions),
     )
+    return _under(store, sweep, now)
+
+
+def _under(store: RunStore, sweep: Sweep, now: Provenance) -> RunStore:
+    """Record what is trained from here on, for every row that is committed to name it."""
+    try:
+        store.provenance = record(sweep, now)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def _layout(plan: DesignPlan) -> DesignLayout:
     return DesignLayout(plan.name, plan.design.kind, plan.design.purpose, plan.runs, plan.pack)
 
 
-def _continue(sweep: Sweep) -> RunStore:
-    """Open the store of a former call, refusing one whose data has changed; random designs may have grown."""
+def _continue(sweep: Sweep, accept: bool, say: Callable[[str], None]) -> RunStore:
+    """Open the store of a former call, refusing one whose data, source or libraries changed; random designs may have grown."""
     store = RunStore.open(sweep.paths, write=True)
     try:
-        was, now = store.attributes.get("data_hash", ""), sweep.data_hash()
-        if was != now:
-            raise StoreError(f"{sweep.paths.root}: the task's data changed since its runs were made ({was} -> {now})")
+        if accept:
+            refuse_edited(sweep, store)
+        begun = any(store.summaries(name) for name in store.designs)
+        now, differences = compared(sweep, accept=accept or not begun)
+        if differences:
+            say(f"{sweep.paths.root}: goes on under other {'; '.join(map(str, differences))}")
         for name, plan in sweep.plans.items():
             if plan.runs < store.designs[name].runs:
                 raise StoreError(
@@ -111,7 +135,7 @@ def _continue(sweep: Sweep) -> RunStore:
     except BaseException:
         store.close()
         raise
-    return store
+    return _under(store, sweep, now)
 
 
 def _refuse_no_space(paths: SweepPaths, expected: int) -> None:

@@ -33,6 +33,7 @@ def train_removals(
     train: Callable[[Sweep, RunStore], object] | None = None,
     *,
     retry_failed: bool = False,
+    accept_changes: bool = False,
 ) -> list[Removed]:
     """Train what the removal curves lack, one nested sweep after the other; nothing if the configuration asks for none.
 
@@ -44,7 +45,7 @@ def train_removals(
     with ExitStack() as ray:
         running = False
         for nested in nested_sweeps(sweep):
-            with prepare(nested, tells=False) as store:
+            with prepare(nested, tells=False, accept_changes=accept_changes) as store:
                 if not running and _anything_to_train(nested, store, retry_failed):
                     ray.enter_context(started(sweep.config.ray))
                     running = True

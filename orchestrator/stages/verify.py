@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.store import accounting
 from orchestrator.store.damage import Damage
-from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.plan import to_runs
-from orchestrator.sweeps.provenance import provenance
+from orchestrator.sweeps.provenance import compared, provenance, read_provenance
 from orchestrator.sweeps.roles import refuse_imported
 from orchestrator.sweeps.sweep import Sweep
 
@@ -37,10 +37,10 @@ def check_rows(store: RunStore) -> list[Damage]:
     return [damage for name in store.designs for damage in store.verify(name)]
 
 
-def machine_changes(sweep: Sweep, store: RunStore) -> dict[str, tuple[Any, Any]]:
+def machine_changes(sweep: Sweep) -> dict[str, tuple[Any, Any]]:
     """Return what differs between where the runs were made and here: bits may then differ, and be right."""
-    here = provenance(sweep)
-    return {key: (store.attributes.get(key), now) for key, now in here.items() if store.attributes.get(key) != now}
+    records, now = read_provenance(sweep.paths), provenance(sweep)
+    return {one.what: (one.was, one.now) for record in records[-1:] for one in record.differences(now)}
 
 
 class _Keeper:
@@ -54,13 +54,23 @@ class _Keeper:
             self.outcomes[design, outcome.row] = outcome
 
 
-def rerun(sweep: Sweep, store: RunStore, count: int, seed: int = 0, pool: Pool | None = None) -> list[Rerun]:
+def rerun(
+    sweep: Sweep, store: RunStore, count: int, seed: int = 0, pool: Pool | None = None, *, accept_changes: bool = False
+) -> list[Rerun]:
     """Train `count` finished runs again, each within its own pack as it was trained then, and compare.
 
-    Raises ConfigError for runs that were imported.
+    Only those that were trained under what the sweep goes on under, unless changes are accepted. Raises ConfigError for runs that
+    were imported, StoreError where what decides runs has changed and that is not accepted.
     """
     refuse_imported(sweep)
-    done = [(name, int(row)) for name in store.designs for row in np.flatnonzero(store.states(name) == DONE)]
+    compared(sweep, accept=accept_changes)
+    under = {record.id for record in read_provenance(sweep.paths)[-1:]}
+    done = [
+        (name, row)
+        for name in store.designs
+        for row, made in sorted(accounting.made_under(store, name).items())
+        if accept_changes or made in under
+    ]
     chosen = np.random.default_rng(seed).permutation(len(done))[:count]
     wanted = sorted(done[int(i)] for i in chosen)
     outcomes = _train(sweep, _whole_packs(sweep, wanted), pool)

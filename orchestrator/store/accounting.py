@@ -55,6 +55,17 @@ def digest(store: RunStore, designs: Iterable[str]) -> str:
     return made.hexdigest()[:16]
 
 
+def made_under(store: RunStore, design: str) -> dict[int, str | None]:
+    """Return the id of what each finished row was trained under, None where nobody recorded it."""
+    found: dict[int, str | None] = {}
+    for pack in store.summaries(design):
+        latest = {row: commit.provenance for commit in pack.commits for row in commit.rows}
+        found |= {
+            row: latest.get(row) for row, digest in zip(pack.rows, pack.hashes, strict=True) if digest is not None
+        }
+    return found
+
+
 def failure_lines(store: RunStore) -> list[str]:
     """Return every distinct failure once, with how often it occurred."""
     counts: dict[str, int] = {}

@@ -56,6 +56,8 @@ class Attributes:
     """Worker time of the runs and reference models that it used, in seconds."""
     stamp: str = ""
     """What decided it: estimator, options, measure and runs. While this stays the same, the attribution stands."""
+    provenance: str = ""
+    """Id of what its task was, in provenance.json; empty for one that was computed from runs alone."""
     degrees_of_freedom: float = math.inf
     """Degrees of freedom of Student's t that intervals of the values need."""
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -49,7 +49,15 @@ class DesignRuns:
         """Take note that others may write from now on: the lease is given back."""
         self.ledger.share()
 
-    def commit(self, pack: int, outcomes: Sequence[Outcome], worker: str, started: float, seconds: float) -> None:
+    def commit(
+        self,
+        pack: int,
+        outcomes: Sequence[Outcome],
+        worker: str,
+        started: float,
+        seconds: float,
+        provenance: str | None,
+    ) -> None:
         """Write the outcomes of some or all rows of a pack, beside the rows that are there."""
         if not outcomes:
             return
@@ -78,7 +86,9 @@ class DesignRuns:
         self._write_outputs(rows, values)
         delivered = {row.row: row for row in fresh}
         merged = {row.row: row for row in record.rows} | delivered
-        commit = CommitRecord(worker=worker, started=started, seconds=seconds, rows=tuple(sorted(delivered)))
+        commit = CommitRecord(
+            worker=worker, started=started, seconds=seconds, rows=tuple(sorted(delivered)), provenance=provenance
+        )
         self.ledger.write(
             PackRecord(
                 design=self.layout.name,

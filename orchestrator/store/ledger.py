@@ -59,6 +59,8 @@ class CommitRecord(_Frozen):
     seconds: float
     """From the start of its first part to the end of its last."""
     rows: tuple[int, ...]
+    provenance: str | None = None
+    """Id of what they were trained under, in provenance.json; None where nobody recorded it."""
 
     @property
     def finished(self) -> float:

@@ -77,6 +77,11 @@ class SweepPaths:
         return self.root / "scores.parquet"
 
     @property
+    def provenance(self) -> Path:
+        """What runs were trained under (JSON)."""
+        return self.root / "provenance.json"
+
+    @property
     def task(self) -> Path:
         """What the task tells of itself (JSON)."""
         return self.root / "task.json"

@@ -42,6 +42,8 @@ class RunStore:
         self.paths = paths
         self.is_new = False
         """Whether it was created in this session: what is in it was written just now, by us."""
+        self.provenance: str | None = None
+        """Id of what the rows that are committed are trained under; whoever trains sets it."""
         self._manifest = manifest
         self._lease = lease
         self._designs = {
@@ -211,7 +213,7 @@ class RunStore:
         had the pack. Raises ValueError for rows that are elsewhere, done already or incomplete; StoreError when the
         pack's done rows are damaged.
         """
-        self._writing(design).commit(pack, outcomes, worker, started, seconds)
+        self._writing(design).commit(pack, outcomes, worker, started, seconds, self.provenance)
 
     def checkpoints(self, design: str, row: int) -> tuple[Checkpoint, ...]:
         """Return the checkpoints of a row by ascending epoch, none if it is not done. Raises StoreError if damaged."""

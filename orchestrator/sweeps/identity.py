@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.store.durable import write_atomically
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
 
 
-def refuse_other(sweep: Sweep) -> None:
-    """Refuse a folder that was made from another configuration, naming the first key that differs."""
+def refuse_other(sweep: Sweep, *, edited: bool = False) -> None:
+    """Refuse a folder that was made from another configuration, naming the first key that differs.
+
+    With `edited` the one that it holds may have been edited.
+    """
     if not sweep.paths.config.is_file():
         if sweep.paths.runs.exists():
             raise StoreError(f"{sweep.paths.root}: has runs but no {sweep.paths.config.name}; delete the folder")
         return
-    kept = Sweep.at(sweep.paths.root)
+    kept = Sweep.at(sweep.paths.root, edited=edited)
     if kept.config.identity() != sweep.config.identity():
         raise StoreError(
             f"{sweep.paths.root}: was made from another configuration ({_difference(kept, sweep)}); "
@@ -25,6 +30,20 @@ def refuse_other(sweep: Sweep) -> None:
             f"{sweep.paths.root}: its packs have {kept.config.pack} runs, the configuration asks for {sweep.config.pack}; "
             "leave `pack` out, or choose another --out"
         )
+
+
+def refuse_edited(sweep: Sweep, store: RunStore) -> None:
+    """Refuse a configuration that was edited to ask for other runs than the store was made for: nobody can accept that."""
+    if store.config_hash != sweep.config.identity():
+        raise StoreError(
+            f"{sweep.paths.config}: asks for other runs than {sweep.paths.runs.name} holds; put it back, or choose another --out"
+        )
+
+
+def accept_edit(sweep: Sweep, store: RunStore) -> None:
+    """Make an edited configuration the sweep's own; only the process that holds the lease may call it."""
+    refuse_edited(sweep, store)
+    write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
 
 
 def _difference(kept: Sweep, asked: Sweep) -> str:

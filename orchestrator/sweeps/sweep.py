@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from orchestrator.sweeps.plan import DesignPlan, plan_designs
 from workers.data.shared import Arrays, SharedArrays
 from workers.errors import ConfigError, StoreError
 from workers.runs import Queries
-from workers.task_hooks import empty_outputs_of
+from workers.task_hooks import empty_outputs_of, fingerprint_of
 
 if TYPE_CHECKING:
     from workers.loading import TaskSpec
@@ -35,6 +36,8 @@ class TaskInMemory:
     """Configurations whose estimators and scores were found to fit the task: nothing is checked twice in a command."""
     arrays: SharedArrays = field(default_factory=SharedArrays)
     """The data sets that the task was built from, as it found them."""
+    data_hash: str | None = None
+    """Of its data, once somebody has asked."""
     _task: Task | DifferentiableTask | None = None
 
     def get(self, build: Callable[[], Task | DifferentiableTask]) -> Task | DifferentiableTask:
@@ -59,10 +62,11 @@ class Sweep:
         return cls(config, SweepPaths((out or Path("runs") / config.name).resolve()))
 
     @classmethod
-    def at(cls, folder: Path, *, options: bool = False) -> Sweep:
-        """Return the sweep that a folder holds. Raises StoreError when it holds none.
+    def at(cls, folder: Path, *, options: bool = False, edited: bool = False) -> Sweep:
+        """Return the sweep that a folder holds. Raises StoreError when it holds none, or when its configuration was edited.
 
-        With `options` those of its estimators are checked too, as a sweep needs that is to go on and not only to be read.
+        With `edited` it may have been. With `options` those of its estimators are checked too, as a sweep needs that is to go
+        on and not only to be read.
         """
         paths = SweepPaths(folder.resolve())
         if not paths.config.is_file():
@@ -70,7 +74,13 @@ class Sweep:
                 f"{folder}: is not a sweep (it has no {paths.config.name}); `counterfactory run` makes one"
             )
         raw = read(paths.config)
+        written = raw.pop("content_hash", None)
         raw.pop("hash", None)
+        if written is not None and written != content_hash(raw) and not edited:
+            raise StoreError(
+                f"{paths.config}: was edited since the sweep was made (its hash is {content_hash(raw)}, not {written}); put "
+                f"it back, or go on with what it says by `counterfactory attribute {folder} --accept-changes`"
+            )
         return cls(validate(raw, str(paths.config), options=options), paths)
 
     def with_pack(self, pack: int) -> Sweep:
@@ -132,21 +142,46 @@ class Sweep:
         return len(self.queries.take(self.task.n if self.queries.source == "train" else self.task.t))
 
     def data_hash(self) -> str:
-        """Return a hash of the task's data, so that runs are never continued on other data; empty for a black box."""
-        from workers.task import DifferentiableTask
-
-        task = self.task
-        if not isinstance(task, DifferentiableTask):
-            return ""
-        digest = hashlib.sha256()
-        for tensor in (task.train_inputs, task.train_targets, task.query_inputs, task.query_targets):
-            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
-        return digest.hexdigest()[:16]
+        """Return a hash of the task's tensors and of its `fingerprint`; empty for a black box that tells none."""
+        if self.in_memory.data_hash is None:
+            self.in_memory.data_hash = _data_hash(self.task)
+        return self.in_memory.data_hash
 
     def resolved_yaml(self) -> str:
         """Return the resolved configuration as the sweep keeps it, its hash first."""
-        plain: dict[str, Any] = {"hash": self.config.identity(), **self.config.resolved()}
-        return yaml_format.dump(plain)
+        plain = self.config.resolved()
+        hashes = {
+            "hash": self.config.identity(),
+            "content_hash": content_hash(yaml_format.load(yaml_format.dump(plain))),
+        }
+        return yaml_format.dump({**hashes, **plain})
+
+
+def content_hash(raw: Mapping[str, Any]) -> str:
+    """Return the hash of a whole configuration as plain data."""
+    return hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _data_hash(task: Task | DifferentiableTask) -> str:
+    """Hash every tensor that is an attribute of the task, by name, weights too, and what it tells of itself."""
+    from torch import Tensor, uint8
+
+    from workers.task import DifferentiableTask
+
+    told = fingerprint_of(task)
+    tensors = {
+        name: value for name, value in sorted(getattr(task, "__dict__", {}).items()) if isinstance(value, Tensor)
+    }
+    if isinstance(task, DifferentiableTask):  # they may be properties
+        names = ("train_inputs", "train_targets", "query_inputs", "query_targets", "train_weights")
+        tensors |= {name: value for name in names if isinstance(value := getattr(task, name), Tensor)}
+    if not tensors and not told:
+        return ""
+    digest = hashlib.sha256(told.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def empty_outputs(sweep: Sweep, measure: str) -> NDArray[np.float32] | None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from orchestrator.cli import main
+from orchestrator.config import yaml_format
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config, RaySection
 from orchestrator.execution import ray_session
@@ -22,7 +23,7 @@ from orchestrator.execution.pool import Done, Job, Lost, Work
 from orchestrator.execution.ray_pool import ray_pool
 from orchestrator.forecast.trial_runs import try_runs
 from orchestrator.stages import forecast
-from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep, content_hash
 from workers.loading import TaskSpec
 from workers.packs import PackTrainer
 from workers.prefixes import train_prefixes
@@ -90,6 +91,21 @@ Command = Callable[..., Ended]
 def tiny() -> dict[str, Any]:
     """The tiny sweep's configuration, to be changed at will."""
     return deepcopy(TINY)
+
+
+@pytest.fixture
+def rewrite() -> Callable[..., None]:
+    """Change sections of a sweep's configuration, with hashes to fit: what somebody does who wants it to be opened."""
+
+    def write(folder: Path, **sections: Any) -> None:
+        path = folder / "config.yaml"
+        plain = {**yaml_format.load(path.read_text()), **sections}
+        hashes = {"hash": plain.pop("hash")}
+        plain.pop("content_hash")
+        hashes["content_hash"] = content_hash(plain)
+        path.write_text(yaml_format.dump({**hashes, **plain}))
+
+    return write
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import orchestrator
-from orchestrator.config import yaml_format
 from orchestrator.sweeps.request import requested
 
 Tasks = Callable[[Path], dict[str, Any]]
@@ -35,19 +34,14 @@ FROM_RUNS = {"random": {"estimator": "random"}, "difference_in_means": {"estimat
 
 
 @pytest.fixture(params=TASKS)
-def strange(sweep_copy: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+def strange(
+    sweep_copy: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, rewrite: Any
+) -> Path:
     """A finished sweep whose configuration names somebody's code, with a hash to fit."""
     monkeypatch.setattr("webbrowser.open", lambda url: (tmp_path / "ran").touch())
     monkeypatch.delitem(__import__("sys").modules, "antigravity", raising=False)
     rewrite(sweep_copy, task=request.param(tmp_path), estimators=FROM_RUNS)
     return sweep_copy
-
-
-def rewrite(folder: Path, **sections: Any) -> None:
-    """Change sections of a sweep's configuration as somebody would who wants it to be opened."""
-    path = folder / "config.yaml"
-    plain = {**yaml_format.load(path.read_text()), **sections}
-    path.write_text(yaml_format.dump(plain))
 
 
 @pytest.mark.parametrize(
@@ -87,17 +81,19 @@ def test_no_call_in_python_that_looks(strange: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("retrain", "DIR"), ("verify", "DIR", "--rerun", "1")], ids=" ".join)
 def test_a_command_is_refused_by_those_that_train(
-    command: Any, sweep_copy: Path, tmp_path: Path, arguments: tuple[str, ...]
+    command: Any, sweep_copy: Path, tmp_path: Path, arguments: tuple[str, ...], rewrite: Any
 ) -> None:
     rewrite(sweep_copy, task=command_task(tmp_path), estimators=FROM_RUNS)
     ended = command(*(part.replace("DIR", str(sweep_copy)) for part in arguments))
     assert ended.code == 2
     assert "os:system: is a builtin_function_or_method, expected a class of tasks" in ended.err
+    assert "was made elsewhere" in ended.err
+    assert "about to run the code of module os" in ended.err
     assert not (tmp_path / "ran").exists()
 
 
 def test_removal_curves_are_trained_by_retrain_and_not_by_score(
-    command: Any, ray_started: None, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Any, ray_started: None, tiny: dict[str, Any], tmp_path: Path, rewrite: Any
 ) -> None:
     folder = tmp_path / "sweep"
     tiny["folder"] = str(tmp_path)

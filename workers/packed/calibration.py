@@ -17,6 +17,7 @@ import torch
 
 from workers.errors import ConfigError, UserError
 from workers.kernels import cpu
+from workers.machine import cache_folder
 from workers.packed.choice import Probe, best_lockstep, fastest, is_resident
 from workers.packed.strategy import Method, Strategy
 from workers.randomness.streams import build_module
@@ -73,8 +74,7 @@ def calibrated(task: DifferentiableTask, device: str) -> Strategy:
 
 def _folder() -> Path:
     """Return the folder of the choices, made if need be. Raises ConfigError when it cannot be written."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("COUNTERFACTORY_CACHE") or Path(base) / "counterfactory") / "packing"
+    folder = cache_folder() / "packing"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

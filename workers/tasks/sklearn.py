@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Mapping
 from importlib import import_module
@@ -102,6 +103,16 @@ class SklearnTask:
         """Return the task in one line."""
         noise = f", {int(self.flipped.sum()):,} labels flipped" if self.flipped.any() else ""
         return f"{self._table.title}: {self.n:,} training examples{noise}, {self.t:,} queries, {self._name}"
+
+    def fingerprint(self) -> str:
+        """Return a hash of features, targets, and which examples are trained and asked about."""
+        digest = hashlib.sha256()
+        for array in (self._table.x, self._y, self._train, self._queries):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(
+                np.ascontiguousarray(array).tobytes() if array.dtype != object else repr(array.tolist()).encode()
+            )
+        return digest.hexdigest()[:16]
 
     def _row(self, source: str, index: int) -> int:
         return int((self._train if source == "train" else self._queries)[index])

@@ -145,10 +145,11 @@ def test_status_and_failures(opened: orchestrator.OpenedSweep) -> None:
     assert "tiny" in opened._repr_html_()
 
 
-def test_nothing_is_written_printed_or_run(sweep_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_written_printed_or_run(
+    sweep_copy: Path, capsys: pytest.CaptureFixture[str], rewrite: Callable[..., None]
+) -> None:
     """Whatever a stranger's configuration names as its task, looking does not build it."""
-    text = (sweep_copy / "config.yaml").read_text()
-    (sweep_copy / "config.yaml").write_text(text.replace("name: digits", "name: nowhere.py:Bomb", 1))
+    rewrite(sweep_copy, task={"name": "nowhere.py:Bomb", "arguments": {}})
     before = everything(sweep_copy)
     sweep = orchestrator.open_sweep(sweep_copy)
     sweep.runs("fit").load()

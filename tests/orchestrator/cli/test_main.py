@@ -545,7 +545,11 @@ def test_data_that_changed_under_a_sweep_is_refused(
     refused: Refused, sweep_copy: Path, tiny_yaml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sweep, "data_hash", lambda self: "0123456789abcdef")
-    assert "the task's data changed since its runs were made" in refused("run", tiny_yaml, "--out", sweep_copy)
+    said = refused("run", tiny_yaml, "--out", sweep_copy)
+    assert "what decides its runs has changed since they were made (data: " in said
+    assert (
+        "-> 0123456789abcdef); put it back, choose another --out, or go on all the same with --accept-changes" in said
+    )
 
 
 def test_a_mask_file_that_changed_under_a_sweep_is_refused(tiny: Raw, make_sweep: Any, inline_pool: Any) -> None:

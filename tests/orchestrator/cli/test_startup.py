@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,13 +98,14 @@ def test_a_mistake_is_answered_at_once(arguments: tuple[str, ...], said: str) ->
 
 
 @pytest.fixture
-def unwritten(finished_sweep: Path, tmp_path: Path) -> Path:
+def unwritten(finished_sweep: Path, tmp_path: Path, rewrite: Callable[..., None]) -> Path:
     """The finished sweep's folder, whose estimators have options that only their classes could refuse."""
     folder = tmp_path / "sweep"
     shutil.copytree(finished_sweep, folder)
     text = (folder / "config.yaml").read_text()
     assert "estimator: tracin" in text
     (folder / "config.yaml").write_text(text.replace("estimator: tracin", "estimator: somebody_elses"))
+    rewrite(folder)
     return folder
 
 
