@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint types check clean help
+.PHONY: demo test lint types check mutants clean help
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -34,5 +34,13 @@ types: $(VENV)/.installed-test ## mypy, strict
 
 check: lint types test        ## what CI runs
 
+$(VENV)/.installed-mutants: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	touch $@
+
+mutants: $(VENV)/.installed-mutants ## break the code in small ways, list what no test notices; hours (MUTANTS='orchestrator.designs.*' for a part)
+	$(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/mutmut results
+
 clean:           ## remove the virtual environment and caches; runs/ is kept
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis

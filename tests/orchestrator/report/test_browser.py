@@ -1,6 +1,7 @@
 """The report in a real browser: it loads without a console error and without a missing image."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,10 @@ from orchestrator.report.data import Utilities
 from orchestrator.report.page.html import render
 
 BROWSER = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
+REQUIRED = os.environ.get("COUNTERFACTORY_BROWSER") == "required"
+pytestmark = pytest.mark.skipif(
+    BROWSER is None and not REQUIRED, reason="no Chromium on PATH (with COUNTERFACTORY_BROWSER=required this fails)"
+)
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -40,6 +44,7 @@ window.addEventListener("load", () => {
 
 def load(html: str, folder, width: int = 1200) -> dict:
     """Load the page with a witness put first in its head; return what the witness and the console saw."""
+    assert BROWSER is not None, "COUNTERFACTORY_BROWSER=required, and there is no Chromium on PATH"
     page = folder / "page.html"
     page.write_text(html.replace("<head>", f"<head>{WITNESS}", 1), encoding="utf-8")
     command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", page.as_uri()]
