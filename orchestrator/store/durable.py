@@ -7,7 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from workers.errors import StoreError
@@ -51,7 +51,8 @@ def write_together(files: Mapping[Path, bytes]) -> None:
             sync_all(sorted({path.parent for path in files}))
     finally:
         for one in temporary.values():
-            one.unlink(missing_ok=True)
+            with suppress(OSError):  # what failed is said above; a remainder is removed by the next writer
+                one.unlink()
 
 
 def make_folder(path: Path) -> None:

@@ -32,7 +32,7 @@ def test_the_choice_is_measured_once_and_kept(zoo, cache_folder, monkeypatch):
     assert plan.method in ("resident", "alone")
     assert "times as fast" in plan.reason
     assert Strategy.from_json(json.loads(file.read_text())) == plan
-    monkeypatch.setattr(calibration, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(calibration, "fastest", lambda *_: pytest.fail("measured again"))
     assert strategy_of(zoo(RECIPE, "relu"), "cpu") == plan
 
 
@@ -55,7 +55,7 @@ def test_the_first_of_two_workers_decides(zoo, cache_folder, monkeypatch):
         together.wait()
         return Strategy("alone", 1, False, name)
 
-    monkeypatch.setattr(calibration, "measure", measured)
+    monkeypatch.setattr(calibration, "fastest", measured)
     task, found = zoo(RECIPE, "relu"), []
     workers = [threading.Thread(target=lambda: found.append(strategy_of(task, "cpu"))) for _ in range(2)]
     for worker in workers:
