@@ -17,13 +17,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def cache_folder() -> Path:
-    """Return the folder of what is kept for this user (`COUNTERFACTORY_CACHE`, or in the user's cache folder), made if need be.
+def cache_folder(part: str = "") -> Path:
+    """Return the folder of what is kept for this user, or a part of it, made if need be.
 
-    Raises ConfigError when it cannot be written.
+    It is `COUNTERFACTORY_CACHE`, or in the user's cache folder. Raises ConfigError when it cannot be written.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("COUNTERFACTORY_CACHE") or Path(base) / "counterfactory")
+    folder = Path(os.environ.get("COUNTERFACTORY_CACHE") or Path(base) / "counterfactory") / part
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -141,7 +141,7 @@ class TrainingDisplay:
         if failed:
             self._console.print(
                 f"[yellow]{failed:,} runs failed[/]; why: counterfactory status {self._sweep.paths.root}; mend the cause, "
-                "then run with --retry-failed",
+                "then run with --retry-failed (and --accept-changes, if that changed the task's source)",
                 soft_wrap=True,
             )
 

@@ -64,7 +64,7 @@ class DesignRuns:
         rows, record = self.layout.rows(pack), self.ledger.record(pack)
         self._refuse(outcomes, rows, record)
         masks, seeds = (self.rows.plan(name, rows.start, rows.stop) for name in ("masks", "seeds"))
-        values = {measure: self._kept(measure, rows, record) for measure in self.measured}
+        values = {measure: self.rows.outputs(measure, rows.start, rows.stop) for measure in self.measured}
         trained = [outcome for outcome in outcomes if not outcome.failure]
         at = np.array([outcome.row - rows.start for outcome in trained], dtype=np.int64)
         for measure, array in values.items():
@@ -127,12 +127,6 @@ class DesignRuns:
         if not fits or not np.isfinite(np.array(found, dtype=np.float32)).all():  # all at once: there are thousands
             row = next(outcome.row for outcome, values in zip(trained, found, strict=True) if not is_good(values))
             raise ValueError(f"row {row}: {measure} is not a finite array of shape {shape}")
-
-    def _kept(self, measure: str, rows: range, record: PackRecord) -> NDArray[np.float32]:
-        """Return the pack's outputs with its done rows in place, checked, and NaN elsewhere."""
-        if record.done():
-            return self.rows.outputs(measure, rows.start, rows.stop)
-        return np.full((len(rows), *self.measured[measure].row_shape), np.nan, dtype=np.float32)
 
     def _write_checkpoints(self, outcome: Outcome) -> dict[int, str]:
         return {

@@ -113,7 +113,10 @@ def test_failures_are_isolated_told_and_retried(counterfactory, ask, ask_json, p
     assert "runs to train" not in again.stderr  # a failure is not tried again unasked
 
     (sweep.config.parent / "task.py").write_text(TASK.replace("BROKEN = True", "BROKEN = False"))
-    retried = counterfactory("run", sweep.config, "--retry-failed", "--out", sweep.folder)
+    refused = counterfactory("run", sweep.config, "--retry-failed", "--out", sweep.folder)
+    assert refused.returncode == 2  # finished runs would be mixed with those of another source
+    assert "source task.py" in refused.stderr
+    retried = counterfactory("run", sweep.config, "--retry-failed", "--accept-changes", "--out", sweep.folder)
     assert retried.returncode == 0, retried.stderr
     assert f"trained {failed} runs" in retried.stderr
     assert "attributed difference_in_means (from 60 models" in retried.stderr
@@ -132,6 +135,10 @@ def test_every_run_fails(counterfactory, ask, make_sweep):
     assert "--retry-failed" in result.stderr
     assert "Traceback" not in result.stderr
     assert "fit: RuntimeError: never works" in ask("status", sweep.folder)[1]
+    # Nothing is finished that could be mixed with runs of an edited source.
+    (sweep.config.parent / "task.py").write_text(TASK.replace("BROKEN = True", "BROKEN = False"))
+    mended = counterfactory("run", sweep.config, "--retry-failed", "--out", sweep.folder, FAULTS="{}")
+    assert "trained 76 runs" in mended.stderr, mended.stderr
 
 
 @pytest.mark.slow

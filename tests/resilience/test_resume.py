@@ -22,7 +22,7 @@ whole, calls = {module}.{method}, 0
 
 def dying(*arguments, **options):
     global calls
-    calls += 1
+    calls += {part!r} in str(arguments)
     if calls == {call}:
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(*arguments, **options)
@@ -40,10 +40,12 @@ class Inside:
     module: str
     method: str
     call: int
+    part: str = ""
+    """Only calls are counted whose arguments have this in them."""
 
     def kill(self, counterfactory, small, wait_until):
         script = small.folder.with_name("dying.py")
-        script.write_text(DIES_INSIDE.format(module=self.module, method=self.method, call=self.call))
+        script.write_text(DIES_INSIDE.format(module=self.module, method=self.method, call=self.call, part=self.part))
         return counterfactory.start("run", small.config, "--out", small.folder, script=script)
 
 
@@ -66,11 +68,11 @@ class Outside:
 RANDOM = random.Random(7)
 MOMENTS = [
     Outside(lambda sweep: sweep.folder.exists(), 0.2),  # while the store is laid out
-    Inside("arrays", "RunArray.write", 3),  # a part of a plan is written
+    Inside("durable", "os.replace", 3, "/.c."),  # a part of a plan is written
     Inside("ledger", "Ledger.write_plan", 2),  # one design is planned, others are not
     Outside(lambda sweep: sweep.planned(), 2.0),  # while Ray starts
     Inside("ledger", "Ledger.write", 2),  # outputs and checkpoints are written, their record is not
-    Inside("arrays", "RunArray.write", 4),  # one measure of a pack is written, the other is not
+    Inside("durable", "os.replace", 4, "/outputs/"),  # one measure of a pack is written, the other is not
     Outside(lambda sweep: sweep.commits() >= 10, 0.3),
 ]
 

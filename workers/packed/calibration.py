@@ -60,7 +60,7 @@ def calibrated(task: DifferentiableTask, device: str) -> Strategy:
 
     A task whose own code fails is to be trained alone, where every run says so for itself; that is not kept.
     """
-    folder = _folder()
+    folder = cache_folder("packing")
     try:
         file = folder / f"{_fingerprint(task, device)}.json"
         if not file.exists():
@@ -70,18 +70,6 @@ def calibrated(task: DifferentiableTask, device: str) -> Strategy:
     except Exception as error:
         return Strategy("alone", 1, False, f"the short training failed: {type(error).__name__}: {error}", failed=True)
     return Strategy.from_json(json.loads(file.read_text()))
-
-
-def _folder() -> Path:
-    """Return the folder of the choices, made if need be. Raises ConfigError when it cannot be written."""
-    folder = cache_folder() / "packing"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the cache folder {folder}: {error.strerror}; name another in COUNTERFACTORY_CACHE"
-        ) from error
-    return folder
 
 
 def _fingerprint(task: DifferentiableTask, device: str) -> str:
