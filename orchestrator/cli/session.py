@@ -221,7 +221,8 @@ def attribute_watched(
             return
         trained = f"from {made.models:,} models, " if made.models else ""
         note = "kept" if made.kept else duration(made.seconds)
-        console.print(f"attributed [bold]{made.estimator}[/] ({trained}{note})", highlight=False)
+        note += f"; the one that was kept is stale: {made.stale}" if made.stale else ""
+        console.print(f"attributed [bold]{made.estimator}[/] ({trained}{note})", soft_wrap=True, highlight=False)
         for line in made.notes:
             console.print(f"  {tables.escape(line)}", soft_wrap=True, highlight=False)
 

@@ -166,6 +166,10 @@ def status_view(status: Status) -> RenderableType:
         lines.append(f"... and {len(status.failures) - 10} other failures (--json lists all)")
     if status.attributions:
         lines.append(f"attributions: {', '.join(status.attributions)}")
+    lines += [
+        f"stale: {escape(name)}, {escape(why)}; `counterfactory attribute DIR` computes it anew"
+        for name, why in status.stale.items()
+    ]
     return Group(table, *lines)
 
 

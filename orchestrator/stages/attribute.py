@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from estimators.contract import Attribution
 from estimators.evidence import Evidence
 from orchestrator.attribution.evidence import gather, reference_designs, with_models
+from orchestrator.attribution.standing import rows_given, stamp_of, why_stale
 from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.config.schema import EstimatorSection
 from orchestrator.report.class_effects import class_table, lines
@@ -39,6 +40,8 @@ class Attributed:
     models: int
     kept: bool
     """True when a former call's answer still stood, so that nothing was computed."""
+    stale: str = ""
+    """Why a former call's answer did not stand, and was computed anew."""
     notes: tuple[str, ...] = ()
     """What the estimator tells of how good a new answer is, a line each."""
     error: str = ""
@@ -46,13 +49,18 @@ class Attributed:
 
 
 @dataclass(frozen=True)
-class _Stamps:
-    """What an attribution is marked with."""
+class _Origin:
+    """What decides an attribution; see `standing`."""
 
     stamp: str
-    """What decided it."""
-    made_under: str
+    rows: Mapping[str, str]
+    made_under: str = ""
     """Id of what the task was, in provenance.json; empty where the task was not built."""
+
+    @property
+    def key(self) -> str:
+        """Tell apart the unfinished work of one origin from that of others."""
+        return json.dumps([self.stamp, self.rows], sort_keys=True)
 
 
 def attribute(
@@ -75,20 +83,20 @@ def attribute(
     results = []
     for label, section in sweep.config.estimators.items():
         measure = section.measure or sweep.config.measures[0]
-        stamp = _stamp(sweep, store, section, measure)
+        origin = _Origin(stamp_of(section, measure), rows_given(sweep, store, section))
         standing = read_attributes_of(sweep.paths, label) if label in stored and not again else None
-        if standing is not None and standing.stamp == stamp:
+        stale = "" if standing is None else why_stale(standing, origin.stamp, origin.rows)
+        if standing is not None and not stale:
             result = Attributed(label, standing.seconds, standing.models, kept=True)
         else:
             if measure not in evidence:
                 evidence[measure] = gather(sweep, store, measure)
-            workspace = SweepWorkspace(sweep.paths, label, stamp, sweep.config.ray, say)
+            workspace = SweepWorkspace(sweep.paths, label, origin.key, sweep.config.ray, say)
             given = replace(evidence[measure], workspace=workspace)
-            made_under = ""
             if section.options.needs & {"gradients", "checkpoints"}:
-                made_under = before_task()
+                origin = replace(origin, made_under=before_task())
                 given = with_models(given, sweep, store)
-            result = _try(sweep, store, label, section, given, _Stamps(stamp, made_under))
+            result = replace(_try(sweep, store, label, section, given, origin), stale=stale)
             if not result.error:
                 workspace.clear()
         on_done(result)
@@ -97,14 +105,14 @@ def attribute(
 
 
 def _try(
-    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, stamps: _Stamps
+    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, origin: _Origin
 ) -> Attributed:
     """Compute one attribution; where that fails, an answer from other runs must not stand in for it.
 
     Raises StoreError where runs that are read on the way are damaged: that is no failure of the estimator, and its answer stays.
     """
     try:
-        return _compute(sweep, store, label, section, evidence, stamps)
+        return _compute(sweep, store, label, section, evidence, origin)
     except StoreError:
         raise
     except CounterfactoryError as error:
@@ -113,7 +121,7 @@ def _try(
 
 
 def _compute(
-    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, stamps: _Stamps
+    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, origin: _Origin
 ) -> Attributed:
     started = time.perf_counter()
     made = section.options.attribute(evidence)
@@ -130,8 +138,9 @@ def _compute(
         models=made.models,
         seconds=seconds,
         train_seconds=accounting.train_seconds(store, _trained_for(sweep, store, section, made)),
-        stamp=stamps.stamp,
-        provenance=stamps.made_under,
+        stamp=origin.stamp,
+        provenance=origin.made_under,
+        rows=origin.rows,
         degrees_of_freedom=made.degrees_of_freedom,
         details={**made.details, **made.findings.to_json()},
     )
@@ -158,13 +167,6 @@ def _trained_for(sweep: Sweep, store: RunStore, section: EstimatorSection, made:
     """Return the designs whose training the attribution cost: the runs it was fitted on, and its reference models."""
     references = reference_designs(sweep, store) if "checkpoints" in section.options.needs else ()
     return {*made.fitted_on, *references}
-
-
-def _stamp(sweep: Sweep, store: RunStore, section: EstimatorSection, measure: str) -> str:
-    """Return what decides an attribution: estimator, options, measure, and the fitting runs it may use as they are now."""
-    designs, needs = sweep.config.designs, section.options.needs
-    used = tuple(n for n in store.designs if designs[n].purpose == "fit" and designs[n].serves & needs)
-    return json.dumps([section.resolved(), measure, accounting.digest(store, used)], sort_keys=True)
 
 
 def _refuse_ill_formed(made: Attribution, evidence: Evidence) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.attribution.standing import why_runs_differ
 from orchestrator.retraining.counts import finished
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions
@@ -30,6 +31,8 @@ class Status:
     failures: tuple[str, ...]
     """Every distinct failure once, with how often it occurred."""
     attributions: tuple[str, ...]
+    stale: dict[str, str]
+    """Attributions that were computed from other rows than those that are there, and what is known of it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold, for --json."""
@@ -50,6 +53,8 @@ def _status(sweep: Sweep, store: RunStore) -> Status:
     total = {key: sum(design[key] for design in designs.values()) for key in ("done", "failed", "pending")}
     running = holder(sweep.paths)
     rate = accounting.recent_rate(store) if running else None
+    kept = list_attributions(sweep.paths)
+    differing = {name: why_runs_differ(store, name) for name in kept}
     return Status(
         str(sweep.paths.root),
         running,
@@ -60,5 +65,6 @@ def _status(sweep: Sweep, store: RunStore) -> Status:
         rate,
         total["pending"] / rate if rate and total["pending"] else None,
         tuple(accounting.failure_lines(store)),
-        tuple(list_attributions(sweep.paths)),
+        tuple(kept),
+        {name: why for name, why in differing.items() if why},
     )

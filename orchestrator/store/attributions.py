@@ -55,9 +55,12 @@ class Attributes:
     train_seconds: float = 0.0
     """Worker time of the runs and reference models that it used, in seconds."""
     stamp: str = ""
-    """What decided it: estimator, options, measure and runs. While this stays the same, the attribution stands."""
+    """What decided it beside the runs: estimator, options and measure."""
     provenance: str = ""
     """Id of what its task was, in provenance.json; empty for one that was computed from runs alone."""
+    rows: Mapping[str, str] = field(default_factory=dict)
+    """Of each design whose runs it may have used, the hash over the hashes of the rows it was given, in order. While these and
+    the stamp stay the same, the attribution stands."""
     degrees_of_freedom: float = math.inf
     """Degrees of freedom of Student's t that intervals of the values need."""
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +76,8 @@ class Attributes:
         """Return what the file `where` holds; keys that are not known are passed over. Raises StoreError when one is missing."""
         known = {one.name: plain[one.name] for one in fields(cls) if one.name in plain}
         known |= {name: tuple(known[name]) for name in ("needs", "fitted_on") if name in known}
+        rows = known.pop("rows", None)  # whatever cannot be compared with the rows that are there is said to be unknown
+        known["rows"] = {str(name): str(digest) for name, digest in rows.items()} if isinstance(rows, dict) else {}
         if known.get("degrees_of_freedom") is None:  # JSON has no infinity
             known["degrees_of_freedom"] = math.inf
         try:

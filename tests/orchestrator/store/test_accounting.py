@@ -82,18 +82,18 @@ def test_the_rate_is_that_of_the_last_minutes(store: RunStore) -> None:
 
 
 def test_the_digest_changes_with_runs_and_with_nothing_else(store: RunStore) -> None:
-    empty = accounting.digest(store, ["fit"])
+    empty = accounting.rows_hash(store, "fit")
     commit(store, "fit", 0, started=1, value=1.0)
-    one = accounting.digest(store, ["fit"])
+    one = accounting.rows_hash(store, "fit")
     commit(store, "held", 0, started=1)
-    assert accounting.digest(store, ["fit"]) == one != empty
+    assert accounting.rows_hash(store, "fit") == one != empty
     store.forget("fit", [0, 1])
-    assert accounting.digest(store, ["fit"]) == empty
+    assert accounting.rows_hash(store, "fit") == empty
     commit(store, "fit", 0, started=999, value=1.0)
-    assert accounting.digest(store, ["fit"]) == one, "when it was trained does not matter"
+    assert accounting.rows_hash(store, "fit") == one, "when it was trained does not matter"
     store.forget("fit", [0, 1])
     commit(store, "fit", 0, started=1, value=2.0)
-    assert accounting.digest(store, ["fit"]) not in {one, empty}
+    assert accounting.rows_hash(store, "fit") not in {one, empty}
 
 
 def test_failures_are_told_once_with_their_number(store: RunStore) -> None:
@@ -115,7 +115,7 @@ def test_nothing_is_read_again_for_every_estimator(store: RunStore, monkeypatch:
             with asked.snapshot():
                 for _ in range(8):
                     accounting.train_seconds(asked, asked.designs)
-                    accounting.digest(asked, ["fit"])
+                    accounting.rows_hash(asked, "fit")
                     accounting.working_seconds(asked)
                     accounting.failure_lines(asked)
     assert looks.count(store.paths.design_ledger("fit")) == 2, "once by the writer, once by the reader"

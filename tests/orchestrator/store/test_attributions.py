@@ -143,7 +143,7 @@ def test_the_file_holds_plain_attributes(paths: SweepPaths) -> None:
     assert plain.pop("content_hash")
     assert list(plain) == [
         *("estimator", "options", "measure", "needs", "fitted_on", "models", "seconds", "train_seconds", "stamp"),
-        *("provenance", "degrees_of_freedom", "details"),
+        *("provenance", "rows", "degrees_of_freedom", "details"),
     ]
     assert plain["degrees_of_freedom"] is None, "JSON has no infinity"
     assert read_attributes_of(paths, "a") == OTHER
