@@ -14,7 +14,6 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from orchestrator.attribution.lazy_runs import stretches
-from orchestrator.store.ledger import DONE
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 
@@ -88,7 +87,7 @@ def _planned(design: str, array: str, store: RunStore, start: int, stop: int) ->
 
 def runs_dataset(store: RunStore, design: str, examples: NDArray[np.int64], queries: NDArray[np.int64]) -> xr.Dataset:
     """Return the finished runs of a design; `examples` (n,) and `queries` (t,) are the coordinates of those dimensions."""
-    rows = np.flatnonzero(store.states(design) == DONE)
+    rows = store.finished(design)
     layout, reader = store.designs[design], Reader(store.paths.root)
 
     def variable(dimensions: tuple[str, ...], columns: int | None, dtype: Any, read: Read) -> xr.Variable:

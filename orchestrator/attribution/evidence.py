@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from estimators.evidence import Evidence, Reference, Runs
 from orchestrator.attribution.lazy_runs import LazyRuns
-from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.plan import context_of
 from orchestrator.sweeps.roles import scoring_design
@@ -31,11 +30,13 @@ def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
 
 
 def _load(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
-    done = store.states(design) == DONE
+    rows = store.finished(design)
+    done = np.zeros(store.designs[design].runs, dtype=bool)
+    done[rows] = True
     permutations, antithetic = _permutations(sweep, store, design, done)
     large = done.sum() * (store.n + 4 * store.t) > IN_MEMORY
     seen: Callable[..., Runs] = (
-        partial(LazyRuns, folder=store.paths.root, rows=np.flatnonzero(done))
+        partial(LazyRuns, folder=store.paths.root, rows=rows)
         if large
         else partial(Runs, masks=store.masks(design)[done], outputs=store.outputs(design, measure)[done])
     )
@@ -71,8 +72,7 @@ def load_references(sweep: Sweep, store: RunStore) -> tuple[Reference, ...]:
     found = []
     for name in reference_designs(sweep, store):
         seeds = store.seeds(name)
-        done = np.flatnonzero(store.states(name) == DONE)
-        found += [Reference(int(seeds[row]), store.checkpoints(name, int(row))) for row in done]
+        found += [Reference(int(seeds[row]), store.checkpoints(name, int(row))) for row in store.finished(name)]
     return tuple(reference for reference in found if reference.checkpoints)
 
 

@@ -161,6 +161,9 @@ def status_view(status: Status) -> RenderableType:
         lines.append(f"running: {who}, {rate}{left}")
     elif status.pending:
         lines.append("not running; `counterfactory retrain DIR` goes on")
+    lines += [f"[red]damaged:[/] {escape(line)}" for line in status.damages[:10]]
+    if len(status.damages) > 10:
+        lines.append(f"... and {len(status.damages) - 10} other records (--json lists all)")
     lines += [f"failure: {escape(line)}" for line in status.failures[:10]]
     if len(status.failures) > 10:
         lines.append(f"... and {len(status.failures) - 10} other failures (--json lists all)")

@@ -28,6 +28,8 @@ class Status:
     rate: float | None
     """Runs a second over the last two minutes of work; None when nothing was finished lately."""
     seconds_left: float | None
+    damages: tuple[str, ...]
+    """Records of the ledger that are lost, whose rows count as pending; `verify` looks for all other damage."""
     failures: tuple[str, ...]
     """Every distinct failure once, with how often it occurred."""
     attributions: tuple[str, ...]
@@ -64,6 +66,7 @@ def _status(sweep: Sweep, store: RunStore) -> Status:
         total["pending"],
         rate,
         total["pending"] / rate if rate and total["pending"] else None,
+        tuple(str(damage) for name in store.designs for damage in store.lost(name)),
         tuple(accounting.failure_lines(store)),
         tuple(kept),
         {name: why for name, why in differing.items() if why},

@@ -55,13 +55,13 @@ def _one_of_each(keys: Sequence[str]) -> list[str]:
 def _harms(storage: Storage, key: str, keys: Sequence[str]) -> dict[str, bytes | None]:
     """Return what may lie under a key after harm, by the harm's name; None where nothing does."""
     good = storage.read(key)
-    cut: dict[str, bytes | None] = {"cut": good[: len(good) // 2]}
+    cut: dict[str, bytes | None] = {"cut": good[: len(good) // 2], "gone": None}
     if _kind(key) == "ledger":
-        return cut  # a record that is gone is that of a pack never committed
+        return cut
     middle = len(good) // 2
     flipped = good[:middle] + bytes([good[middle] ^ 4]) + good[middle + 1 :]
     other = next(one for one in keys if one.rpartition("/")[0] == key.rpartition("/")[0] and one != key)
-    return {**cut, "flipped in a bit": flipped, "gone": None, "replaced by another": storage.read(other)}
+    return {**cut, "flipped in a bit": flipped, "replaced by another": storage.read(other)}
 
 
 def _expect_damage(trial: Trial, key: str, how: str) -> None:

@@ -67,12 +67,29 @@ class CheckedRows:
         array = self._measured[measure]
         rows = np.full((stop - start, *array.row_shape), np.nan, dtype=np.float32)
         with self._ledger.snapshot():
+            self.refuse_lost(start, stop)
             done = self._ledger.states(start, stop) == DONE
             for pack, within, at in self._packs(start, stop):
                 if done[at].any():
                     rows[at] = self._sound_output(measure, pack)[within]
         rows[~done] = np.nan
         return rows
+
+    def refuse_lost(self, start: int, stop: int) -> None:
+        """Raise StoreError where some of the rows were finished, and their ledger record is lost: they look pending."""
+        size = self._layout.pack
+        lost = [damage for damage in self.lost() if start < (damage.pack + 1) * size and damage.pack * size < stop]
+        if lost:
+            raise StoreError(str(lost[0]))
+
+    def lost(self) -> list[Damage]:
+        """Return the packs that were committed and have no record."""
+        return [self.lost_record(pack) for pack in self._ledger.lost()]
+
+    def lost_record(self, pack: int) -> Damage:
+        """Return the damage that a lost record is."""
+        rows, path = tuple(self._layout.rows(pack)), self._ledger.path(pack)
+        return Damage(self._layout.name, pack, rows, path, "ledger", "missing, though its pack was committed")
 
     def examine_plan(self, pack: int) -> Examined:
         """Read the plan of a pack, and hold it against the plan record."""

@@ -164,6 +164,9 @@ class DesignRuns:
                 self.ledger.erase(pack)
                 gone = set(self.layout.rows(pack))
             else:
+                if self.ledger.is_lost(pack):
+                    self.ledger.erase(pack)
+                    gone = set(self.layout.rows(pack))
                 kept = tuple(row for row in record.rows if row.row not in gone)
                 if len(kept) < len(record.rows):
                     self.ledger.write(record.model_copy(update={"rows": kept}))

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from orchestrator.store.durable import refusing, sync, write_atomically
+from orchestrator.store.committed import CommittedPacks
+from orchestrator.store.durable import refusing, write_atomically
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
 from workers.errors import StoreError
@@ -153,6 +154,10 @@ class Ledger:
         """Whether what is kept in memory is what was found, or written, last."""
         self._seen: dict[int, tuple[_Stamp, PackSummary]] = {}
         self._states = np.zeros(design.packs * design.pack, dtype=np.int8)
+        self._list = CommittedPacks(paths.committed(design.name))
+        self._listed: set[int] | None = None
+        """The packs that are known to be listed, where nobody else lists any."""
+        self._lost: tuple[int, ...] = ()
 
     def states(self, start: int = 0, stop: int | None = None) -> NDArray[np.int8]:
         """Return PENDING, DONE or FAILED of rows start..stop, (r,) int8. Raises StoreError naming a damaged record."""
@@ -178,10 +183,23 @@ class Ledger:
         """Whether nobody else writes."""
         return self._exclusive
 
+    def path(self, pack: int) -> Path:
+        """Return where the record of a pack is."""
+        return self._paths.record(self._design.name, pack)
+
     @property
     def plan_path(self) -> Path:
         """The record of what is planned."""
         return self._paths.plan_record(self._design.name)
+
+    def lost(self) -> tuple[int, ...]:
+        """Return the packs that were committed, and yet have no record: their rows are pending, and that is damage."""
+        self._look()
+        return self._lost
+
+    def is_lost(self, pack: int) -> bool:
+        """Say whether a pack was committed and has no record, as it is on the disk now; other records may be damaged."""
+        return pack in self._list.read() and not self.path(pack).exists()
 
     def failures(self) -> list[FailedRun]:
         """Return the failed runs, by row."""
@@ -210,7 +228,7 @@ class Ledger:
 
     def record(self, pack: int) -> PackRecord:
         """Return the record of a pack, an empty one when there is none. Raises StoreError when it is damaged."""
-        path = self._paths.record(self._design.name, pack)
+        path = self.path(pack)
         with refusing("read", path):
             content = path.read_bytes() if path.exists() else None
         return self._empty(pack) if content is None else self._parse(content, pack)
@@ -223,16 +241,20 @@ class Ledger:
         path = self._paths.record(record.design, record.pack)
         with self._changing():
             write_atomically(path, record.model_dump_json(exclude_none=True).encode())
+            self._list_committed(record.pack)
             self._remember(_stamp(path.stat()), self._summarized(record))
 
     def erase(self, pack: int) -> None:
-        """Remove the record of a pack: all its rows are pending again."""
-        path = self._paths.record(self._design.name, pack)
-        with self._changing(), refusing("remove", path):
-            path.unlink(missing_ok=True)
-            sync(path.parent)
-            self._seen.pop(pack, None)
-            self._states[pack * self._design.pack : (pack + 1) * self._design.pack] = PENDING
+        """Make all rows of a pack pending, whatever its record was; an empty one is left, for a record that is gone is damage."""
+        self.write(self._empty(pack))
+
+    def _list_committed(self, pack: int) -> None:
+        """List a pack whose record is on the disk."""
+        if self._listed is None or not self._exclusive:
+            self._listed = set(self._list.bring_up_to_date(number for number, _ in self._records()))
+        elif pack not in self._listed:
+            self._list.add(pack)
+            self._listed.add(pack)
 
     def plan(self) -> PlanRecord:
         """Return what is known to be planned.
@@ -267,22 +289,31 @@ class Ledger:
 
     def refresh(self) -> None:
         """Look at the folder now, and read the records that are new or were replaced."""
-        folder = self._paths.design_ledger(self._design.name)
+        listed = self._list.read()  # before the records: a pack is listed after its record is there
         found: dict[int, tuple[_Stamp, PackSummary]] = {}
-        with refusing("read", folder):
-            for entry in list(os.scandir(folder)) if folder.exists() else []:
-                stem, _, ending = entry.name.partition(".")
-                if stem.isdecimal() and ending == "json":
-                    with suppress(FileNotFoundError):  # the writer made its rows pending just now
-                        found[int(stem)] = self._summary(int(stem), _stamp(entry.stat()))
+        for pack, entry in self._records():
+            with suppress(FileNotFoundError):  # the writer replaced it just now
+                found[pack] = self._summary(pack, _stamp(entry.stat()))
+        self._lost = tuple(
+            pack for pack in sorted(listed - found.keys()) if pack < self._design.packs and not self.path(pack).exists()
+        )
         self._seen = {}
         self._states[:] = PENDING
         for stamp, summary in found.values():
             self._remember(stamp, summary)
         self._known = True
 
+    def _records(self) -> list[tuple[int, os.DirEntry[str]]]:
+        """Return the files of the records, by pack."""
+        folder = self._paths.design_ledger(self._design.name)
+        with refusing("read", folder):
+            entries = list(os.scandir(folder)) if folder.exists() else []
+        parts = ((entry, *entry.name.partition(".")) for entry in entries)
+        return [(int(stem), entry) for entry, stem, _, ending in parts if stem.isdecimal() and ending == "json"]
+
     def _remember(self, stamp: _Stamp, summary: PackSummary) -> None:
         self._seen[summary.pack] = (stamp, summary)
+        self._lost = tuple(pack for pack in self._lost if pack != summary.pack)
         if summary.pack < self._design.packs:  # another process may have made the design larger
             self._states[summary.pack * self._design.pack : (summary.pack + 1) * self._design.pack] = summary.states
 
@@ -291,7 +322,7 @@ class Ledger:
         seen = self._seen.get(pack)
         if seen and seen[0] == stamp:
             return seen
-        return stamp, self._summarized(self._parse(self._paths.record(self._design.name, pack).read_bytes(), pack))
+        return stamp, self._summarized(self._parse(self.path(pack).read_bytes(), pack))
 
     def _summarized(self, record: PackRecord) -> PackSummary:
         states = np.zeros(self._design.pack, dtype=np.int8)
@@ -314,7 +345,7 @@ class Ledger:
 
     def _parse(self, content: bytes, pack: int) -> PackRecord:
         """Return the record. Raises StoreError when it does not parse or speaks of other rows."""
-        path = self._paths.record(self._design.name, pack)
+        path = self.path(pack)
         first = pack * self._design.pack
         try:
             record = PackRecord.model_validate_json(content)

@@ -116,6 +116,10 @@ class SweepPaths:
         """Says that the plan of a design is completely written (JSON)."""
         return self.design_ledger(design) / "plan.json"
 
+    def committed(self, design: str) -> Path:
+        """Lists the packs that were ever committed (text)."""
+        return self.design_ledger(design) / "committed"
+
     def run_checkpoints(self, design: str, row: int) -> Path:
         """Folder of the checkpoints of one run."""
         return self.checkpoints / check_name(design) / str(row)

@@ -228,6 +228,20 @@ class RunStore:
         found = self._find(design)
         return found.ledger.states(*_span(found.layout, start, stop))
 
+    def finished(self, design: str) -> NDArray[np.int64]:
+        """Return the done rows, ascending, for whoever computes from them.
+
+        Raises StoreError, naming the file and the remedy, when there were more, whose ledger record is lost.
+        """
+        found = self._find(design)
+        with found.ledger.snapshot():
+            found.rows.refuse_lost(0, found.layout.runs)
+            return np.flatnonzero(found.ledger.states() == DONE)
+
+    def lost(self, design: str) -> list[Damage]:
+        """Return the packs that were committed and have no ledger record: their rows count as pending."""
+        return self._find(design).rows.lost()
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Answer every question inside as of one moment, with one look at the ledger of each design that is asked for."""

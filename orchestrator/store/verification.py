@@ -15,9 +15,10 @@ def verify_pack(runs: DesignRuns, pack: int) -> list[Damage]:
     summary: PackSummary | None = None
     try:
         summary = runs.ledger.read(pack)
+        found += [runs.rows.lost_record(pack)] if runs.ledger.is_lost(pack) else []
     except DamagedRecord:
-        path = runs.paths.record(runs.layout.name, pack)
-        found.append(Damage(runs.layout.name, pack, tuple(runs.layout.rows(pack)), path, "ledger", "damaged"))
+        rows = tuple(runs.layout.rows(pack))
+        found.append(Damage(runs.layout.name, pack, rows, runs.ledger.path(pack), "ledger", "damaged"))
     done = summary is not None and summary.done()
     plan = runs.rows.examine_plan(pack) if done or pack in runs.planned.packs else Examined({}, ())
     found += plan.damages

@@ -1,5 +1,6 @@
 """Whoever computes from rows refuses those that are not what was written, and overwrites nothing."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -83,6 +84,43 @@ def test_a_score_on_runs_that_were_fitted_on_is_refused_by_masks_that_are_checke
 ) -> None:
     swap(sweep_copy / FIT / "masks")
     assert f"{FIT}/masks/c." in refused("score", sweep_copy)
+
+
+@pytest.mark.parametrize(("name", "extra", "design"), PLACES, ids=str)
+def test_a_command_refuses_to_do_without_rows_whose_record_is_lost(
+    name: str, extra: tuple[str, ...], design: str, sweep_copy: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    record = sweep_copy / "ledger" / Path(design).name / "000000.json"
+    record.unlink()
+    before = kept(sweep_copy)
+    extra = tuple(str(tmp_path / one) if one.startswith("out.") else one for one in extra)
+    assert f"{record} is missing, though its pack was committed: run `counterfactory" in refused(
+        name, sweep_copy, *extra
+    )
+    assert kept(sweep_copy) == before
+    assert not list(tmp_path.glob("out.*"))
+    with pytest.raises(StoreError, match="though its pack was committed"):
+        orchestrator.open_sweep(sweep_copy).runs(Path(design).name)
+
+
+def test_a_lost_record_is_shown_and_its_pack_is_trained_again(
+    sweep_copy: Path, tiny_yaml: Path, command: Callable[..., Any], ray_started: None
+) -> None:
+    record = sweep_copy / "ledger/heldout/000001.json"
+    record.unlink()
+    shown = command("status", sweep_copy)
+    assert shown.code == 0
+    assert "damaged: " in shown.out
+    assert "though its pack was committed" in " ".join(shown.out.split())
+    found = command("verify", sweep_copy, "--json")
+    assert found.code == 1
+    assert [(one["what"], one["design"], one["pack"]) for one in json.loads(found.out)["damages"]] == [
+        ("ledger", "heldout", 1)
+    ]
+    ended = command("run", tiny_yaml, "--out", sweep_copy)
+    assert ended.code == 0
+    assert "damaged, will be trained again: heldout pack 1" in ended.err
+    assert command("verify", sweep_copy).code == 0
 
 
 @pytest.mark.parametrize("variable", ["masks", "seeds", "subsets", "repeats", "margin", "loss"])

@@ -58,6 +58,12 @@ class NoRecord(RunStore):
         self.paths.record(design, pack).unlink()
 
 
+class NothingListed(RunStore):
+    def commit(self, design: str, pack: int, outcomes: Sequence[Outcome], **told: Any) -> None:
+        super().commit(design, pack, outcomes, **told)
+        self.paths.committed(design).write_bytes(b"")
+
+
 class RecordFirst(RunStore):
     def commit(self, design: str, pack: int, outcomes: Sequence[Outcome], **told: Any) -> None:
         runs = self._designs[design]
@@ -156,6 +162,7 @@ WRONG = [
     (Shrinking, "check_growth", "cutting a design is not refused"),
     (NoDamage, "check_damage", "is 0 damages to verify, expected one"),
     (CheckpointsUnread, "check_damage", "checkpoints/fit/5/1.safetensors, cut, is 0 damages"),
+    (NothingListed, "check_damage", r"ledger/fit/00000\d.json, gone, is 0 damages to verify, expected one"),
     (NoLease, "check_one_writer", "a second writer is not refused"),
     (AnyVersion, "check_refusals", "opening a store of a newer format is not refused"),
     (AnyError, "check_refusals", "opening where no store is raises FileNotFoundError, expected StoreError"),

@@ -63,7 +63,7 @@ def test_what_is_written_is_read_by_this_and_any_other_ledger(paths: SweepPaths)
 def test_a_replaced_record_is_noticed_and_unchanged_ones_are_not_read_again(
     paths: SweepPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer, reader = Ledger(paths, LAYOUT), Ledger(paths, LAYOUT)
+    writer, reader = Ledger(paths, LAYOUT, exclusive=True), Ledger(paths, LAYOUT)
     for pack in range(3):
         writer.write(pack_record(pack, done(4 * pack)))
     reader.states()
@@ -108,6 +108,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 def test_whoever_alone_writes_looks_once(paths: SweepPaths, counted: Counted) -> None:
     for pack in range(2):
         Ledger(paths, LAYOUT).write(pack_record(pack, done(4 * pack)))
+    counted.taken()
     ledger = Ledger(paths, LAYOUT, exclusive=True)
     expected = [DONE, 0, 0, 0, DONE, 0, 0, 0, 0, 0]
     for _ in range(3):
@@ -116,14 +117,15 @@ def test_whoever_alone_writes_looks_once(paths: SweepPaths, counted: Counted) ->
     ledger.erase(0)
     for row in range(10):
         assert ledger.states(row, row + 1).tolist() == [[0, 0, 0, 0, DONE, 0, 0, 0, 0, FAILED][row]]
-    assert [summary.pack for summary in ledger.summaries()] == [1, 2]
+    assert [(summary.pack, len(summary.rows)) for summary in ledger.summaries()] == [(0, 0), (1, 1), (2, 1)]
     assert [failure.row for failure in ledger.failures()] == [9]
-    assert counted.taken() == (1, 2)
+    assert counted.taken() == (2, 2), "once to read them, once to list them"
 
 
 def test_a_reader_looks_once_a_question_and_once_in_a_snapshot(paths: SweepPaths, counted: Counted) -> None:
     writer, reader = Ledger(paths, LAYOUT, exclusive=True), Ledger(paths, LAYOUT)
     writer.write(pack_record(0, done(0)))
+    assert counted.taken() == (1, 0), "the writer lists what is there, and reads none of it"
     for _ in range(3):
         reader.states()
     assert counted.taken() == (3, 1)
