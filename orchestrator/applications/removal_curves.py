@@ -77,7 +77,7 @@ def read_removals(sweep: Sweep) -> tuple[Removal, ...]:
     found: list[Removal] = []
     for label, masks in _all_masks(sweep, section, n):
         paths = folder(sweep, label)
-        if not paths.config.is_file() or not paths.runs.exists() or not made_for(paths, masks):
+        if not paths.config.exists() or not paths.runs.exists() or not made_for(paths, masks):
             continue
         nested = Sweep.at(paths.root)
         with RunStore.open(paths) as store:

@@ -46,12 +46,16 @@ class SweepWorkspace(Workspace):
                 np.save(temporary / f"{key}.npy", array, allow_pickle=False)
 
     def kept(self, name: str) -> Arrays | None:
-        """Return a finished piece, mapped from its files."""
+        """Return a finished piece, mapped from its files; None, and that is said, where they are damaged."""
         folder = self._folder / name
         if not folder.is_dir():
             return None
         with refusing("read", folder):
-            return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+            try:
+                return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+            except (ValueError, EOFError):
+                self._say(f"{folder} is damaged: it is computed anew")
+                return None
 
     def say(self, line: str) -> None:
         """Tell the user something before long work."""

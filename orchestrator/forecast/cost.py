@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from orchestrator.forecast.trial_runs import TrialRuns
 from orchestrator.store.durable import write_atomically
+from orchestrator.store.side_files import read_json
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
 from workers.machine import cores
@@ -62,14 +64,10 @@ class Forecast:
 
     @classmethod
     def from_json(cls, made: dict[str, Any]) -> Forecast:
-        """Return the forecast that `to_json` gave."""
-        designs = [
-            DesignForecast(
-                **{**one, "standard_error": math.nan if one["standard_error"] is None else one["standard_error"]}
-            )
-            for one in made["designs"]
-        ]
-        return cls(**{**made, "designs": tuple(designs)})
+        """Return the forecast that `to_json` gave. Raises ValueError, TypeError or KeyError for anything else."""
+        unknown = {"standard_error": math.nan}
+        designs = [{**one, **(unknown if one["standard_error"] is None else {})} for one in made["designs"]]
+        return TypeAdapter(Forecast).validate_python({**made, "designs": designs})
 
 
 def pack_by_time(calibration: TrialRuns, plans: Mapping[str, DesignPlan]) -> int:
@@ -116,7 +114,6 @@ def keep_forecast(sweep: Sweep, made: Forecast) -> None:
 
 
 def read_forecast(sweep: Sweep) -> Forecast | None:
-    """Return the forecast that the folder keeps, if any."""
-    if not sweep.paths.forecast.is_file():
-        return None
-    return Forecast.from_json(json.loads(sweep.paths.forecast.read_text(encoding="utf-8")))
+    """Return the forecast that the folder keeps, if any. Raises StoreError where the file is damaged."""
+    remedy = "delete it, and the report compares what happened with no forecast"
+    return read_json(sweep.paths.forecast, remedy, Forecast.from_json)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.store.durable import write_atomically
+from orchestrator.store.side_files import read_file
 from workers.errors import DataError
 
 if TYPE_CHECKING:  # a table is read and shown without the code that computes scores, and named without pandas
@@ -152,15 +153,15 @@ def write_scores(path: Path, rows: Iterable[ScoreRow]) -> pd.DataFrame:
 def read_scores(path: Path) -> pd.DataFrame:
     """Return the table that scores.parquet keeps, an empty one where there is no file; `as_rows` makes rows of it.
 
-    Raises DataError where the file cannot be read, or is no table of scores.
+    Raises StoreError where the file cannot be read, or is no table of scores.
     """
-    if not path.is_file():
-        return as_table(())
+    table = read_file(path, "delete it, and `counterfactory score` writes it anew", _parsed)
+    return as_table(()) if table is None else table
+
+
+def _parsed(content: bytes) -> pd.DataFrame:
     import pandas as pd
 
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors inherit from one of these
-        raise DataError(f"{path} cannot be read as a table of scores: {str(error).splitlines()[0]}") from error
-    refuse_other_columns(table)
+    table = pd.read_parquet(io.BytesIO(content))
+    as_rows(table)
     return table

@@ -20,6 +20,7 @@ from workers.errors import LeaseError, StoreError
 
 _SIZE = 4096
 """The description is padded to one size, so that it is replaced by one write and never read half."""
+UNKNOWN = "(unknown)"
 _TRIES, _PAUSE = 10, 0.03
 """`holder` locks for an instant to find out; a writer that meets that instant tries again."""
 
@@ -32,6 +33,10 @@ class Lease:
         self._file: int | None = None
         with refusing("lock", paths.lease):
             make_folder(paths.root)
+            if paths.lease.is_dir():
+                raise StoreError(
+                    f"{paths.lease} is a folder: remove it, the process that writes makes a file of that name"
+                )
             descriptor = os.open(paths.lease, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(descriptor, paths)
@@ -80,16 +85,19 @@ def _lock(descriptor: int, paths: SweepPaths) -> None:
             return
     who = _read(descriptor)
     raise LeaseError(
-        f"{paths.root} is being written by process {who.get('pid')} on {who.get('host')} since {who.get('started')}"
-        f" ({who.get('command')}): wait for it, or stop it"
+        f"{paths.root} is being written by process {who['pid']} on {who['host']} since {who['started']}"
+        f" ({who['command']}): wait for it, or stop it"
     )
 
 
 def _read(descriptor: int) -> dict[str, Any]:
-    """Return the holder's description; empty in the instant between its lock and its first write."""
-    text = os.pread(descriptor, _SIZE, 0).strip()
-    found: dict[str, Any] = json.loads(text) if text else {}
-    return found
+    """Return the holder's description; all of it unknown in the instant before its first write, and where that was damaged."""
+    try:
+        found = json.loads(os.pread(descriptor, _SIZE, 0))
+    except ValueError:
+        found = {}
+    said = found if isinstance(found, dict) else {}
+    return {key: said.get(key, UNKNOWN) for key in ("pid", "host", "started", "command")}
 
 
 def _description() -> bytes:

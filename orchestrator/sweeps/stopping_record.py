@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
+from typing import Any
 
+from pydantic import TypeAdapter
+
+from orchestrator.config.stopping_criteria import parse
+from orchestrator.store.side_files import read_json
 from orchestrator.sweeps.sweep import Sweep
 
 
@@ -34,11 +38,13 @@ class StoppingRecord:
 
 
 def read_stopping(sweep: Sweep) -> dict[str, StoppingRecord]:
-    """Return the curves that former calls left, by design."""
-    if not sweep.paths.stopping.is_file():
-        return {}
-    plain = json.loads(sweep.paths.stopping.read_text(encoding="utf-8"))
-    return {
-        one["design"]: StoppingRecord(one["design"], one["criterion"], [Look(**look) for look in one["looks"]])
-        for one in plain
-    }
+    """Return the curves that former calls left, by design. Raises StoreError where the file is damaged."""
+    remedy = "delete it, and the criteria are evaluated anew as runs land"
+    return read_json(sweep.paths.stopping, remedy, _parsed) or {}
+
+
+def _parsed(plain: Any) -> dict[str, StoppingRecord]:
+    records = TypeAdapter(list[StoppingRecord]).validate_python(plain)
+    for one in records:
+        parse(one.criterion)
+    return {one.design: one for one in records}

@@ -9,7 +9,7 @@ import pytest
 
 from estimators.scores import Score
 from orchestrator.scoring.table import Judged, ScoreRow, as_rows, as_table, read_scores, write_scores
-from workers.errors import DataError
+from workers.errors import StoreError
 
 ROW = ScoreRow("trak", "lds", 0.25, 0.125, 0.375, 0.5, "margin", "heldout", 8, 100, 3, 20.5, 1.5)
 COLUMNS = (
@@ -55,11 +55,13 @@ def test_where_there_is_no_file_there_are_no_scores(tmp_path: Path) -> None:
 def test_what_is_no_table_of_scores_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "scores.parquet"
     path.write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match=r"scores\.parquet cannot be read as a table of scores: .+") as refused:
+    with pytest.raises(
+        StoreError, match=r"scores\.parquet is damaged \(.+\): delete it, and `counterfactory score`"
+    ) as refused:
         read_scores(path)
     assert "\n" not in str(refused.value)
     as_table([ROW]).drop(columns=["low", "seeds"]).to_parquet(path)
-    with pytest.raises(DataError, match=r"lacks the columns low, seeds$"):
+    with pytest.raises(StoreError, match=r"lacks the columns low, seeds\)"):
         read_scores(path)
 
 
