@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import os
-import sys
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +15,7 @@ from workers.data.shared import SharedArrays
 from workers.errors import ConfigError, CounterfactoryError, TaskError, near
 from workers.task import DifferentiableTask, Task
 from workers.task_checks import check_contract, check_maker
+from workers.task_files import line_in, load_file, one_line
 
 BUILT_IN = {
     "digits": "workers.tasks.digits:Digits",
@@ -29,7 +26,6 @@ BUILT_IN = {
     "characters": "workers.tasks.characters:Characters",
     "imported": "workers.tasks.imported:ImportedTask",
 }
-OUR_PACKAGES = ("workers", "estimators", "orchestrator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +84,7 @@ def _load_attribute(name: str, folder: Path) -> tuple[Any, str]:
     if not source or not attribute:
         raise ConfigError(f"task {name!r}: expected path/to/file.py:attribute or module:attribute")
     if source.endswith(".py"):
-        module, where = _load_file((folder / Path(source).expanduser()).resolve()), source
+        module, where = load_file((folder / Path(source).expanduser()).resolve()), source
     else:
         module, where = _load_module(source, folder), f"module {source}"
     if not hasattr(module, attribute):
@@ -102,51 +98,12 @@ def _load_module(name: str, folder: Path) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise TaskError(f"module {name} cannot be imported: {_one_line(error)}") from error
+            raise TaskError(f"module {name} cannot be imported: {one_line(error)}") from error
         beside = folder / f"{name}.py"
         hint = f"; for the file beside the configuration write {beside.name}:..." if beside.is_file() else ""
         raise TaskError(f"there is no module {name!r}{hint}") from error
     except Exception as error:
-        raise TaskError(f"module {name} cannot be imported: {_one_line(error)}") from error
-
-
-def _load_file(path: Path) -> ModuleType:
-    """Import a file under a private name made of its path and content, once; its folder comes last on sys.path."""
-    if not path.is_file():
-        raise TaskError(f"there is no file {path}")
-    digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()
-    name = f"_counterfactory_task_{digest[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise TaskError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise TaskError(f"{path.name}{_line_in(path, error)}: {_shadowed(path, error) or _one_line(error)}") from error
-    return module
-
-
-def _shadowed(path: Path, error: Exception) -> str | None:
-    """Return the message for a file that meant its own `workers` (or the like) and got ours, or None."""
-    if isinstance(error, ImportError):
-        top = (error.name or "").partition(".")[0]
-    elif isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
-        top = error.obj.__name__.partition(".")[0]
-    else:
-        return None
-    if top not in OUR_PACKAGES or not ((path.parent / f"{top}.py").exists() or (path.parent / top).is_dir()):
-        return None
-    return (
-        f"{_one_line(error)}: `{top}` is counterfactory's own package here, not the one in {path.parent}; "
-        "import that code under another name (rename it, or put it in a package of its own)"
-    )
+        raise TaskError(f"module {name} cannot be imported: {one_line(error)}") from error
 
 
 def _call(found: Any, arguments: dict[str, Any], where: str) -> Any:
@@ -162,8 +119,8 @@ def _call(found: Any, arguments: dict[str, Any], where: str) -> Any:
         raise  # already one line
     except Exception as error:
         file = inspect.getsourcefile(found)
-        line = _line_in(Path(file), error) if file else ""
-        raise TaskError(f"{where} failed{line}: {_one_line(error)}") from error
+        line = line_in(Path(file), error) if file else ""
+        raise TaskError(f"{where} failed{line}: {one_line(error)}") from error
 
 
 def _check_arguments(found: Callable[..., Any], arguments: dict[str, Any], where: str) -> None:
@@ -176,13 +133,3 @@ def _check_arguments(found: Callable[..., Any], arguments: dict[str, Any], where
         unknown = [name for name in arguments if name not in named]
         hint = near(unknown[0], named) if unknown else f"it takes {', '.join(named) or 'none'}"
         raise TaskError(f"{where}: wrong arguments, {error}: {hint}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['(no message)'])[0]}"
-
-
-def _line_in(path: Path, error: BaseException) -> str:
-    """Return ', line N' for the innermost frame of the error that lies in the file."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    return f", line {lines[-1]}" if lines else ""

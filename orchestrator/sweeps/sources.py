@@ -8,7 +8,8 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from workers.loading import BUILT_IN, OUR_PACKAGES, TaskSpec
+from workers.loading import BUILT_IN, TaskSpec
+from workers.task_files import OUR_PACKAGES
 
 
 def source_hashes(spec: TaskSpec) -> dict[str, str]:
