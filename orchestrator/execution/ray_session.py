@@ -1,70 +1,162 @@
-"""Ray, started or joined for as long as it is needed."""
+"""Ray, started or joined for as long as it is needed.
+
+A process has one session of ours at a time, which all that need Ray share, nested or in several threads: the first starts it, the
+last one out stops it. A session that somebody else started is never used.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event, Lock, Thread
 
 import ray
 
 from orchestrator.config.schema import RaySection
 from orchestrator.execution.resources import room_on
-from workers.errors import ConfigError
+from workers.errors import ConfigError, CounterfactoryError
 from workers.machine import cores
+
+_CLONE_FS = 0x200
+"""Of Linux's <sched.h>: a thread that unshares it has a working directory of its own."""
 
 
 @contextmanager
 def started(settings: RaySection) -> Iterator[None]:
-    """Start Ray or join the cluster named, and stop what was started."""
-    if ray.is_initialized():
+    """Start Ray or join the cluster named, unless that is done already; stop what was started when nobody needs it any more.
+
+    Raises ConfigError where Ray cannot be started, or where this process uses a session of somebody else's or of another address.
+    """
+    _enter(settings.address)
+    try:
         yield
-        return
-    with tempfile.TemporaryDirectory(prefix="counterfactory-") as empty:
-        _start(settings, empty)
-        gc.freeze()  # all that is imported stays: a full collection need not look through it while workers wait
+    finally:
+        _leave()
+
+
+class _Session:
+    """Ray from its start to its end, in a thread of its own.
+
+    Ray's processes are killed when the thread that started them ends; a user of the session may end before another.
+    """
+
+    def __init__(self, address: str):
+        self.address, self.users = address, 1
+        self._error: Exception | None = None
+        self._ready, self._over = Event(), Event()
+        self._thread = Thread(target=self._live, name="counterfactory-ray", daemon=True)
+        self._thread.start()
         try:
-            yield
-        finally:
-            gc.unfreeze()
+            self._ready.wait()
+        except BaseException:  # Ctrl-C: what is starting is to end
+            self.stop()
+            raise
+        if isinstance(self._error, (ConnectionError, RuntimeError, ValueError)):
+            raise ConfigError(f"ray.address: cannot use {address!r}: {self._error}") from self._error
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Stop Ray and wait for its end."""
+        self._over.set()
+        self._thread.join()
+
+    def _live(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="counterfactory-") as empty:  # outlives the workers: they live in it
+            try:
+                _start(self.address, empty)
+            except Exception as error:
+                self._error = error
+                return
+            finally:
+                self._ready.set()
+            self._over.wait()
             ray.shutdown()
 
 
-def _start(settings: RaySection, empty: str) -> None:
-    """Start or join, from the folder `empty`, which must outlive the workers: they live in it.
+_LOCK = Lock()
+_session: _Session | None = None
+
+
+def _enter(address: str) -> None:
+    """Use the session of this process, started if there is none."""
+    global _session
+    with _LOCK:
+        if _session is None:
+            if ray.is_initialized():
+                raise ConfigError(
+                    f"ray.address: this process has a Ray session that counterfactory did not start, and {address!r} does not "
+                    "mean that one; call ray.shutdown() first, or run the sweep in a process of its own"
+                )
+            _session = _Session(address)
+            gc.freeze()  # all that is imported stays: a full collection need not look through it while workers wait
+            return
+        if not ray.is_initialized():
+            raise CounterfactoryError("ray: the session was shut down from outside while it was in use")
+        if _session.address != address:
+            raise ConfigError(
+                f"ray.address: {address!r} is asked for while this process uses {_session.address!r}; "
+                "run one sweep after the other, or in a process of its own"
+            )
+        _session.users += 1
+
+
+def _leave() -> None:
+    """Use the session no more; the last one stops it."""
+    global _session
+    with _LOCK:
+        assert _session is not None, "entered before"
+        _session.users -= 1
+        if _session.users:
+            return
+        gc.unfreeze()
+        ended, _session = _session, None
+        ended.stop()
+
+
+def _start(address: str, empty: str) -> None:
+    """Start or join, from the folder `empty`.
 
     Ray puts the driver's working directory first on every worker's module path. Our packages have common names, so from a
     user's folder with a `workers.py` of its own the workers would import that one; from an empty folder they cannot.
     """
-    local = settings.address == "local"
-    here = os.getcwd()
-    on_terminate = signal.getsignal(signal.SIGTERM)  # ray.init puts its own in place, which would end us at once
-    os.chdir(empty)
-    try:
-        with _quiet():
-            ray.init(
-                address=settings.address,
-                num_cpus=cores() if local else None,
-                include_dashboard=False if local else None,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"ray.address: cannot use {settings.address!r}: {error}") from error
-    finally:
-        os.chdir(here)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)
+    local = address == "local"
+    with _working_in(empty), _environment():
+        ray.init(
+            address=address,
+            num_cpus=cores() if local else None,
+            include_dashboard=False if local else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Give Ray its environment for the time of its start: it reads these once, and they are not ours to keep changed."""
+def _working_in(folder: str) -> Iterator[None]:
+    """Work in a folder: this thread alone, where the system lets it have a working directory of its own; else the process."""
+    move_alone()
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+def move_alone() -> bool:
+    """Give this thread a working directory of its own; say whether the system does that (Linux, unless it is forbidden)."""
+    unshare = getattr(ctypes.CDLL(None), "unshare", None)
+    return unshare is not None and unshare(_CLONE_FS) == 0
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Give Ray its settings for the time of its start: it reads these once, and they are not ours to keep changed."""
     wanted = {
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # By default Ray starts a task that was killed for its memory again, for ever; here its pack is halved instead.
@@ -81,6 +173,6 @@ def _quiet() -> Iterator[None]:
 
 
 def nodes_room(settings: RaySection) -> int:
-    """Return how many packs have room on the nodes that Ray has. Raises ConfigError as `_room` does."""
+    """Return how many packs have room on the nodes that Ray has. Raises ConfigError as `room_on` does."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     return room_on(settings, nodes)
