@@ -5,7 +5,7 @@ All permutations of a pack go forward together, so that every block is a pack fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,25 @@ class Arrival:
     tolerance: float
     target: float
     """Utility of the full set."""
+    measure: str
+    """Whose mean over the queries is the utility."""
 
     def reached(self, outputs: NDArray[np.floating[Any]]) -> bool:
-        """Say whether outputs (t,) of the first measure are those of a prefix that has arrived."""
+        """Say whether outputs (t,) of the measure are those of a prefix that has arrived."""
         return abs(self.target - utility(outputs)) <= self.tolerance
+
+    def ended(self, outcomes: Iterable[Outcome]) -> set[int]:
+        """Return the permutations of which one of the outcomes is the last of a block and has arrived."""
+        return {
+            outcome.row // self.steps
+            for outcome in outcomes
+            if self._is_looked_at(outcome.row % self.steps)
+            and outcome.failure is None
+            and self.reached(outcome.outputs[self.measure])
+        }
+
+    def _is_looked_at(self, prefix: int) -> bool:
+        return (prefix + 1) % self.block == 0 or prefix + 1 == self.steps
 
 
 def utility(outputs: NDArray[np.floating[Any]]) -> float:
@@ -54,14 +69,7 @@ def train_prefixes(
         wanted = [run for run in blocks[block] if run.row // arrival.steps in active]
         if not wanted:
             continue
-        last = min((block + 1) * arrival.block, arrival.steps) - 1
         trained = trainer.train(wanted, measures, queries)
         outcomes += trained
-        active -= {
-            outcome.row // arrival.steps
-            for outcome in trained
-            if outcome.row % arrival.steps == last
-            and outcome.failure is None
-            and arrival.reached(outcome.outputs[measures[0]])
-        }
+        active -= arrival.ended(trained)
     return sorted(outcomes, key=lambda outcome: outcome.row)

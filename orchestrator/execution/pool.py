@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
@@ -28,13 +28,41 @@ class Job:
     arrival: Arrival | None = None
     """For whole permutations: when to end one, so that not all of the runs need come back."""
     unit: int = 1
-    """Rows that stay together when the job is cut: those of one permutation, if it has an arrival."""
+    """Rows whose outcomes decide together which of them are trained: those of one permutation, if it has an arrival."""
+    rest: tuple[Run, ...] = ()
+    """More runs of the unit that `runs` are of, to be sent once those are back, if the permutation has not ended by then."""
 
-    def cut(self, most: int, grain: int) -> tuple[Job, Job | None]:
-        """Return a first part of at least `most` runs that ends where a unit and a grain end, and the rest if there is any."""
-        together = [run.row // max(self.unit, grain) for run in self.runs]
-        place = next((k for k in range(most, len(together)) if together[k] != together[k - 1]), None)
-        if place is None:
+    def cut(self, least: int, grain: int) -> tuple[Job, Job | None]:
+        """Return a first part of at least so many runs that ends where a unit ends, or a grain if units are single rows.
+
+        And what is left, if there is anything.
+        """
+        place = next((end for end in self._ends(self.unit if self.unit > 1 else grain) if end >= least), len(self.runs))
+        return self._divided(place)
+
+    def within(self, most: int) -> tuple[Job, Job | None]:
+        """Return a first part of at most so many runs, and what is left beside it.
+
+        It ends where a unit ends. One that is larger is cut, and its own rest waits in the part.
+        """
+        ends = list(self._ends(self.unit))
+        part, beside = self._divided(max((end for end in ends if end <= most), default=ends[0]))
+        return replace(part, runs=part.runs[:most], rest=part.runs[most:] + part.rest), beside
+
+    def follower(self, outcomes: Sequence[Outcome]) -> Job | None:
+        """Return what is to be sent after these outcomes of the job's runs: its rest, unless its permutation has ended."""
+        if not self.rest or (self.arrival is not None and self.arrival.ended(outcomes)):
+            return None
+        return replace(self, runs=self.rest, rest=())
+
+    def _ends(self, size: int) -> Iterator[int]:
+        """Yield where in `runs` groups of `size` consecutive rows end."""
+        groups = [run.row // size for run in self.runs]
+        yield from (k for k in range(1, len(groups)) if groups[k] != groups[k - 1])
+        yield len(groups)
+
+    def _divided(self, place: int) -> tuple[Job, Job | None]:
+        if place == len(self.runs):
             return self, None
         return replace(self, runs=self.runs[:place]), replace(self, runs=self.runs[place:])
 

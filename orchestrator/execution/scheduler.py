@@ -1,7 +1,8 @@
 """The loop that keeps the workers busy and the store up to date. Knows no Ray: it drives any `Pool`.
 
 In flight is bounded. A pack is committed whole when all its runs are back. A pack that comes back with nothing is divided until
-the run at fault is alone; that run is recorded as failed, its neighbours are trained.
+the run at fault is alone; that run is recorded as failed, its neighbours are trained. Permutations that end early stay whole
+where they can be; the parts of one that cannot are trained one after the other, so that it ends where it would have.
 
 Towards the end packs go out in parts, each a share of what is left (guided self-scheduling, Polychronopoulos & Kuck 1987), so
 that no worker is idle while another trains the last pack.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.execution.pool import Done, Job, Lost, Pool
@@ -151,7 +152,7 @@ class Scheduler:
         """Divide a job that is larger than what memory has held so far, or than its share of what is left to send."""
         limit = self._largest
         if limit is not None and len(job.runs) > limit:
-            return replace(job, runs=job.runs[:limit]), replace(job, runs=job.runs[limit:])
+            return job.within(limit)
         if self._unsent is None or self._seconds_a_run is None or self.pool.grain is None:
             return job, None
         share = math.ceil(self._unsent / (self.in_flight * self.pool.slots))
@@ -162,29 +163,47 @@ class Scheduler:
         if isinstance(landed, Done):
             self._seconds_a_run = landed.seconds / len(landed.job.runs)
             self._add(landed.job, landed.outcomes, landed.worker, landed.started, landed.seconds)
+            self._follow(landed.job, landed.outcomes)
         elif len(landed.job.runs) > 1:
             self.tally.splits += 1
             middle = len(landed.job.runs) // 2
             if landed.why == "memory":
                 self._largest = min(self._largest or middle, middle)
-            for part in (landed.job.runs[:middle], landed.job.runs[middle:]):
-                self._queue.append(replace(landed.job, runs=part))
+            self._queue.extend(part for part in landed.job.within(middle) if part is not None)
         else:
             if landed.why == "memory":
                 self._largest = None  # it was this run, not the size of packs
-            failure = _blame(landed)
-            self._add(landed.job, (Outcome(landed.job.runs[0].row, failure=failure),), "", 0.0, 0.0)
+            blamed = (Outcome(landed.job.runs[0].row, failure=_blame(landed)),)
+            self._add(landed.job, blamed, "", 0.0, 0.0)
+            self._follow(landed.job, blamed)
+
+    def _follow(self, job: Job, outcomes: Sequence[Outcome]) -> None:
+        """Send what waited for a part of a permutation next, or leave it out for good."""
+        if not job.rest:
+            return
+        follower = job.follower(outcomes)
+        if follower is not None:
+            self._queue.appendleft(follower)
+            return
+        if self._unsent is not None:
+            self._unsent = max(0, self._unsent - len(job.rest))
+        self._settle(job, len(job.rest))
 
     def _add(self, job: Job, outcomes: Sequence[Outcome], worker: str, started: float, seconds: float) -> None:
-        """Take a part of a pack in; commit the pack when it is whole."""
+        """Take a part of a pack in."""
         pending = self._pending[job.design, job.pack]
         pending.outcomes += outcomes
-        pending.missing -= len(job.runs)
         pending.worker = worker or pending.worker
         if worker:  # a run that was lost alone has no time to tell
             pending.started = min(pending.started, started)
             pending.finished = max(pending.finished, started + seconds)
             pending.seconds += seconds
+        self._settle(job, len(job.runs))
+
+    def _settle(self, job: Job, runs: int) -> None:
+        """Wait no more for so many runs of a job's pack; commit it when it is whole."""
+        pending = self._pending[job.design, job.pack]
+        pending.missing -= runs
         if not pending.missing:
             del self._pending[job.design, job.pack]
             self._commit(job.design, job.pack, pending)

@@ -56,7 +56,8 @@ class Truncation:
         store = self._store
         outputs = [store.outputs(name, store.measures[0]) for name in self._full]
         finished = [utility(row) for rows in outputs for row in rows if np.isfinite(row).all()]
-        return Arrival(self.steps, self._block, self._tolerance, float(np.mean(finished)) if finished else np.inf)
+        target = float(np.mean(finished)) if finished else np.inf
+        return Arrival(self.steps, self._block, self._tolerance, target, store.measures[0])
 
     def _full_known(self) -> bool:
         return all((self._store.states(name) != PENDING).all() for name in self._full)

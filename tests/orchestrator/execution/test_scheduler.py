@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from orchestrator.execution.pool import Done, Job, Lost
 from orchestrator.execution.scheduler import SHORTEST_SECONDS, EveryRunFailedError, Scheduler
-from workers.runs import Failure, Outcome, Run
+from workers.packs import PackTrainer
+from workers.prefixes import Arrival, train_prefixes
+from workers.runs import Failure, Outcome, Queries, Run
 
 Fate = Literal["memory", "system", "application", "failed"]
 """The first three lose the whole job; a failed run is an outcome, its neighbours are well."""
@@ -49,8 +51,14 @@ class ScriptedPool:
         for why in ("memory", "system", "application"):
             if why in fates.values() or (why == "memory" and self.holds and len(job.runs) > self.holds):
                 return [Lost(job, why, ERRORS[why])]
-        outcomes = tuple(outcome(row, fate) for row, fate in fates.items())
+        outcomes = tuple(self._train(job, fates))
         return [Done(job, outcomes, "worker", 100.0 + job.pack, self.seconds)]
+
+    def _train(self, job: Job, fates: dict[int, Fate | None]) -> list[Outcome]:
+        if job.arrival is None:
+            return [outcome(row, fate) for row, fate in fates.items()]
+        trainer = cast(PackTrainer, Climbing(fates, job.arrival.steps))
+        return train_prefixes(trainer, job.runs, ("margin",), Queries(), job.arrival)
 
     def _invoke(self, row: int) -> Fate | None:
         self.invocations[row] += 1
@@ -60,6 +68,21 @@ class ScriptedPool:
     def cancel(self) -> None:
         self.cancelled = True
         self._flying.clear()
+
+
+@dataclass
+class Climbing:
+    """Trains prefixes of permutations whose utility is the prefix's number, as a fate does not forbid it."""
+
+    fates: dict[int, Fate | None]
+    steps: int
+
+    def train(self, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:
+        found = [outcome(run.row, self.fates[run.row]) for run in runs]
+        return [
+            one if one.failure else replace(one, outputs={"margin": np.full(2, one.row % self.steps, np.float32)})
+            for one in found
+        ]
 
 
 def outcome(row: int, fate: Fate | None) -> Outcome:
@@ -291,6 +314,74 @@ def test_a_job_is_cut_between_whole_permutations() -> None:
         sizes.append([run.row // 20 for run in part.runs])
     assert sizes == [[2] * 20, [3] * 12]
     assert job.cut(21, grain=1)[1] is None
+
+
+def permutations(count: int, steps: int, arrived: int, block: int) -> Job:
+    """Return a job of whole permutations that end after the first block that ends at or after the prefix `arrived`."""
+    arrival = Arrival(steps, block, steps - 1 - arrived, steps - 1, "margin")
+    runs = tuple(Run(row, np.arange(3), row) for row in range(count * steps))
+    return Job("fit", 0, runs, arrival, unit=steps)
+
+
+def prefixes_committed(pool: ScriptedPool, job: Job, **options: Any) -> list[int]:
+    sink = Sink()
+    tally = Scheduler(pool, sink, **options).run(iter([job]), len(job.runs))
+    assert list(sink.packs) == [("fit", 0)]
+    assert tally.done + tally.failed == len(sink.rows())
+    return sink.rows()
+
+
+@pytest.mark.parametrize("holds", [None, 9, 8, 7, 4, 3, 1])
+def test_what_is_trained_of_permutations_does_not_depend_on_memory(holds: int | None) -> None:
+    pool = ScriptedPool(holds=holds)
+    assert prefixes_committed(pool, permutations(2, 8, arrived=1, block=2)) == [0, 1, 8, 9]
+
+
+def test_a_permutation_that_is_cut_goes_on_until_it_arrives() -> None:
+    pool = ScriptedPool(holds=3)
+    assert prefixes_committed(pool, permutations(1, 8, arrived=4, block=2)) == [0, 1, 2, 3, 4, 5]
+    assert prefixes_committed(ScriptedPool(holds=3), permutations(1, 8, arrived=7, block=2)) == list(range(8))
+
+
+def test_a_run_at_fault_ends_no_permutation() -> None:
+    for why in ("system", "application", "memory"):
+        pool = ScriptedPool({1: (why, ALWAYS)})
+        assert prefixes_committed(pool, permutations(2, 8, arrived=1, block=2)) == [0, 1, 2, 3, 8, 9], why
+
+
+def test_a_permutation_that_was_begun_is_cut_where_it_ends() -> None:
+    job = permutations(2, 8, arrived=1, block=2)
+    begun = replace(job, runs=job.runs[2:])
+    assert prefixes_committed(ScriptedPool(holds=4), begun) == [2, 3, 8, 9]
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.data(),
+    st.integers(1, 12),
+    st.none() | st.integers(1, 4),
+    st.dictionaries(
+        st.integers(0, 26), st.tuples(st.sampled_from(["memory", "system"]), st.integers(1, 2)), max_size=4
+    ),
+)
+def test_permutations_end_where_they_would_in_any_memory(
+    count: int, steps: int, data: st.DataObject, holds: int, grain: int | None, script: dict[int, tuple[Fate, int]]
+) -> None:
+    job = permutations(count, steps, data.draw(st.integers(0, steps - 1)), data.draw(st.integers(1, steps)))
+    undisturbed = prefixes_committed(ScriptedPool(), job)
+    pool = ScriptedPool(script, holds=holds, grain=grain)
+    sink = Sink()
+    Scheduler(pool, sink).run(iter([job]), len(job.runs))
+    if not sink.failed():  # a failed run does not tell that its permutation has arrived
+        assert sink.rows() == undisturbed
+
+
+def test_a_job_is_cut_between_permutations_whatever_is_trained_together() -> None:
+    job = permutations(6, 8, arrived=1, block=2)
+    part, rest = job.cut(10, grain=12)
+    assert rest is not None
+    assert (len(part.runs), len(rest.runs)) == (16, 32)
 
 
 fates: st.SearchStrategy[tuple[Fate, int]] = st.tuples(
