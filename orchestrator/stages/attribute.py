@@ -20,6 +20,8 @@ from orchestrator.store import accounting
 from orchestrator.store.attributions import (
     Attributes,
     StoredAttribution,
+    forget_failure,
+    keep_failure,
     list_attributions,
     read_attributes_of,
     remove_attribution,
@@ -29,6 +31,7 @@ from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
 from workers.errors import CounterfactoryError, StoreError
+from workers.runs import Failure
 
 
 @dataclass(frozen=True)
@@ -107,17 +110,23 @@ def attribute(
 def _try(
     sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, origin: _Origin
 ) -> Attributed:
-    """Compute one attribution; where that fails, an answer from other runs must not stand in for it.
+    """Compute one attribution; where that fails in any way, an answer from other runs must not stand in for it.
 
     Raises StoreError where runs that are read on the way are damaged: that is no failure of the estimator, and its answer stays.
     """
+    forget_failure(sweep.paths, label)
     try:
         return _compute(sweep, store, label, section, evidence, origin)
     except StoreError:
         raise
-    except CounterfactoryError as error:
+    except Exception as error:
         remove_attribution(sweep.paths, label)
-        return Attributed(label, 0.0, 0, kept=False, error=f"estimators.{label}: {error}")
+        reason = str(error)
+        if not isinstance(error, CounterfactoryError):
+            failure = Failure.of(error)
+            where = keep_failure(sweep.paths, label, failure.traceback)
+            reason = f"{failure.kind}: {failure.message} (the traceback is in {where})"
+        return Attributed(label, 0.0, 0, kept=False, error=f"estimators.{label}: {reason}")
 
 
 def _compute(
@@ -170,9 +179,18 @@ def _trained_for(sweep: Sweep, store: RunStore, section: EstimatorSection, made:
 
 
 def _refuse_ill_formed(made: Attribution, evidence: Evidence) -> None:
-    """Hold an estimator, ours or a third party's, to the contract: (n, t), finite."""
-    if made.values.shape != (evidence.n, evidence.t):
-        raise CounterfactoryError(f"returned shape {made.values.shape}, expected ({evidence.n}, {evidence.t})")
+    """Hold an estimator, ours or a third party's, to the contract: every array's shape, values that are finite."""
+    n, t = evidence.n, evidence.t
+    for name, shape in (
+        ("values", (n, t)),
+        ("bias", (t,)),
+        ("standard_error", (n, t)),
+        ("utility", (n,)),
+        ("utility_standard_error", (n,)),
+    ):
+        array = getattr(made, name)
+        if array is not None and array.shape != shape:
+            raise CounterfactoryError(f"returned {name} of shape {array.shape}, expected {shape}")
     bad = int((~np.isfinite(made.values)).sum())
     if bad:
         raise CounterfactoryError(f"{bad} of {made.values.size} attributions are not finite")

@@ -164,6 +164,21 @@ def remove_attribution(paths: SweepPaths, name: str) -> None:
         remove_folders(paths.attribution(name))
 
 
+def keep_failure(paths: SweepPaths, name: str, traceback: str) -> Path:
+    """Keep the traceback of an estimator that failed, in place of an earlier one; return its file."""
+    path = paths.estimator_failure(name)
+    make_folder(path.parent)
+    write_atomically(path, traceback.encode())
+    return path
+
+
+def forget_failure(paths: SweepPaths, name: str) -> None:
+    """Remove the traceback of an estimator that failed before, if there is one."""
+    path = paths.estimator_failure(name)
+    with refusing("remove", path):
+        path.unlink(missing_ok=True)
+
+
 def list_attributions(paths: SweepPaths) -> list[str]:
     """Return the names of all attributions, sorted."""
     if not paths.attributions.exists():

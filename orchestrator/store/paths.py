@@ -61,6 +61,10 @@ class SweepPaths:
         """Folder of the finished pieces of attributions that are being computed."""
         return self.root / "pieces"
 
+    def estimator_failure(self, name: str) -> Path:
+        """The traceback of an estimator that failed (text)."""
+        return self.root / "failures" / f"{check_name(name)}.txt"
+
     @property
     def ledger(self) -> Path:
         """Folder of the ledger."""
