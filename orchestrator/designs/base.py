@@ -169,8 +169,8 @@ class RandomDesign(Design):
         return self.subsets
 
     def sample(self: Self, fraction: float) -> Self:
-        """Keep the seeds (they make the noise ceiling), take fewer subsets, at least five."""
-        return self.model_copy(update={"subsets": max(5, round(self.subsets * fraction))})  # type: ignore[attr-defined]
+        """Keep the seeds (they make the noise ceiling), take fewer subsets, at least five if there are as many."""
+        return self.model_copy(update={"subsets": min(self.subsets, max(5, round(self.subsets * fraction)))})  # type: ignore[attr-defined]
 
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Draw the mask (n,) of one subset."""

@@ -67,13 +67,23 @@ class LeaveOneOut(Design):
             return self.model_copy(update={"examples": self.examples[: max(1, round(len(self.examples) * fraction))]})
         if isinstance(self.examples, int):
             return self.model_copy(update={"examples": max(1, round(self.examples * fraction))})
-        return self.model_copy(update={"examples": fraction * (1.0 if self.examples == "all" else self.examples)})
+        share = fraction * (1.0 if self.examples == "all" else self.examples)
+        return self.model_copy(update={"examples": share if share < 1 else "all"})
 
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Return ones (n,) but for one example."""
-        mask = np.ones(context.n, dtype=bool)
-        mask[self.chosen(context)[index]] = False
+        mask: NDArray[np.bool_] = self.many(np.array([index]), context)[0]
         return mask
+
+    def many(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.bool_]:
+        """Return the masks (k, n) of some subsets; the examples are chosen once for all."""
+        masks = np.ones((len(subsets), context.n), dtype=bool)
+        masks[np.arange(len(subsets)), self.chosen(context)[subsets]] = False
+        return masks
+
+    def mean_size(self, context: Context) -> float:
+        """Return the size of every subset."""
+        return context.n - 1.0
 
 
 class LeaveGroupOut(Design):
@@ -113,6 +123,11 @@ class LeaveGroupOut(Design):
 
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Return ones (n,) but for one group."""
+        mask: NDArray[np.bool_] = self.many(np.array([index]), context)[0]
+        return mask
+
+    def many(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.bool_]:
+        """Return the masks (k, n) of some subsets; the groups are looked up once for all."""
         ids = self.ids(context)
-        kept: NDArray[np.bool_] = ids != np.unique(ids)[index]
+        kept: NDArray[np.bool_] = ids != np.unique(ids)[subsets, None]
         return kept

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.config.schema import Config
 from orchestrator.designs import AnyDesign, Context, Design
+from orchestrator.designs.leave_out import LeaveOneOut
 from orchestrator.sweeps.plan import DesignPlan, plan_designs
 from workers.errors import ConfigError
 
@@ -350,6 +351,29 @@ def test_too_few_examples_for_a_side_of_the_fence_are_refused_not_mixed() -> Non
         plan(4, fit={"kind": "subsets", "subsets": 1}, held={**SCORED, "alpha": 0.75})
 
 
+def test_masks_drawn_together_are_those_drawn_one_by_one(tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.array([5, 2, 5, 9, 2, 2]))
+    for design in ({"kind": "leave_one_out", "examples": 4}, {"kind": "leave_group_out", "by": "ids.npy"}):
+        (made,) = plan(6, folder=tmp_path, x=design).values()
+        indices = np.array([2, 0, 2, 1])
+        singly = np.stack([made.design.mask(int(index), made.context) for index in indices])
+        np.testing.assert_array_equal(made.design.many(indices, made.context), singly)
+        assert made.mean_size == np.mean([len(subset) for subset in subsets(made)])
+
+
+def test_a_sample_of_left_out_examples_is_chosen_once_for_all_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    (made,) = plan(200, x={"kind": "leave_one_out", "examples": 100}).values()
+    calls, chosen = [], LeaveOneOut.chosen
+
+    def counted(design: LeaveOneOut, context: Context) -> Any:
+        calls.append(context.name)
+        return chosen(design, context)
+
+    monkeypatch.setattr(LeaveOneOut, "chosen", counted)
+    made.rows(0, 100)
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize(
     ("design", "fraction", "count"),
     [
@@ -360,6 +384,10 @@ def test_too_few_examples_for_a_side_of_the_fence_are_refused_not_mixed() -> Non
         ({"kind": "leave_one_out", "examples": [3, 1, 4, 2]}, 0.5, 2),
         ({"kind": "full", "seeds": 10}, 0.3, 3),
         ({"kind": "full", "seeds": 10}, 0.01, 1),
+        ({"kind": "leave_one_out"}, 1, 30),
+        ({"kind": "leave_one_out"}, 0.5, 15),
+        ({"kind": "leave_one_out", "examples": 0.5}, 1, 15),
+        ({"kind": "subsets", "subsets": 3}, 0.5, 3),
     ],
 )
 def test_a_sample_of_a_design_has_about_that_fraction_of_its_runs(
