@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.attribution import requirements
 from orchestrator.execution.resources import refuse_impossible
+from orchestrator.forecast.disk import disk_bound
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
@@ -32,7 +33,7 @@ class Planned:
     runs: int
     packs: int
     bytes: int
-    """Upper bound of what it takes on disk."""
+    """Upper bound of what its runs, their records and checkpoints take on disk."""
 
 
 def preview(sweep: Sweep) -> list[Planned]:
@@ -43,12 +44,9 @@ def preview(sweep: Sweep) -> list[Planned]:
 
 
 def _preview(sweep: Sweep, plan: DesignPlan) -> Planned:
-    row = -(-sweep.task.n // 8) + 4 * sweep.t * len(sweep.config.measures) + 24
-    subsets = plan.design.count(plan.context)
     design = plan.design
-    return Planned(
-        plan.name, design.kind, design.purpose, subsets, design.seeds, plan.runs, plan.packs, row * plan.runs
-    )
+    subsets, most = design.count(plan.context), disk_bound(sweep, plan)
+    return Planned(plan.name, design.kind, design.purpose, subsets, design.seeds, plan.runs, plan.packs, most)
 
 
 def prepare(

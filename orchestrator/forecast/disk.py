@@ -1,0 +1,53 @@
+"""What a design's runs take on the disk, at most: a bound to refuse a disk that is too small, no estimate.
+
+Runs that fail keep a traceback each, of which nobody knows the length; they are not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.sweep import Sweep
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOCK = 4096
+"""What a file or a folder takes beyond its bytes, at most: a block that is begun."""
+PLAN_BYTES = 16
+"""Seed, subset and repeat of a row."""
+RECORD_BYTES, EPOCH_BYTES, PACK_BYTES = 256, 64, 512
+"""Of the ledger: a row, each of its checkpoints, what a record holds beside its rows."""
+TENSOR_BYTES, HEADER_BYTES = 256, 512
+"""Of a checkpoint's header: a tensor's name, type and place; everything else."""
+
+
+def disk_bound(sweep: Sweep, plan: DesignPlan) -> int:
+    """Return how many bytes a design's arrays, ledger and checkpoints take at most, once all its runs are done."""
+    return _arrays(sweep, plan) + _ledger(plan) + _checkpoints(sweep, plan)
+
+
+def _arrays(sweep: Sweep, plan: DesignPlan) -> int:
+    """Every pack is a chunk of each array, the last one too; chunks of noise grow a little when they are compressed."""
+    row = math.ceil(sweep.task.n / 8) + 4 * sweep.t * len(sweep.config.measures) + PLAN_BYTES
+    arrays = 4 + len(sweep.config.measures)
+    chunks = math.ceil(row * plan.pack * (1 + 1 / 256)) + arrays * BLOCK
+    return plan.packs * chunks + (arrays + 2) * 2 * BLOCK  # and a folder with metadata for each array and group
+
+
+def _ledger(plan: DesignPlan) -> int:
+    row = RECORD_BYTES + EPOCH_BYTES * len(plan.checkpoint_epochs)
+    return plan.runs * row + plan.packs * (PACK_BYTES + BLOCK) + 2 * BLOCK
+
+
+def _checkpoints(sweep: Sweep, plan: DesignPlan) -> int:
+    from workers.task import DifferentiableTask
+
+    if not plan.checkpoint_epochs or not isinstance(sweep.task, DifferentiableTask):
+        return 0
+    state: Iterable[Tensor] = sweep.task.module().state_dict().values()
+    one = HEADER_BYTES + BLOCK + sum(tensor.numel() * tensor.element_size() + TENSOR_BYTES for tensor in state)
+    return plan.runs * (len(plan.checkpoint_epochs) * one + BLOCK) + BLOCK
