@@ -219,7 +219,7 @@ class RaySection(Section):
     num_cpus: float = Field(1, gt=0, description="cores a pack asks for")
     num_gpus: float = Field(0, ge=0, description="GPUs a pack asks for; a fraction shares one")
     memory: int | None = Field(None, gt=0, description="bytes of memory a pack asks for")
-    device: str = Field("auto", description="auto, cpu or cuda")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where it is there and asked for")
     retries: int = Field(3, ge=0, description="system failures forgiven before a pack is split")
     in_flight: int = Field(2, ge=1, description="packs submitted for each that can run at once")
     patience: float = Field(30, ge=0, description="seconds that Ctrl-C waits for packs in flight")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from orchestrator.execution.resources import expected_slots
 from orchestrator.forecast.trial_runs import TrialRuns
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.side_files import read_json
@@ -51,9 +52,9 @@ class Forecast:
     high: float
     """Ends of its 95% interval."""
     bytes: int
-    """Upper bound on disk."""
+    """Upper bound of what the runs, their records and checkpoints take on disk."""
     failed: int
-    """Calibration runs that failed."""
+    """Trial runs that failed."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold; a standard error that is not known is None."""
@@ -70,41 +71,41 @@ class Forecast:
         return TypeAdapter(Forecast).validate_python({**made, "designs": designs})
 
 
-def pack_by_time(calibration: TrialRuns, plans: Mapping[str, DesignPlan]) -> int:
+def pack_by_time(trial: TrialRuns, plans: Mapping[str, DesignPlan]) -> int:
     """Return how many runs a pack should hold: by time, not by count; a power of two where runs are many."""
-    longest = max(calibration.seconds_at(plan.mean_size) for plan in plans.values())
+    longest = max(trial.seconds_at(plan.mean_size) for plan in plans.values())
     wanted = 2 ** round(math.log2(max(PACK_SECONDS / max(longest, 1e-6), 1)))
     most = max(plan.runs for plan in plans.values()) // (4 * cores())  # several packs for every core
     return int(min(max(wanted, SMALLEST_PACK), max(SMALLEST_PACK, most), LARGEST_PACK))
 
 
-def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], calibration: TrialRuns, bytes_on_disk: int) -> Forecast:
+def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], trial: TrialRuns, bytes_on_disk: int) -> Forecast:
     """Return what the sweep will take on the resources that its configuration asks for."""
-    slots = sweep.config.ray.workers or max(1, int(cores() // sweep.config.ray.num_cpus))
+    slots = expected_slots(sweep.config.ray)
     designs = [
         DesignForecast(
             name,
             plan.runs,
-            plan.runs * calibration.seconds_at(plan.mean_size),
-            calibration.errors.get(name, math.nan),
+            plan.runs * trial.seconds_at(plan.mean_size),
+            trial.errors.get(name, math.nan),
         )
         for name, plan in plans.items()
     ]
     if (removal := sweep.config.scores.removal) is not None:
         runs = removal.trainings
         left = sweep.task.n * (1 - float(np.mean(removal.fractions)))
-        designs.append(DesignForecast(REMOVAL, runs, runs * calibration.seconds_at(left), math.nan))
+        designs.append(DesignForecast(REMOVAL, runs, runs * trial.seconds_at(left), math.nan))
     overhead = sum(PACK_OVERHEAD * plan.packs + RUN_OVERHEAD * plan.runs for plan in plans.values())
     work = sum(design.seconds for design in designs) / slots
-    reach = calibration.uncertainty()
+    reach = trial.uncertainty()
     return Forecast(
         tuple(designs),
         slots,
-        calibration.start + overhead + work,
+        trial.start + overhead + work,
         overhead + work * max(0.0, 1 - reach),  # a worker that was up before needs no start
-        2 * calibration.start + overhead + work * (1 + reach),
+        2 * trial.start + overhead + work * (1 + reach),
         bytes_on_disk,
-        calibration.failed,
+        trial.failed,
     )
 
 

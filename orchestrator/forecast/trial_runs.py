@@ -19,7 +19,7 @@ from workers.runs import Run
 from workers.task import DifferentiableTask
 
 BUDGET_SECONDS = 6.0
-"""What the calibration may cost, about; half of it finds how long runs take, half how uncertain values will be."""
+"""What trial runs may cost, about; half of it finds how long runs take, half how uncertain values will be."""
 KERNELS_START = 1.0
 """What a worker needs at most to load compiled kernels."""
 
@@ -35,7 +35,7 @@ class TrialRuns:
     errors: Mapping[str, float] = field(default_factory=dict)
     """Standard error to expect of one value, by design; NaN where none is known."""
     failed: int = 0
-    """Calibration runs that failed."""
+    """Trial runs that failed."""
     start: float = 0.0
     """Time a worker needs once: to build the task, and what its first runs take longer than later ones."""
 

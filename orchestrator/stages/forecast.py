@@ -28,6 +28,6 @@ def settle(sweep: Sweep, always: bool = False) -> tuple[Sweep, Forecast | None]:
     planned = preview(sweep)
     if sweep.config.pack != "auto" and not always and sum(one.runs for one in planned) < MANY_RUNS:
         return sweep, None
-    calibration = try_runs(sweep, sweep.plans)
-    settled = sweep if sweep.config.pack != "auto" else sweep.with_pack(pack_by_time(calibration, sweep.plans))
-    return settled, forecast(settled, settled.plans, calibration, sum(one.bytes for one in planned))
+    trial = try_runs(sweep, sweep.plans)
+    settled = sweep if sweep.config.pack != "auto" else sweep.with_pack(pack_by_time(trial, sweep.plans))
+    return settled, forecast(settled, settled.plans, trial, sum(one.bytes for one in planned))

@@ -78,3 +78,21 @@ def test_impossible_resources_are_named(settings, named):
     with pytest.raises(ConfigError, match=named):
         refuse_impossible(RaySection(**settings))
     refuse_impossible(RaySection(address="ray://elsewhere:10001", **settings))
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"ray\.device: cuda is asked for, but PyTorch finds no GPU"):
+        refuse_impossible(RaySection(device="cuda"))
+    refuse_impossible(RaySection(device="cuda", address="ray://elsewhere:10001"))
+    refuse_impossible(RaySection(device="cpu"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    refuse_impossible(RaySection(device="cuda"))
+
+
+def test_an_unknown_device_is_refused(counterfactory, small):
+    result = counterfactory("plan", small.config, "ray.device=tpu")
+    assert result.returncode == 2
+    assert "ray.device" in result.stderr
+    assert "cuda" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -9,6 +9,7 @@ import yaml
 
 from estimators.registry import find
 from orchestrator.attribution.evidence import gather
+from orchestrator.execution import resources
 from orchestrator.forecast import cost as costing
 from orchestrator.forecast import trial_runs
 from orchestrator.forecast.cost import Forecast, forecast, pack_by_time
@@ -59,9 +60,9 @@ def designs(game: Raw) -> Raw:
 
 def test_the_forecast_time_is_what_the_runs_take(designs: Raw, make_sweep: Make, clock: None) -> None:
     sweep = make_sweep({**designs, "ray": {"workers": 1}})
-    calibration = try_runs(sweep, sweep.plans, budget=1.0)
-    assert calibration.seconds_at(12) == pytest.approx(cost(12))
-    made = forecast(sweep, sweep.plans, calibration, 1000)
+    trial = try_runs(sweep, sweep.plans, budget=1.0)
+    assert trial.seconds_at(12) == pytest.approx(cost(12))
+    made = forecast(sweep, sweep.plans, trial, 1000)
     for one in made.designs:
         rows = sweep.plans[one.design].rows(0, sweep.plans[one.design].runs)
         assert one.runs == len(rows.masks)
@@ -78,6 +79,24 @@ def test_two_workers_take_half_as_long(designs: Raw, make_sweep: Make, clock: No
         made = forecast(sweep, sweep.plans, try_runs(sweep, sweep.plans, budget=1.0), 0)
         seconds[workers] = made.seconds
     assert seconds[1] == pytest.approx(2 * seconds[2])
+
+
+def test_as_many_workers_are_foretold_as_the_machine_has_memory_for(
+    designs: Raw, make_sweep: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "cores", lambda: 8)
+    monkeypatch.setattr(resources, "total_bytes", lambda: 1000)
+
+    def slots(**ray: Any) -> int:
+        sweep = make_sweep({**designs, "ray": ray})
+        return forecast(sweep, sweep.plans, TrialRuns((12, 30), (0.1, 0.1)), 0).slots
+
+    assert slots() == 8
+    assert slots(num_cpus=3) == 2
+    assert slots(memory=800) == 1
+    assert slots(memory=300) == 3
+    assert slots(workers=2) == 2
+    assert slots(num_cpus=16, address="ray.example:6379") == 1
 
 
 def test_a_worker_s_start_is_counted_and_is_the_uncertain_part_of_a_short_sweep(designs: Raw, make_sweep: Make) -> None:
@@ -208,7 +227,7 @@ def test_shared_seeds_cancel_the_noise_of_training(game: Raw, make_sweep: Make, 
 
 @pytest.fixture
 def long_yaml(designs: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep of which a calibration says that it takes days."""
+    """A sweep of which trial runs say that it takes days."""
     path = tmp_path / "long.yaml"
     path.write_text(yaml.safe_dump({**designs, "pack": "auto"}))
     return path
