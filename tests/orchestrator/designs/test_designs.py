@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -132,6 +132,7 @@ mixed = st.fixed_dictionaries({"kind": st.just("leave_one_out"), "examples": st.
 """Designs that are not drawn, and so know of no fence."""
 
 
+@settings(deadline=None)  # a design is imported when it is first asked for
 @given(
     st.integers(6, 9),
     st.lists(draws | mixed, min_size=1, max_size=3),

@@ -416,3 +416,27 @@ def test_every_run_is_done_or_failed_and_none_without_cause(
     assert {row for row, (_, times) in present.items() if times == ALWAYS} <= failed
     assert failed <= set(present)
     assert scheduler.tally.done + scheduler.tally.failed == 4 * packs
+
+
+@dataclass
+class LosingPool(ScriptedPool):
+    """Loses every job to one error."""
+
+    error: Exception = field(default_factory=Exception)
+    told: str = ""
+    """The worker's own traceback."""
+
+    def collect(self, timeout: float) -> list[Done | Lost]:
+        return [Lost(self._flying.pop(), "application", self.error, self.told)]
+
+
+@pytest.mark.parametrize("told", ["Traceback on the worker", ""])
+def test_a_run_that_was_lost_alone_says_what_and_where(told: str) -> None:
+    try:
+        raise KeyError("x")
+    except KeyError as error:
+        sink, _ = scheduled(LosingPool(slots=1, error=error, told=told), 1, 1)
+    (failure,) = [one.failure for one in sink.packs["fit", 0]]
+    assert failure is not None
+    assert failure.kind == "KeyError"
+    assert failure.traceback == told or (not told and 'raise KeyError("x")' in failure.traceback)
