@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,7 +17,6 @@ from estimators.scores import lds
 from orchestrator.attribution.evidence import heldout, load_runs, no_runs_yet
 from orchestrator.config.schema import Config
 from orchestrator.config.stopping_criteria import Criterion, Progress, parse
-from orchestrator.store import accounting
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
@@ -44,7 +42,6 @@ class Stopper:
 
     def __init__(self, sweep: Sweep, store: RunStore):
         self._sweep, self._store = sweep, store
-        self._started = time.time()
         kept = read_stopping(sweep)
         self.curves = {
             name: kept[name]
@@ -114,8 +111,8 @@ class Stopper:
         return found.high - found.low
 
     def _hours(self) -> float:
-        """Hours of work on this sweep, over all its sessions."""
-        return max(accounting.working_seconds(self._store), time.time() - self._started) / 3600
+        """Hours of work on this sweep, over all its sessions, by a clock that cannot jump."""
+        return self._store.worked_seconds() / 3600
 
     def _keep(self) -> None:
         content = json.dumps([asdict(curve) for curve in self.curves.values()], indent=1)

@@ -46,8 +46,7 @@ Sample = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a sweep that is forecast to be long.")]
 AcceptChanges = Annotated[
-    bool,
-    typer.Option("--accept-changes", help="Go on although data, source, versions or DIR/config.yaml have changed."),
+    bool, typer.Option("--accept-changes", help="Go on though data, source, versions, ... changed.")
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train failed runs again.")]
 
@@ -106,10 +105,7 @@ def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sampl
 
 
 def _at(folder: Path, *, options: bool = False, edited: bool = False) -> Sweep:
-    """Return the sweep that a folder holds, with its estimators' `options` checked if it is to go on.
-
-    Its configuration may have been `edited` where that is to be accepted.
-    """
+    """Return the sweep that a folder holds; one that is to go on has its `options` checked, and may be `edited` if accepted."""
     from orchestrator.sweeps.sweep import Sweep
 
     return Sweep.at(folder, options=options, edited=edited)
@@ -185,12 +181,10 @@ def retrain(
 ) -> None:
     """Train every run that the sweep in DIR lacks; when there is none, those of the removal curves of its attributions."""
     sweep = _at(folder, options=True, edited=accept_changes)
-
     from orchestrator.cli.session import prepared, remove_watched, retrain_watched, settled
     from orchestrator.retraining.counts import finished
 
-    sweep = settled(sweep, ask=None if yes else _ask)
-    with prepared(sweep, accept_changes) as store:
+    with prepared(sweep := settled(sweep, ask=None if yes else _ask), accept_changes) as store:
         lacking = any(pending for _, _, pending in finished(sweep, store).values())
         failed = retrain_watched(sweep, store, retry_failed)
         if not lacking:  # else the attributions are to be computed anew first

@@ -11,6 +11,7 @@ that no worker is idle while another trains the last pack.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,8 +48,10 @@ class Pending:
     outcomes: list[Outcome] = field(default_factory=list)
     worker: str = ""
     started: float = math.inf
-    finished: float = 0.0
-    """Unix times of the first part's start and the last part's end."""
+    """Unix time of the first part's start."""
+    first: float = math.inf
+    last: float = 0.0
+    """When the first part began and the last one was back, by this process's clock, which cannot jump."""
     seconds: float = 0.0
     """Worker time of all parts."""
 
@@ -196,7 +199,8 @@ class Scheduler:
         pending.worker = worker or pending.worker
         if worker:  # a run that was lost alone has no time to tell
             pending.started = min(pending.started, started)
-            pending.finished = max(pending.finished, started + seconds)
+            back = time.monotonic()
+            pending.first, pending.last = min(pending.first, back - seconds), max(pending.last, back)
             pending.seconds += seconds
         self._settle(job, len(job.runs))
 
@@ -214,7 +218,7 @@ class Scheduler:
             return
         ordered = sorted(pending.outcomes, key=lambda outcome: outcome.row)
         started = pending.started if pending.worker else 0.0
-        elapsed = max(0.0, pending.finished - started)
+        elapsed = pending.last - pending.first if pending.worker else 0.0
         self.sink.commit(design, pack, ordered, worker=pending.worker, started=started, seconds=elapsed)
         self._count(design, ordered, pending.seconds)
 

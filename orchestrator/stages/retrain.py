@@ -37,6 +37,7 @@ def retrain(
     if retry_failed:
         for name in sweep.plans:
             store.forget(name, np.flatnonzero(store.states(name) == FAILED))
+    store.begin_work()
     totals = {name: pending for name, (_, _, pending) in finished(sweep, store).items()}
     watch.on_start(totals)
     if not any(totals.values()) or watch.should_stop():

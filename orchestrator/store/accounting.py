@@ -21,19 +21,23 @@ def train_seconds(store: RunStore, designs: Iterable[str]) -> float:
 
 
 def wall_seconds(store: RunStore, design: str) -> float:
-    """Return the time from a design's first pack to its last, as a clock on the wall shows it."""
-    commits = _commits(store, design)
-    return max(c.finished for c in commits) - min(c.started for c in commits) if commits else 0.0
+    """Return the time of work on the sweep from a design's first pack to its last, pauses between sessions left out."""
+    spans = _spans(_commits(store, design))
+    return max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0.0
 
 
 def working_seconds(store: RunStore) -> float:
-    """Return how long at least one pack of any design was being trained, pauses between sessions left out."""
-    spans = sorted((c.started, c.finished) for name in store.designs for c in _commits(store, name))
+    """Return how long at least one pack of any design was being trained, pauses left out."""
     total, reached = 0.0, 0.0
-    for started, finished in spans:
+    for started, finished in sorted(_spans(c for name in store.designs for c in _commits(store, name))):
         total += max(0.0, finished - max(started, reached))
         reached = max(reached, finished)
     return total
+
+
+def _spans(commits: Iterable[CommitRecord]) -> list[tuple[float, float]]:
+    """Return from when to when each delivery was worked on, in seconds of work on the sweep."""
+    return [(max(0.0, c.clock - c.seconds), c.clock) for c in commits if c.clock is not None]
 
 
 def recent_rate(store: RunStore) -> float | None:

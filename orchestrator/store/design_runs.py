@@ -53,10 +53,12 @@ class DesignRuns:
         self,
         pack: int,
         outcomes: Sequence[Outcome],
+        *,
         worker: str,
         started: float,
         seconds: float,
         provenance: str | None,
+        clock: float | None,
     ) -> None:
         """Write the outcomes of some or all rows of a pack, beside the rows that are there."""
         if not outcomes:
@@ -87,7 +89,12 @@ class DesignRuns:
         delivered = {row.row: row for row in fresh}
         merged = {row.row: row for row in record.rows} | delivered
         commit = CommitRecord(
-            worker=worker, started=started, seconds=seconds, rows=tuple(sorted(delivered)), provenance=provenance
+            worker=worker,
+            started=started,
+            seconds=seconds,
+            rows=tuple(sorted(delivered)),
+            provenance=provenance,
+            clock=clock,
         )
         self.ledger.write(
             PackRecord(

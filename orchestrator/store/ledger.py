@@ -62,6 +62,8 @@ class CommitRecord(_Frozen):
     rows: tuple[int, ...]
     provenance: str | None = None
     """Id of what they were trained under, in provenance.json; None where nobody recorded it."""
+    clock: float | None = None
+    """Seconds of work on the sweep up to its end, over all sessions (WorkClock); None where nobody recorded it."""
 
     @property
     def finished(self) -> float:

@@ -23,6 +23,7 @@ from orchestrator.store.ledger import DONE, FAILED, PENDING, FailedRun, PackReco
 from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout, Manifest, parse_manifest
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.verification import verify_pack
+from orchestrator.store.work_clock import WorkClock
 from workers.errors import StoreError, near
 from workers.runs import Checkpoint, Outcome
 
@@ -44,6 +45,8 @@ class RunStore:
         """Whether it was created in this session: what is in it was written just now, by us."""
         self.provenance: str | None = None
         """Id of what the rows that are committed are trained under; whoever trains sets it."""
+        self._clock: WorkClock | None = None
+        """Runs from `begin_work` on."""
         self._manifest = manifest
         self._lease = lease
         self._designs = {
@@ -112,6 +115,7 @@ class RunStore:
 
     def close(self) -> None:
         """Give the lease back; a second call does nothing."""
+        self._clock = None
         if self._lease:
             for runs in self._designs.values():
                 runs.share()
@@ -213,7 +217,27 @@ class RunStore:
         had the pack. Raises ValueError for rows that are elsewhere, done already or incomplete; StoreError when the
         pack's done rows are damaged.
         """
-        self._writing(design).commit(pack, outcomes, worker, started, seconds, self.provenance)
+        self._writing(design).commit(
+            pack,
+            outcomes,
+            worker=worker,
+            started=started,
+            seconds=seconds,
+            provenance=self.provenance,
+            clock=self._clock.seconds() if self._clock else None,
+        )
+
+    def begin_work(self) -> None:
+        """Let the time count from here on: whatever is committed in this session says how long was worked up to its end."""
+        if not self._clock:
+            self._clock = WorkClock(self.worked_seconds())
+
+    def worked_seconds(self) -> float:
+        """Return how long the sweep has been worked on, over all sessions: to this moment, or to the last delivery."""
+        if self._clock:
+            return self._clock.seconds()
+        commits = (commit for name in self._designs for pack in self.summaries(name) for commit in pack.commits)
+        return max((commit.clock or 0.0 for commit in commits), default=0.0)
 
     def checkpoints(self, design: str, row: int) -> tuple[Checkpoint, ...]:
         """Return the checkpoints of a row by ascending epoch, none if it is not done. Raises StoreError if damaged."""

@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from orchestrator.attribution.early_stopping import watched
 from orchestrator.retraining.counts import finished
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
+from orchestrator.store import work_clock
 from orchestrator.store.ledger import DONE, PENDING
 from orchestrator.sweeps.stopping_record import read_stopping
 from orchestrator.sweeps.sweep import Sweep
@@ -107,6 +109,26 @@ def test_hours_count_and_designs_without_a_criterion_go_on(stopped: Raw, make_sw
         retrain(sweep, store, pool=inline_pool(sweep))
         assert (store.states("others") == DONE).all()
         assert (store.states("fit") == PENDING).any()
+
+
+@pytest.mark.parametrize(("module", "clock", "stops"), [(time, "time", False), (work_clock, "monotonic", True)])
+def test_hours_are_those_of_a_clock_that_cannot_be_set(
+    stopped: Raw,
+    make_sweep: Make,
+    inline_pool: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    clock: str,
+    stops: bool,
+) -> None:
+    stopped["stop"]["fit"] = {"when": "hours >= 5", "every": 4}
+    sweep = make_sweep(stopped)
+    with prepare(sweep) as store:
+        store.begin_work()
+        ahead = getattr(module, clock)() + 10 * 3600
+        monkeypatch.setattr(module, clock, lambda: ahead)
+        retrain(sweep, store, pool=inline_pool(sweep))
+        assert bool((store.states("fit") == PENDING).any()) is stops
 
 
 def test_permutations_are_watched_by_their_shapley_values(game: Raw, make_sweep: Make, inline_pool: Any) -> None:

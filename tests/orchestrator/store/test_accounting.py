@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.store import accounting
+from orchestrator.store import accounting, work_clock
 from orchestrator.store.ledger import PackRecord
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
@@ -54,13 +54,65 @@ def test_the_cost_of_runs_is_their_own_time(store: RunStore) -> None:
     assert accounting.train_seconds(store, []) == 0
 
 
-def test_a_design_takes_from_its_first_start_to_its_last_end(store: RunStore) -> None:
+class Clocks:
+    """Both clocks of the machine: the one on the wall may be set, the other one only runs."""
+
+    def __init__(self) -> None:
+        self.wall, self.monotonic = 1e9, 50.0
+
+    def run(self, seconds: float) -> None:
+        self.wall += seconds
+        self.monotonic += seconds
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    made = Clocks()
+    monkeypatch.setattr(time, "time", lambda: made.wall)
+    monkeypatch.setattr(work_clock, "monotonic", lambda: made.monotonic)
+    return made
+
+
+def test_a_design_takes_from_its_first_start_to_its_last_end(clocks: Clocks, store: RunStore) -> None:
     assert accounting.wall_seconds(store, "fit") == 0
-    commit(store, "fit", 1, started=102, seconds=6)
-    commit(store, "fit", 0, started=100, seconds=4)
-    commit(store, "held", 0, started=10, seconds=1)
-    record = store.record("fit", 1).commits[0]
-    assert accounting.wall_seconds(store, "fit") == pytest.approx(record.finished - 100)
+    store.begin_work()
+    clocks.run(4)
+    commit(store, "fit", 0, started=clocks.wall - 4, seconds=4)
+    commit(store, "held", 0, started=clocks.wall - 1, seconds=1)
+    clocks.run(5)
+    commit(store, "fit", 1, started=clocks.wall - 6, seconds=6)
+    assert accounting.wall_seconds(store, "fit") == pytest.approx(9)
+    assert accounting.working_seconds(store) == pytest.approx(9)
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 0.0, 86400.0])
+def test_a_clock_that_jumps_changes_no_duration_and_pauses_are_left_out(
+    clocks: Clocks, store: RunStore, jump: float
+) -> None:
+    clocks.run(1000)
+    store.begin_work()
+    clocks.run(10)
+    commit(store, "fit", 0, started=clocks.wall - 4, seconds=4)
+    clocks.wall += jump
+    clocks.run(10)
+    commit(store, "fit", 1, started=clocks.wall - 4, seconds=4)
+    store.close()
+    assert store.worked_seconds() == pytest.approx(20)
+    clocks.run(1e6)
+    clocks.monotonic = 3.0  # the machine was started again
+    with RunStore.open(store.paths, write=True) as again:
+        clocks.run(1000)
+        assert again.worked_seconds() == pytest.approx(20)
+        again.begin_work()
+        clocks.run(5)
+        clocks.wall -= jump
+        commit(again, "fit", 2, started=clocks.wall - 5, seconds=5)
+        assert again.worked_seconds() == pytest.approx(25)
+    with RunStore.open(store.paths) as reader:
+        clocks.run(1e6)
+        assert reader.worked_seconds() == pytest.approx(25)
+        assert accounting.wall_seconds(reader, "fit") == pytest.approx(19)
+        assert accounting.working_seconds(reader) == pytest.approx(13)
 
 
 def test_a_worker_that_died_alone_has_no_start_to_count(store: RunStore) -> None:
