@@ -55,6 +55,9 @@ class Failure:
     traceback: str
     """The whole traceback."""
 
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         """Describe `error` as it was raised in the user's training code."""

@@ -34,6 +34,7 @@ from orchestrator.sweeps.origin import whose
 from orchestrator.sweeps.provenance import compared, read_origin, record
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
+from workers.packed.strategy import Strategy
 from workers.wording import duration
 
 
@@ -115,7 +116,7 @@ class TrainingDisplay:
 
     def watch(self, signals: Interrupts) -> Watch:
         """Return what the retraining tells, and whom it asks whether to stop."""
-        return Watch(self._start, self._commit, signals.stopping, signals.patient, self._say_damage)
+        return Watch(self._start, self._commit, signals.stopping, signals.patient, self._say_strategy, self._say_damage)
 
     def say_stop(self) -> None:
         """Say that a first Ctrl-C has been heard."""
@@ -154,6 +155,14 @@ class TrainingDisplay:
     def _commit(self, design: str, done: int, failed: int) -> None:
         if self._reporter:
             self._reporter.add(design, done, failed)
+
+    def _say_strategy(self, strategy: Strategy) -> None:
+        colour = "yellow" if strategy.failed else "default"
+        self._console.print(
+            f"[{colour}]packs are trained by method {strategy.method}[/]: {tables.escape(strategy.reason)}",
+            soft_wrap=True,
+            highlight=False,
+        )
 
     def _say_damage(self, damage: Damage) -> None:
         self._console.print(

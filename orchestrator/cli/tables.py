@@ -109,7 +109,8 @@ def _scores_of(shown: Quantity, lines: list[ScoreRow]) -> Table:
 def forecast_line(forecast: Forecast) -> str:
     """Return what a sweep is expected to take, in one line."""
     runs = sum(design.runs for design in forecast.designs)
-    failed = f"; {forecast.failed} trial runs failed" if forecast.failed else ""
+    why = f", the first with {forecast.failure}" if forecast.failure else ""
+    failed = f"; {forecast.failed} trial runs failed{why}" if forecast.failed else ""
     return (
         f"forecast: {runs:,} runs, {duration(forecast.seconds)} ({duration(forecast.low)} to {duration(forecast.high)}) "
         f"with {forecast.slots} packs at once, up to {forecast.bytes / 1e6:,.1f} MB{failed}"

@@ -18,6 +18,7 @@ from orchestrator.store.side_files import read_json
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
 from workers.machine import cores
+from workers.wording import duration
 
 PACK_SECONDS = 1.5
 """What a pack should take: long beside the cost of scheduling and committing it, short beside a person's patience."""
@@ -55,6 +56,10 @@ class Forecast:
     """Upper bound of what the runs, their records and checkpoints take on disk."""
     failed: int
     """Trial runs that failed."""
+    failure: str = ""
+    """Why the first of them did."""
+    pack: str = ""
+    """How large a pack by time is, and why; empty for one that was given."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold; a standard error that is not known is None."""
@@ -106,6 +111,16 @@ def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], trial: TrialRuns, by
         2 * trial.start + overhead + work * (1 + reach),
         bytes_on_disk,
         trial.failed,
+        trial.failure,
+    )
+
+
+def why_pack(pack: int, plans: Mapping[str, DesignPlan], trial: TrialRuns) -> str:
+    """Return how large a pack by time is, and why."""
+    longest = max(trial.seconds_at(plan.mean_size) for plan in plans.values())
+    return (
+        f"{pack} runs: the longest kind takes {duration(longest)} a run here, a pack should take about "
+        f"{duration(PACK_SECONDS)}, between {SMALLEST_PACK} and {LARGEST_PACK} runs, and every core several"
     )
 
 

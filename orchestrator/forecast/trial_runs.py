@@ -15,7 +15,7 @@ from orchestrator.sweeps.sweep import Sweep
 from workers.loading import build_task
 from workers.packed.calibration import strategy_of
 from workers.packs import PackTrainer
-from workers.runs import Run
+from workers.runs import Failure, Run
 from workers.task import DifferentiableTask
 
 BUDGET_SECONDS = 6.0
@@ -36,6 +36,8 @@ class TrialRuns:
     """Standard error to expect of one value, by design; NaN where none is known."""
     failed: int = 0
     """Trial runs that failed."""
+    failure: str = ""
+    """Why the first of them did."""
     start: float = 0.0
     """Time a worker needs once: to build the task, and what its first runs take longer than later ones."""
 
@@ -81,29 +83,35 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, 
     _pack(sweep, trainer, sizes[0], 2, first=0)  # pays for compilation and first touches
     first = time.perf_counter() - started
     timed: list[tuple[int, float]] = []
-    count, turn, failed = 4, 1, 0
+    count, turn = 4, 1
+    failures: list[Failure] = []
     while turn == 1 or (time.perf_counter() - started < budget and turn < 12):
         for size in sizes:
             clock = time.perf_counter()
-            failed += _pack(sweep, trainer, size, count, first=turn * 1000)
+            failures += _pack(sweep, trainer, size, count, first=turn * 1000)
             timed.append((size, (time.perf_counter() - clock) / count))
         # Packs amortize their fixed costs: grow them until one takes its share of the budget.
         count = min(64, count * 2) if timed[-1][1] * count * 2 < budget / 4 else count
         turn += 1
     # The last turns come nearest to what a full pack costs.
     kept = timed[-len(sizes) * max(2, turn // 2) :]
-    found = TrialRuns(tuple(s for s, _ in kept), tuple(c for _, c in kept), failed=failed)
+    found = TrialRuns(
+        tuple(s for s, _ in kept),
+        tuple(c for _, c in kept),
+        failed=len(failures),
+        failure=str(failures[0]) if failures else "",
+    )
     start = max(0.0, first - 2 * found.seconds_at(sizes[0]))
     # Kernels that had to be compiled just now are on the disk for the workers.
     return replace(found, start=min(start, KERNELS_START) if isinstance(sweep.task, DifferentiableTask) else start)
 
 
-def _pack(sweep: Sweep, trainer: PackTrainer, size: int, count: int, first: int) -> int:
-    """Train `count` runs of random subsets; return how many failed."""
+def _pack(sweep: Sweep, trainer: PackTrainer, size: int, count: int, first: int) -> list[Failure]:
+    """Train `count` runs of random subsets; return why some failed."""
     n = sweep.task.n
     runs = []
     for j in range(count):
         rng = np.random.default_rng([sweep.config.seed, size, first + j])
         runs.append(Run(j, np.sort(rng.choice(n, size=min(size, n), replace=False)), first + j))
     outcomes = trainer.train(runs, sweep.config.measures, sweep.queries)
-    return sum(outcome.failure is not None for outcome in outcomes)
+    return [outcome.failure for outcome in outcomes if outcome.failure is not None]

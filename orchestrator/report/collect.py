@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from estimators.registry import find
 from estimators.scores import noise_ceiling, spearman
 from orchestrator.attribution.evidence import heldout
+from orchestrator.forecast.cost import read_forecast
 from orchestrator.report import sections
 from orchestrator.report.data import DesignHealth, Family, ReportData
 from orchestrator.report.page.leaderboard import family_of
@@ -20,6 +21,7 @@ from orchestrator.scoring.table import read_scores
 from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.strategy_record import read_strategy
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
 
@@ -59,7 +61,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         t=store.t,
         config_yaml=sweep.paths.config.read_text(encoding="utf-8"),
         config_hash=sweep.config.identity(),
-        versions={key: str(value) for key, value in store.attributes.items() if value},
+        versions=_made_with(sweep, store),
         designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),
         scores=read_scores(sweep.paths.scores),
         models={label: one.models for label, one in attributes.items()},
@@ -106,6 +108,17 @@ def _stage_seconds(store: RunStore, attributes: Mapping[str, Attributes]) -> dic
         "retrain (worker time)": accounting.train_seconds(store, store.designs),
         **{f"attribute: {label}": one.seconds for label, one in attributes.items()},
     }
+
+
+def _made_with(sweep: Sweep, store: RunStore) -> dict[str, str]:
+    """Return the libraries' versions, and how and why packs are trained as they are."""
+    strategy, expected = read_strategy(sweep), read_forecast(sweep)
+    told = {key: str(value) for key, value in store.attributes.items() if value}
+    if strategy is not None:
+        told["training"] = f"{strategy.method} ({strategy.reason})"
+    if expected is not None and expected.pack:
+        told["packs of"] = expected.pack
+    return told
 
 
 def _family(estimator: str) -> Family:

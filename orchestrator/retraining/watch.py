@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.store.damage import Damage
+from workers.packed.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -17,5 +18,7 @@ class Watch:
     on_commit: Callable[[str, int, int], None] = lambda design, done, failed: None
     should_stop: Callable[[], bool] = lambda: False
     patience: Callable[[], bool] = lambda: True
+    on_strategy: Callable[[Strategy], None] = lambda strategy: None
+    """Called with the way in which packs are trained, where the driver knows it."""
     on_damage: Callable[[Damage], None] = lambda damage: None
     """Called for everything damaged that was found and will be trained again."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.forecast.cost import Forecast, forecast, pack_by_time, read_forecast
+from dataclasses import replace
+
+from orchestrator.forecast.cost import Forecast, forecast, pack_by_time, read_forecast, why_pack
 from orchestrator.forecast.trial_runs import try_runs
 from orchestrator.stages.plan import preview
 from orchestrator.sweeps.sweep import Sweep
@@ -29,5 +31,10 @@ def settle(sweep: Sweep, always: bool = False) -> tuple[Sweep, Forecast | None]:
     if sweep.config.pack != "auto" and not always and sum(one.runs for one in planned) < MANY_RUNS:
         return sweep, None
     trial = try_runs(sweep, sweep.plans)
-    settled = sweep if sweep.config.pack != "auto" else sweep.with_pack(pack_by_time(trial, sweep.plans))
-    return settled, forecast(settled, settled.plans, trial, sum(one.bytes for one in planned))
+    on_disk = sum(one.bytes for one in planned)
+    if sweep.config.pack != "auto":
+        return sweep, forecast(sweep, sweep.plans, trial, on_disk)
+    pack = pack_by_time(trial, sweep.plans)
+    settled = sweep.with_pack(pack)
+    expected = forecast(settled, settled.plans, trial, on_disk)
+    return settled, replace(expected, pack=why_pack(pack, settled.plans, trial))

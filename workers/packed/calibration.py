@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -58,18 +59,26 @@ def strategy_of(
 def calibrated(task: DifferentiableTask, device: str) -> Strategy:
     """Return the strategy measured for this task and machine, measuring now if nobody has.
 
-    A task whose own code fails is to be trained alone, where every run says so for itself; that is not kept.
+    A task whose own code fails is to be trained alone, where every run says so for itself; that is not kept. What cannot be
+    written to the folder is still the way that was measured, and says so.
     """
     folder = cache_folder("packing")
     try:
         file = folder / f"{_fingerprint(task, device)}.json"
-        if not file.exists():
-            _publish(fastest(task, device), file)
+        return _kept(file) or _published(fastest(task, device), file)
     except UserError:
         raise
     except Exception as error:
-        return Strategy("alone", 1, False, f"the short training failed: {type(error).__name__}: {error}", failed=True)
-    return Strategy.from_json(json.loads(file.read_text()))
+        first = (str(error).strip().splitlines() or ["(no message)"])[0]
+        return Strategy("alone", 1, False, f"the short training failed: {type(error).__name__}: {first}", failed=True)
+
+
+def _kept(file: Path) -> Strategy | None:
+    """Return the strategy in a file; None where there is none, or none that can be read: it is measured anew."""
+    try:
+        return Strategy.from_json(json.loads(file.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _fingerprint(task: DifferentiableTask, device: str) -> str:
@@ -84,8 +93,21 @@ def _fingerprint(task: DifferentiableTask, device: str) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
+def _published(strategy: Strategy, file: Path) -> Strategy:
+    """Write the strategy unless another worker's is there already; return the one that is there."""
+    try:
+        _publish(strategy, file)
+    except OSError as error:
+        return replace(
+            strategy, reason=f"{strategy.reason}; not kept for later sweeps, {file.parent}: {error.strerror}"
+        )
+    return _kept(file) or strategy
+
+
 def _publish(strategy: Strategy, file: Path) -> None:
-    """Write the strategy unless another worker's is there already."""
+    """Write the strategy, in place of a file that cannot be read."""
+    if file.exists() and _kept(file) is None:
+        file.unlink()
     with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as part:
         json.dump(strategy.to_json(), part)
     try:

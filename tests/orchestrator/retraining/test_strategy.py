@@ -1,55 +1,67 @@
-"""How packs are trained is chosen once: what is kept with the sweep is used, whatever would be measured here and now."""
+"""How packs are trained is kept with the sweep, with its reason, and read again when it goes on."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.retraining import strategy
-from orchestrator.retraining.strategy import work_of
+from orchestrator.retraining.strategy import strategy_of
 from orchestrator.stages.plan import prepare
+from orchestrator.sweeps.strategy_record import read_strategy
 from orchestrator.sweeps.sweep import Sweep
 from workers.packed.strategy import Strategy
 
-ALONE = Strategy("alone", 1, False, "measured first")
-STACKED = Strategy("stacked", 4, False, "measured later")
+FAST = Strategy("resident", 1, False, "twice as fast")
+LEFT = Strategy("alone", 1, False, "the short training failed: OSError: no space", failed=True)
 
 
 @pytest.fixture
-def sweep(tiny: dict[str, Any], make_sweep: Callable[[dict[str, Any]], Sweep]) -> Sweep:
+def sweep(tiny: dict[str, Any], make_sweep: Callable[[Any], Sweep]) -> Sweep:
     made = make_sweep(tiny)
     prepare(made).close()
     return made
 
 
-def measuring(monkeypatch: pytest.MonkeyPatch, found: Strategy) -> list[Strategy]:
-    """Let calibration find this; return the list of what was measured."""
-    measured: list[Strategy] = []
-    monkeypatch.setattr(strategy, "calibrated", lambda *_: measured.append(found) or found)
-    return measured
+def measured(monkeypatch: pytest.MonkeyPatch, found: Strategy | None) -> None:
+    def calibrated(*_: object) -> Strategy:
+        assert found is not None, "measured again"
+        return found
+
+    monkeypatch.setattr(strategy, "calibrated", calibrated)
 
 
-def test_what_was_measured_first_is_kept(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = measuring(monkeypatch, ALONE)
-    assert work_of(sweep).strategy == ALONE
-    assert measured == [ALONE]
-    measured = measuring(monkeypatch, STACKED)
-    assert work_of(sweep).strategy == ALONE
-    assert work_of(Sweep.at(sweep.paths.root)).strategy == ALONE
-    assert measured == []
+@pytest.mark.parametrize("first", [FAST, LEFT])
+def test_a_sweep_that_has_begun_never_changes_its_way(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, first: Strategy
+) -> None:
+    measured(monkeypatch, first)
+    assert strategy_of(sweep, "cpu", 1, begun=False) == first
+    assert read_strategy(sweep) == first
+    measured(monkeypatch, None)
+    assert strategy_of(sweep, "cpu", 1, begun=True) == first
 
 
-def test_without_what_was_kept_it_is_measured(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    measuring(monkeypatch, ALONE)
-    work_of(sweep)
-    sweep.paths.calibration.unlink()
-    measuring(monkeypatch, STACKED)
-    assert work_of(sweep).strategy == STACKED
+def test_before_its_first_run_a_way_that_was_left_is_measured_anew(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(monkeypatch, LEFT)
+    strategy_of(sweep, "cpu", 1, begun=False)
+    measured(monkeypatch, FAST)
+    assert strategy_of(sweep, "cpu", 1, begun=False) == FAST
+    assert read_strategy(sweep) == FAST
 
 
-def test_what_remained_of_a_failure_is_not_kept(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    measuring(monkeypatch, replace(ALONE, failed=True))
-    work_of(sweep)
-    measuring(monkeypatch, STACKED)
-    assert work_of(sweep).strategy == STACKED
+@pytest.mark.parametrize("kept", [FAST, LEFT])
+def test_the_reason_is_said_and_shown(
+    command: Any, ray_started: None, tiny_yaml: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, kept: Strategy
+) -> None:
+    measured(monkeypatch, kept)
+    ended = command("run", tiny_yaml, "pack=auto", "--out", tmp_path / "sweep")
+    assert ended.code == 0
+    assert f"packs are trained by method {kept.method}: {kept.reason}" in " ".join(ended.err.split())
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    assert f"training {kept.method} ({kept.reason})" in page
+    assert "packs of 8 runs: the longest kind takes" in page

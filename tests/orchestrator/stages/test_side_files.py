@@ -18,12 +18,12 @@ from orchestrator.attribution.early_stopping import Stopper
 from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.config.schema import RaySection
 from orchestrator.forecast.cost import DesignForecast, Forecast, keep_forecast, read_forecast
-from orchestrator.retraining.strategy import strategy_of
 from orchestrator.scoring.table import read_scores
 from orchestrator.store.lease import Lease, holder
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.stopping_record import read_stopping
+from orchestrator.sweeps.strategy_record import read_strategy
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import LeaseError, StoreError
 
@@ -90,7 +90,7 @@ def test_whole_files_are_read(sweep: Path) -> None:
     opened = Sweep.at(sweep)
     assert read_stopping(opened)["fit"].looks[0].values == {"runs > 1": 2.0}
     assert read_forecast(opened) == FORECAST
-    strategy = strategy_of(opened, "cpu", 1)
+    strategy = read_strategy(opened)
     assert strategy is not None
     assert strategy.to_json() == json.loads((sweep / "calibration.json").read_text())
     assert len(read_scores(sweep / "scores.parquet")) > 3

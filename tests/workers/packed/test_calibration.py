@@ -73,6 +73,27 @@ def test_a_folder_that_cannot_be_written_is_named(zoo, tmp_path, monkeypatch):
         strategy_of(zoo(RECIPE, "relu"), "cpu")
 
 
+def test_a_cache_that_refuses_leaves_the_measured_way(zoo, cache_folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(calibration, "measure", lambda *_: Strategy("resident", 1, False, "twice as fast"))
+    monkeypatch.setattr(calibration.os, "link", full)
+    found = strategy_of(zoo(RECIPE, "relu"), "cpu")
+    assert (found.method, found.failed) == ("resident", False)
+    assert found.reason.startswith("twice as fast; not kept for later sweeps, ")
+    assert found.reason.endswith("packing: No space left on device")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"width": 1}'])
+def test_a_choice_that_cannot_be_read_is_measured_anew(zoo, cache_folder, content):
+    first = strategy_of(zoo(RECIPE, "relu"), "cpu")
+    (file,) = cache_folder.glob("packing/*.json")
+    file.write_text(content)
+    assert strategy_of(zoo(RECIPE, "relu"), "cpu").width == first.width
+    assert Strategy.from_json(json.loads(file.read_text())).width == first.width
+
+
 def test_a_task_that_fails_is_left_to_its_runs(zoo, cache_folder):
     class Broken(zoo):
         def loss(self, outputs, targets):
