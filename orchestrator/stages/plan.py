@@ -12,7 +12,7 @@ from orchestrator.forecast.disk import disk_bound
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
-from orchestrator.store.run_store import DONE, RunStore
+from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.identity import refuse_edited, refuse_other
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.provenance import Provenance, compared, provenance, read_provenance, record
@@ -117,8 +117,7 @@ def _continue(sweep: Sweep, accept: bool, say: Callable[[str], None]) -> RunStor
     try:
         if accept:
             refuse_edited(sweep, store)
-        begun = any((store.states(name) == DONE).any() for name in store.designs)  # failed runs are mixed with nothing
-        now, differences = compared(sweep, accept=accept or not begun)
+        now, differences = compared(sweep, accept=accept or not store.has_begun)
         if differences:
             say(f"{sweep.paths.root}: goes on under other {'; '.join(map(str, differences))}")
         for name, plan in sweep.plans.items():

@@ -13,7 +13,7 @@ from orchestrator.retraining.jobs import jobs_of
 from orchestrator.retraining.repair import StoppedError, mend
 from orchestrator.retraining.strategy import work_of
 from orchestrator.retraining.watch import Watch
-from orchestrator.store.ledger import DONE, FAILED
+from orchestrator.store.ledger import FAILED
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
@@ -44,7 +44,7 @@ def retrain(
         return Tally()
     if pool is not None:
         return _schedule(sweep, store, watch, pool, sum(totals.values()))
-    work = work_of(sweep, any((store.states(name) == DONE).any() for name in sweep.plans))
+    work = work_of(sweep, store.has_begun)
     if work.strategy is not None:
         watch.on_strategy(work.strategy)
     with ray_pool(work, sweep.config.ray) as workers:

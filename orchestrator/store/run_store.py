@@ -252,6 +252,11 @@ class RunStore:
         found = self._find(design)
         return found.ledger.states(*_span(found.layout, start, stop))
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any run is done; a failed one is mixed with nothing."""
+        return any((self.states(name) == DONE).any() for name in self.designs)
+
     def finished(self, design: str) -> NDArray[np.int64]:
         """Return the done rows, ascending, for whoever computes from them.
 

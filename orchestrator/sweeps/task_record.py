@@ -67,6 +67,8 @@ def read_record(sweep: Sweep) -> TaskRecord:
     path, root = sweep.paths.task, sweep.paths.root
     examples = Examples(sweep.paths.examples)
     name = sweep.config.task.name
+    # Without a record nobody knows what its runs were trained under, and to go on is to accept that.
+    flag = "" if sweep.paths.provenance.exists() else " --accept-changes"
     if not path.exists():
         # Of runs that were imported there is nothing to tell, and nobody could be asked.
         missing = (
@@ -74,7 +76,7 @@ def read_record(sweep: Sweep) -> TaskRecord:
             if name == "imported"
             else (
                 f"{root}: keeps no {path.name}, so no labels, pictures and mislabelled examples of its task {name!r}: "
-                f"`counterfactory retrain {root}` writes them, and runs the task's code for that"
+                f"`counterfactory retrain {root}{flag}` writes them, and runs the task's code for that"
             )
         )
         return TaskRecord(name, examples, missing)

@@ -127,6 +127,10 @@ def test_a_sweep_without_a_record_says_what_writes_one(telling: Callable[[str], 
     prepare(sweep).close()
     sweep.paths.task.unlink()
     sweep.paths.examples.unlink()
+    record = sweep.paths.provenance.read_bytes()
+    sweep.paths.provenance.unlink()
+    assert f"`counterfactory retrain {sweep.paths.root} --accept-changes` writes them" in read_record(sweep).missing
+    sweep.paths.provenance.write_bytes(record)
     missing = read_record(sweep).missing
     assert f"{sweep.paths.root}: keeps no task.json" in missing
     assert f"`counterfactory retrain {sweep.paths.root}` writes them, and runs the task's code" in missing
