@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from workers.recipe import Recipe
 from workers.runs import Queries
 from workers.task import Classification, DifferentiableTask, Task
 from workers.task_hooks import check_call, check_hooks, measure_train_of, measures_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CALLS = (("train", "train(subset, seed)", 2), ("measure", "measure(model)", 1))
 """What every black box can be called with: name, how it is written, number of arguments."""
@@ -100,7 +103,8 @@ def _check_tensors(task: DifferentiableTask, where: str) -> None:
                 f"as `{split}_inputs` has {len(inputs)} examples"
             )
         if isinstance(task, Classification) and (targets.dtype != torch.int64 or targets.min() < 0):
-            raise TaskError(f"{where}: `{split}_targets` must be class indices >= 0 as int64, found {targets.dtype}")
+            wrong = targets.dtype if targets.dtype != torch.int64 else int(targets.min())
+            raise TaskError(f"{where}: `{split}_targets` must be class indices >= 0 as int64, found {wrong}")
     weights = task.train_weights
     if weights is not None and (not isinstance(weights, Tensor) or weights.shape != (task.n,)):
         shape = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
@@ -136,6 +140,8 @@ def _compute(task: DifferentiableTask, where: str) -> None:
         raise TaskError(f"{where}: module() must return a torch.nn.Module, found {type(module).__name__}")
     dtype = DTYPES[task.recipe.precision]
     module.to(dtype).eval()
+    if isinstance(task, Classification):
+        _check_labels(task, module(cast(task.train_inputs[:2], dtype)), where)
     examples = {
         "loss(outputs, targets)": (task.loss, task.train_inputs[:2], task.train_targets[:2]),
         **{
@@ -149,6 +155,20 @@ def _compute(task: DifferentiableTask, where: str) -> None:
             raise TaskError(
                 f"{where}: {call} must return one number an example, of shape (b,); "
                 f"for {len(x)} examples it returned {tuple(values.shape)}"
+            )
+
+
+def _check_labels(task: Classification, outputs: Tensor, where: str) -> None:
+    """Raise TaskError if a class index has no output, where the outputs are one a class, (b, c)."""
+    if outputs.ndim != 2:
+        return
+    classes = outputs.shape[1]
+    for name in ("train_targets", "query_targets"):
+        largest = int(getattr(task, name).max())
+        if largest >= classes:
+            raise TaskError(
+                f"{where}: `{name}` must be class indices below {classes}, as the module has {classes} outputs; "
+                f"found {largest}"
             )
 
 

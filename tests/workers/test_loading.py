@@ -218,6 +218,9 @@ class Mine(Classification):
         ("torch.arange(6) % 2", "torch.arange(5) % 2", "`train_targets` has shape (5,), expected (6, ...)"),
         ("torch.arange(3) % 2", "[0, 1, 0]", "`query_targets` must be set to a Tensor in __init__, found list"),
         ("torch.arange(6) % 2", "torch.zeros(6)", "class indices >= 0 as int64, found torch.float32"),
+        ("torch.arange(6) % 2", "torch.arange(6) % 2 - 1", "class indices >= 0 as int64, found -1"),
+        ("torch.arange(6) % 2", "torch.arange(6) // 2", "`train_targets` must be class indices below 2, as the module"),
+        ("torch.arange(3) % 2", "torch.arange(3)", "`query_targets` must be class indices below 2, as the module"),
         (
             "torch.randn(3, 2), torch.arange(3)",
             "torch.randn(0, 2), torch.arange(0)",

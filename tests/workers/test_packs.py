@@ -98,6 +98,17 @@ def test_what_a_trainer_prepared_serves_its_next_packs_with_the_same_bits(blobs,
     assert made == [task]
 
 
+@pytest.mark.parametrize("label", [3, -1, 100_000_000])
+def test_a_label_without_an_output_is_a_failure_and_never_reaches_the_kernels(blobs, label):
+    task = blobs(Recipe(batch_size=8, epochs=1), hidden=8)
+    assert Resident.of(task) is not None
+    task.train_targets[5] = label
+    assert Resident.of(task) is None
+    trainer = PackTrainer(task, strategy=Strategy("resident", 1, False, ""))
+    (outcome,) = trainer.train([Run(0, np.arange(task.n), 0)], ["margin"], Queries())
+    assert (outcome.failure.kind, outcome.outputs) == ("IndexError", {})
+
+
 def test_a_choice_that_failed_is_made_again_for_the_next_pack(blobs, monkeypatch):
     chosen = [Strategy("alone", 1, False, "broken", failed=True), Strategy("alone", 1, False, "timed")]
     monkeypatch.setattr(packs, "strategy_of", lambda task, device: chosen.pop(0))

@@ -41,7 +41,8 @@ def strategy_of(
     """
     if method == "resident" and not is_resident(task, device):
         raise ConfigError(
-            "method 'resident' needs a chain of Linear layers with a built-in loss, in float32 or float64, on the CPU"
+            "method 'resident' needs a chain of Linear layers with a built-in loss and an output for every label, "
+            "in float32 or float64, on the CPU"
         )
     if method == "auto" and width == "auto":
         return calibrated(task, device)

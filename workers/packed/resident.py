@@ -41,6 +41,11 @@ def find_loss(task: DifferentiableTask) -> int | None:
     return None
 
 
+def _labels_fit(targets: torch.Tensor, classes: int) -> bool:
+    """Whether every label is the index of an output."""
+    return bool(((targets >= 0) & (targets < classes)).all())
+
+
 class Layout:
     """Where the parameters of a chain lie in the kernels' flat, padded array."""
 
@@ -123,7 +128,10 @@ class Resident:
 
     @classmethod
     def of(cls, task: DifferentiableTask) -> Resident | None:
-        """Return a trainer for the task, or None if its module is no chain of Linear layers or its loss is its own."""
+        """Return a trainer for the task, or None if the kernels cannot train it.
+
+        They take chains of Linear layers with a loss of ours, and write at the label's place: every label must have an output.
+        """
         loss = find_loss(task)
         if loss is None or not task.train_inputs.is_floating_point() or task.recipe.precision == "bf16":
             return None
@@ -132,6 +140,8 @@ class Resident:
         if chain is None or task.train_inputs[0].numel() != chain.layers[0].inputs:
             return None
         if task.recipe.crop or task.recipe.flip:
+            return None
+        if loss == cpu.CROSS_ENTROPY and not _labels_fit(task.train_targets, chain.layers[-1].outputs):
             return None
         return cls(task, chain, loss)
 
