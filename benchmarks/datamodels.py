@@ -33,11 +33,11 @@ from sklearn.linear_model import LassoCV, lasso_path
 from estimators.lasso.collect import Split, blocks_of, collect
 from estimators.lasso.fit import Fit
 from estimators.lasso.gram import add_gram
-from estimators.lasso.jit import cores
 from estimators.lasso.path import solve_paths
 from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
 from estimators.lasso.solution import Paths
+from workers.machine import cores
 
 GAP = 1e-4
 CASES = ((1000, 500, 100), (2000, 1000, 100), (4000, 2000, 200), (1000, 2000, 100))

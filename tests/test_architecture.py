@@ -1,6 +1,7 @@
 """The house keeps its own rules: who may import whom, and that names in the documents are names in the code."""
 
 import ast
+import importlib
 import re
 import sys
 import tomllib
@@ -106,6 +107,25 @@ def test_a_shipped_configuration_validates_and_explains_itself(name: str) -> Non
     assert config.task.name in TASKS
     assert shipped()[name].read_text(encoding="utf-8").startswith("# ")
     assert len(description(shipped()[name])) > 20, "`counterfactory configs` shows it"
+
+
+def project_imports(path: Path) -> list[tuple[str, str]]:
+    """Return (module, name) of everything that a file imports from the project; the name of a whole module is empty."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [(node.module, alias.name) for alias in node.names]
+    return [(module, name) for module, name in found if module.partition(".")[0] in PACKAGES]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_what_a_benchmark_imports_from_the_project_is_there(path: Path) -> None:
+    """No benchmark runs in the tests, and what one compares with need not be installed."""
+    for module, name in project_imports(path):
+        found = importlib.import_module(module)
+        assert not name or hasattr(found, name), f"{path.name}: {module} has no {name}"
 
 
 def test_every_estimator_is_what_it_is_registered_as() -> None:
