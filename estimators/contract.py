@@ -57,6 +57,12 @@ class Estimator(BaseModel, ABC):
     name: ClassVar[str]
     """Its name in the configuration."""
     needs: ClassVar[frozenset[Need]] = frozenset()
+    """What it looks at whatever its options."""
+
+    @property
+    def needed(self) -> frozenset[Need]:
+        """What it looks at with these options: more than `needs` where an option asks for more."""
+        return self.needs
 
     def check(self, evidence: Evidence) -> None:
         """Raise ConfigError for what can be known to be wrong before anything is trained: `evidence` has no runs yet."""

@@ -58,6 +58,11 @@ class KnnShapley(ReferenceEstimator):
         "inputs", description="what distances are taken between: the raw inputs, or what enters the last linear layer"
     )
 
+    @property
+    def needed(self) -> frozenset[Need]:
+        """Representations are those of the reference models; inputs need none."""
+        return self.needs | {"checkpoints"} if self.features == "representation" else self.needs
+
     def check(self, evidence: Evidence) -> None:
         """Refuse a task without classes."""
         _refuse_without_classes(evidence.differentiable())

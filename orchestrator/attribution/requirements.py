@@ -30,7 +30,7 @@ def _check(sweep: Sweep) -> None:
     refuse_imported(sweep)
     differentiable = isinstance(sweep.task, DifferentiableTask)
     for label, section in sweep.config.estimators.items():
-        needs = section.options.needs
+        needs = section.options.needed
         if "gradients" in needs and not differentiable:
             raise ConfigError(
                 f"estimators.{label}: needs gradients, so a DifferentiableTask; "

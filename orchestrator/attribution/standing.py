@@ -20,7 +20,7 @@ def stamp_of(section: EstimatorSection, measure: str) -> str:
 
 def rows_given(sweep: Sweep, store: RunStore, section: EstimatorSection) -> dict[str, str]:
     """Return the hash over the row hashes of every fitting design that an estimator may use, by design, as they are now."""
-    designs, needs = sweep.config.designs, section.options.needs
+    designs, needs = sweep.config.designs, section.options.needed
     used = (name for name in store.designs if designs[name].purpose == "fit" and designs[name].serves & needs)
     return {name: accounting.rows_hash(store, name) for name in used}
 

@@ -96,7 +96,7 @@ def attribute(
                 evidence[measure] = gather(sweep, store, measure)
             workspace = SweepWorkspace(sweep.paths, label, origin.key, sweep.config.ray, say)
             given = replace(evidence[measure], workspace=workspace)
-            if section.options.needs & {"gradients", "checkpoints"}:
+            if section.options.needed & {"gradients", "checkpoints"}:
                 origin = replace(origin, made_under=before_task())
                 given = with_models(given, sweep, store)
             result = replace(_try(sweep, store, label, section, given, origin), stale=stale)
@@ -142,7 +142,7 @@ def _compute(
         estimator=section.estimator,
         options=section.options.model_dump(mode="json"),
         measure=evidence.measure,
-        needs=tuple(sorted(section.options.needs)),
+        needs=tuple(sorted(section.options.needed)),
         fitted_on=tuple(made.fitted_on),
         models=made.models,
         seconds=seconds,
@@ -174,7 +174,7 @@ def _notes(sweep: Sweep, label: str, made: Attribution, measure: str) -> tuple[s
 
 def _trained_for(sweep: Sweep, store: RunStore, section: EstimatorSection, made: Attribution) -> set[str]:
     """Return the designs whose training the attribution cost: the runs it was fitted on, and its reference models."""
-    references = reference_designs(sweep, store) if "checkpoints" in section.options.needs else ()
+    references = reference_designs(sweep, store) if "checkpoints" in section.options.needed else ()
     return {*made.fitted_on, *references}
 
 

@@ -59,6 +59,19 @@ def test_full_designs_without_checkpoints_serve_no_gradients(make_sweep: Make, t
     )
 
 
+@pytest.mark.parametrize("checkpoints", ["last", "none"])
+def test_what_an_option_asks_for_is_asked_of_the_sweep(make_sweep: Make, tiny: Raw, checkpoints: str) -> None:
+    """Votes between inputs look at no model, those between representations at the reference models."""
+    tiny["designs"]["reference"]["checkpoints"] = checkpoints
+    requirements.check(make_sweep({**tiny, "estimators": {"knn_shapley": {}}}))
+    sweep = make_sweep({**tiny, "estimators": {"knn_shapley": {"features": "representation"}}})
+    if checkpoints == "last":
+        requirements.check(sweep)
+    else:
+        said = "estimators.knn_shapley: needs a fitting design of kind full with checkpoints; add one"
+        assert refusal(sweep) == said
+
+
 def test_a_black_box_has_no_gradients(make_sweep: Make, tiny: Raw) -> None:
     tiny["task"] = {"name": "box.py:Box"}
     sweep = make_sweep({**tiny, "measures": ["m"]})

@@ -1,4 +1,4 @@
-"""An estimator that fails, in whatever way, fails alone."""
+"""An estimator that fails, in whatever way, fails alone; an attribution is stamped with and charged for what was looked at."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +13,8 @@ from estimators.evidence import Evidence
 from orchestrator.stages.attribute import Attributed, attribute
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
-from orchestrator.store.attributions import list_attributions
+from orchestrator.store import accounting
+from orchestrator.store.attributions import list_attributions, read_attributes_of
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 
@@ -112,3 +113,26 @@ def test_every_array_that_is_returned_is_checked(
 def test_what_is_no_attribution_is_its_failure_too(trained: tuple[Sweep, RunStore], does: Any) -> None:
     does(lambda: None)
     assert "AttributeError" in attributed(*trained).error
+
+
+def test_reference_models_that_an_option_asks_for_are_stamped_and_charged(
+    make_sweep: Callable[[Raw], Sweep], tiny: Raw, inline_pool: Any
+) -> None:
+    tiny["designs"] = {"reference": tiny["designs"]["reference"]}
+    tiny["estimators"] = {
+        "of_inputs": {"estimator": "knn_shapley"},
+        "of_models": {"estimator": "knn_shapley", "features": "representation"},
+    }
+    tiny["scores"] = {}
+    sweep = make_sweep(tiny)
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        assert [one.error for one in attribute(sweep, store)] == ["", ""]
+        references = accounting.rows_hash(store, "reference")
+    of_inputs, of_models = (read_attributes_of(sweep.paths, label) for label in ("of_inputs", "of_models"))
+    assert (of_inputs.models, of_inputs.train_seconds) == (0, 0)
+    assert of_models.models == 2
+    assert of_models.train_seconds > 0
+    assert of_inputs.rows == {}
+    assert of_models.rows == {"reference": references}
+    assert "checkpoints" in of_models.needs
