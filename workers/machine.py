@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import torch
 
 
+_GROUP = Path("/sys/fs/cgroup")
+"""Where the limits of this process's control group are told (cgroup v2)."""
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -34,8 +38,9 @@ def cache_folder(part: str = "") -> Path:
 
 
 def total_bytes() -> int:
-    """Return this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return this machine's memory, or the limit that a control group sets to this process where that is less."""
+    physical, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _number(_GROUP / "memory.max")
+    return physical if limit is None else min(physical, limit)
 
 
 def available_bytes(device: torch.device) -> int:
@@ -45,7 +50,7 @@ def available_bytes(device: torch.device) -> int:
 
         return int(torch.cuda.mem_get_info(device)[0])
     free = _meminfo()
-    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    limit, used = (_number(_GROUP / name) for name in ("memory.max", "memory.current"))
     return free if limit is None or used is None else min(free, max(0, limit - used))
 
 
