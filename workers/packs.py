@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -48,12 +49,17 @@ class PackTrainer:
             self._strategy = strategy
         self._engine = engine = self._engine or _engine(task, device, strategy)
         if isinstance(engine, Resident):
-            groups = [runs[start : start + engine.together] for start in range(0, len(runs), engine.together)]
+            groups = _groups(runs, engine.together)
             return [outcome for group in groups for outcome in _train_resident(engine, group, measures, queries)]
         if engine is not None:
-            packs = [runs[start : start + strategy.width] for start in range(0, len(runs), strategy.width)]
-            return [outcome for pack in packs for outcome in _train_stacked(engine, pack, measures, queries)]
+            groups = _groups(runs, strategy.width)
+            return [outcome for group in groups for outcome in _train_stacked(engine, group, measures, queries)]
         return [_attempt(run, lambda run: _train_alone(task, run, measures, queries, device, strategy)) for run in runs]
+
+
+def _groups(runs: Sequence[Run], size: int) -> list[Sequence[Run]]:
+    """Cut a pack into groups of at most `size` runs, in order."""
+    return [runs[start : start + size] for start in range(0, len(runs), size)]
 
 
 def _engine(task: DifferentiableTask, device: str, strategy: Strategy) -> Resident | Stacked | None:
@@ -109,40 +115,40 @@ def _train_resident(trainer: Resident, runs: Sequence[Run], measures: Sequence[s
     """Begin all runs, train one after another, measure all. When a measure raises, each is measured by itself."""
     begun: dict[int, Begun] = {}
     outputs: dict[int, Tensor] = {}
-    outcomes = {run.row: Outcome(run.row) for run in runs}
+    outcomes = [Outcome(run.row) for run in runs]  # by place: runs of two designs may have the same row
 
-    def begin(run: Run) -> Trained:
-        begun[run.row] = trainer.begin(run)
+    def begin(place: int, run: Run) -> Trained:
+        begun[place] = trainer.begin(run)
         return {}, ()
 
-    def train(run: Run) -> Trained:
-        checkpoints = trainer.train(run, begun[run.row])
-        outputs[run.row] = trainer.outputs(queries)
+    def train(place: int, run: Run) -> Trained:
+        checkpoints = trainer.train(run, begun[place])
+        outputs[place] = trainer.outputs(queries)
         return {}, checkpoints
 
-    def measure(run: Run) -> Trained:
-        found = measured.get(run.row) or trainer.measure([outputs[run.row]], measures, queries)[0]
-        return found, outcomes[run.row].checkpoints
+    def measure(place: int, run: Run) -> Trained:
+        found = measured.get(place) or trainer.measure([outputs[place]], measures, queries)[0]
+        return found, outcomes[place].checkpoints
 
-    def advance(stage: Callable[[Run], Trained], share: float = 0.0) -> None:
-        for run in runs:
-            before = outcomes[run.row]
+    def advance(stage: Callable[[int, Run], Trained], share: float = 0.0) -> None:
+        for place, run in enumerate(runs):
+            before = outcomes[place]
             if before.failure is None:
-                after = _attempt(run, stage)
-                outcomes[run.row] = replace(after, seconds=before.seconds + after.seconds + share)
+                after = _attempt(run, partial(stage, place))
+                outcomes[place] = replace(after, seconds=before.seconds + after.seconds + share)
 
     advance(begin)
     advance(train)
     started = time.perf_counter()
     measured = _measure_together(trainer, outputs, measures, queries)
     advance(measure, share=(time.perf_counter() - started) / len(runs))
-    return list(outcomes.values())
+    return outcomes
 
 
 def _measure_together(
     trainer: Resident, outputs: Mapping[int, Tensor], measures: Sequence[str], queries: Queries
 ) -> dict[int, Outputs]:
-    """Return the measures by row; none if any model's cannot be had."""
+    """Return the measures by place; none if any model's cannot be had."""
     try:
         return dict(zip(outputs, trainer.measure(list(outputs.values()), measures, queries), strict=True))
     except Exception:
@@ -165,9 +171,9 @@ def _train_stacked(trainer: Stacked, runs: Sequence[Run], measures: Sequence[str
 
 
 def _train_lockstep(trainer: Stacked, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Trained]:
-    pack = trainer.train(runs)
-    checkpoints = [tuple(member.checkpoints) for member in pack.members]
-    return list(zip(pack.measure(measures, queries), checkpoints, strict=True))
+    lockstep = trainer.train(runs)
+    checkpoints = [tuple(member.checkpoints) for member in lockstep.members]
+    return list(zip(lockstep.measure(measures, queries), checkpoints, strict=True))
 
 
 def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Queries) -> Outputs:

@@ -98,6 +98,17 @@ def test_what_a_trainer_prepared_serves_its_next_packs_with_the_same_bits(blobs,
     assert made == [task]
 
 
+@pytest.mark.parametrize("method", ["alone", "resident", "stacked"])
+def test_runs_of_the_same_row_are_different_runs(blobs, method):
+    """Rows are unique within a design; a pack may hold runs of two."""
+    task, (first, second) = blobs(Recipe(lr=0.1, batch_size=8, epochs=2), hidden=8), subsets(2)
+    wanted = [train_pack(task, [run], ["margin"], Queries(), method=method)[0] for run in (first, second)]
+    found = train_pack(task, [first, Run(first.row, second.subset, second.seed)], ["margin"], Queries(), method=method)
+    assert [one.row for one in found] == [first.row, first.row]
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one.outputs["margin"], other.outputs["margin"], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("label", [3, -1, 100_000_000])
 def test_a_label_without_an_output_is_a_failure_and_never_reaches_the_kernels(blobs, label):
     task = blobs(Recipe(batch_size=8, epochs=1), hidden=8)
