@@ -118,14 +118,17 @@ def _call(found: Any, arguments: dict[str, Any], where: str) -> Any:
     except CounterfactoryError:
         raise  # already one line
     except Exception as error:
-        file = inspect.getsourcefile(found)
-        line = line_in(Path(file), error) if file else ""
+        file = _file_of(found)
+        line = line_in(file, error) if file else ""
         raise TaskError(f"{where} failed{line}: {one_line(error)}") from error
 
 
 def _check_arguments(found: Callable[..., Any], arguments: dict[str, Any], where: str) -> None:
     """Raise TaskError when the call's own signature refuses the arguments."""
-    signature = inspect.signature(found)
+    try:
+        signature = inspect.signature(found)
+    except ValueError:  # a builtin that does not tell its arguments: the call itself will
+        return
     try:
         signature.bind(**arguments)
     except TypeError as error:
@@ -133,3 +136,12 @@ def _check_arguments(found: Callable[..., Any], arguments: dict[str, Any], where
         unknown = [name for name in arguments if name not in named]
         hint = near(unknown[0], named) if unknown else f"it takes {', '.join(named) or 'none'}"
         raise TaskError(f"{where}: wrong arguments, {error}: {hint}") from error
+
+
+def _file_of(found: Any) -> Path | None:
+    """Return the file that defines a class or a function; None for a builtin."""
+    try:
+        file = inspect.getsourcefile(found)
+    except TypeError:
+        return None
+    return None if file is None else Path(file)

@@ -31,8 +31,6 @@ METHODS = {
     "fingerprint": (),
 }
 """Hooks that are methods, and what they are called with."""
-HOOKS = ("measures", "flipped", *METHODS)
-"""Every optional hook of a task of either level."""
 
 
 def measures_of(task: Task | DifferentiableTask) -> tuple[str, ...] | None:
@@ -153,6 +151,8 @@ def check_call(task: object, name: str, call: str, arguments: int, where: str) -
         raise TaskError(f"{where}: `{name}` must be a method {call}, found {type(method).__name__}")
     try:
         inspect.signature(method).bind(*range(arguments))
+    except ValueError:  # a builtin that does not tell its arguments
+        return
     except TypeError as error:
         raise TaskError(f"{where}: `{name}` must be callable as {call}: {error}") from error
 

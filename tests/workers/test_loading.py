@@ -166,6 +166,18 @@ def test_wrong_arguments_and_errors_inside_are_told_apart(build):
     assert "Mine failed, line 5: TypeError: object of type 'int' has no len()" in refusal(TaskError, build, inside)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("builtins:dict", {}, "`n`, the number of training examples, must be an int > 0"),
+        ("builtins:iter", {}, "module builtins:iter failed: TypeError"),
+        ("builtins:range", {"x": 1}, "module builtins:range failed: TypeError"),
+    ],
+)
+def test_a_builtin_that_tells_neither_arguments_nor_file_is_refused_in_a_line(name, arguments, message):
+    assert message in refusal(TaskError, build_task, TaskSpec(name, arguments))
+
+
 def test_the_cause_of_a_failure_is_kept(build):
     with pytest.raises(TaskError, match="line 2: ZeroDivisionError: division by zero") as caught:
         build("x = 0\n1 / x")

@@ -12,6 +12,8 @@ from workers.task_checks import check_contract
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "your-own-task.md").read_text("utf-8")
 TABLE = PAGE.partition("## Optional hooks")[2].partition("\n## ")[0]
+HOOKS = ("measures", "flipped", *task_hooks.METHODS)
+"""Every optional hook of a task of either level."""
 
 
 def bare(**hooks):
@@ -25,11 +27,11 @@ def test_the_page_lists_every_hook_as_it_is_called():
     listed = {name: tuple(arguments.split(", ")) if arguments else () for name, arguments in rows}
     assert listed.pop("representation") == ("module", "inputs")
     assert hasattr(DifferentiableTask, "representation")  # has a default, so it is no hook to look for
-    assert listed == {name: task_hooks.METHODS.get(name, ()) for name in task_hooks.HOOKS}
+    assert listed == {name: task_hooks.METHODS.get(name, ()) for name in HOOKS}
 
 
 def test_hooks_are_looked_for_in_one_place_only():
-    names = "|".join(task_hooks.HOOKS)
+    names = "|".join(HOOKS)
     asked = re.compile(rf"""(get|has)attr\([\w.]*task, ["']({names})["']""")
     files = [path for package in ("workers", "estimators", "orchestrator") for path in (ROOT / package).rglob("*.py")]
     assert len(files) > 100
@@ -47,6 +49,10 @@ def test_without_hooks_nothing_is_assumed():
     assert task_hooks.shower_of(task) is task_hooks.labeller_of(task) is None
     assert task_hooks.mislabelled(task) is None
     assert task_hooks.description_of(task) == "SimpleNamespace: 3 training examples"
+
+
+def test_a_builtin_that_tells_no_arguments_is_taken_at_its_word():
+    check_contract(bare(measure_empty=dict), "mine")
 
 
 def test_hooks_tell_what_they_tell():
