@@ -60,13 +60,12 @@ def _check_images(where: Path, x: NDArray[Any], y: NDArray[Any], name: str, shap
 
 
 def _from_npz(path: Path) -> Arrays:
+    there = existing(path)
     try:
-        with np.load(existing(path), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except DataError:
-        raise
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an .npz of arrays: {error}") from error
+        with there.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # NumPy leaves a broken one open
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile's, zlib's, NumPy's or its header's tokenizer's: damage has many
+        raise DataError(f"{path} cannot be read as an .npz of arrays: {_one_line(error)}") from error
     if "train_jpeg" in arrays:
         return _from_jpeg(path, arrays)
     pairs = [(x, y) for x, y in (("x", "y"), ("x_test", "y_test")) if x in arrays and y in arrays]
@@ -81,9 +80,18 @@ def _from_jpeg(path: Path, arrays: Arrays) -> Arrays:
         lacking = {f"{split}_jpeg", f"{split}_offset", f"y_{split}"} - arrays.keys()
         if lacking:
             raise DataError(f"{path}: a file of JPEG images lacks {', '.join(sorted(lacking))}")
-        made[x] = _decode(arrays[f"{split}_jpeg"].tobytes(), arrays[f"{split}_offset"])
+        try:
+            made[x] = _decode(arrays[f"{split}_jpeg"].tobytes(), arrays[f"{split}_offset"])
+        except Exception as error:  # Pillow raises many, SyntaxError among them
+            raise DataError(
+                f"{path}: {split}_jpeg and {split}_offset cannot be read as JPEG images: {_one_line(error)}"
+            ) from error
         made[y] = arrays[f"y_{split}"]
     return made
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _decode(jpeg: bytes, offset: NDArray[Any]) -> NDArray[np.uint8]:

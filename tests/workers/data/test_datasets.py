@@ -116,10 +116,48 @@ def test_a_wrong_npz_is_refused(tmp_path, arrays, message):
         images.mnist(tmp_path / "m.npz")
 
 
-def test_a_file_that_is_no_npz(tmp_path):
-    (tmp_path / "m.npz").write_text("no")
-    with pytest.raises(DataError, match=r"cannot be read as an \.npz"):
-        images.mnist(tmp_path / "m.npz")
+def damaged(content):
+    """Yield the content cut short, and with one byte turned round, at places all over it."""
+    for place in range(0, len(content), 13):
+        yield content[:place]
+        yield content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+
+
+def test_a_damaged_npz_is_a_line_or_read_as_it_was(tmp_path):
+    path, x = tmp_path / "m.npz", some_images(3, 28, 28)
+    np.savez_compressed(path, x=x, y=np.arange(3))
+    refused = 0
+    for content in (b"no", b"PK\x03\x04 broken", *damaged(path.read_bytes())):
+        path.write_bytes(content)
+        SHARED.clear()
+        said = None
+        try:
+            np.testing.assert_array_equal(images.mnist(path)["x"], x)
+        except DataError as error:
+            said = str(error)
+        if said is not None:
+            refused += 1
+            assert said.startswith(str(path))
+            assert "\n" not in said
+    assert refused > 100
+
+
+@pytest.mark.parametrize(
+    ("jpeg", "offset"),
+    [
+        (np.frombuffer(b"no picture", np.uint8), [0, 10]),
+        (np.frombuffer(b"\xff\xd8\xff\xe0 cut short", np.uint8), [0, 15]),
+        (np.zeros(0, np.uint8), [0]),
+        (np.zeros(9, np.uint8), [0.0, 9.0]),
+    ],
+)
+def test_damaged_jpeg_images_are_a_line(tmp_path, jpeg, offset):
+    path = tmp_path / "j.npz"
+    parts = {f"{s}_{k}": v for s in ("train", "test") for k, v in (("jpeg", jpeg), ("offset", np.array(offset)))}
+    np.savez(path, **parts, y_train=np.zeros(1, int), y_test=np.zeros(1, int))
+    with pytest.raises(DataError, match="train_jpeg and train_offset cannot be read as JPEG images: ") as caught:
+        images.cifar10(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_files_say_what_to_do(tmp_path):
