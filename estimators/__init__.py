@@ -6,8 +6,9 @@ it is asked for: who only reads the options of an estimator does not wait for a 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from workers.lazy_exports import exports
 
 if TYPE_CHECKING:
     from estimators.contract import Attribution, Estimator, Need
@@ -16,23 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Attribution", "Datamodel", "Estimator", "Evidence", "Need", "Reference", "Runs"]
 
-_HOME = {
-    "Attribution": "estimators.contract",
-    "Datamodel": "estimators.lasso.regressor",
-    "Estimator": "estimators.contract",
-    "Evidence": "estimators.evidence",
-    "Need": "estimators.contract",
-    "Reference": "estimators.evidence",
-    "Runs": "estimators.evidence",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name from where it lives, when it is asked for."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "Attribution": "estimators.contract",
+        "Datamodel": "estimators.lasso.regressor",
+        "Estimator": "estimators.contract",
+        "Evidence": "estimators.evidence",
+        "Need": "estimators.contract",
+        "Reference": "estimators.evidence",
+        "Runs": "estimators.evidence",
+    },
+)

@@ -11,8 +11,9 @@ For scripts and notebooks (docs/python.md):
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from workers.lazy_exports import exports
 
 if TYPE_CHECKING:
     from orchestrator.api.opened_sweep import OpenedSweep, open_sweep
@@ -22,24 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "OpenedSweep", "PlannedSweep", "ScoreTable", "open_sweep", "plan", "run", "score"]
 
-_WHERE = {
-    "Config": "orchestrator.config.schema",
-    "OpenedSweep": "orchestrator.api.opened_sweep",
-    "PlannedSweep": "orchestrator.api.running",
-    "ScoreTable": "orchestrator.api.score_table",
-    "open_sweep": "orchestrator.api.opened_sweep",
-    "plan": "orchestrator.api.running",
-    "run": "orchestrator.api.running",
-    "score": "orchestrator.api.running",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import what is asked for, when it is: a command line that only prints its help pays for none of it."""
-    if name in _WHERE:
-        return getattr(import_module(_WHERE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "Config": "orchestrator.config.schema",
+        "OpenedSweep": "orchestrator.api.opened_sweep",
+        "PlannedSweep": "orchestrator.api.running",
+        "ScoreTable": "orchestrator.api.score_table",
+        "open_sweep": "orchestrator.api.opened_sweep",
+        "plan": "orchestrator.api.running",
+        "run": "orchestrator.api.running",
+        "score": "orchestrator.api.running",
+    },
+)

@@ -6,9 +6,9 @@ package costs no more than that part.
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from workers.lazy_exports import exports
 
 if TYPE_CHECKING:
     from workers.recipe import Recipe
@@ -28,24 +28,18 @@ __all__ = [
     "Task",
 ]
 
-_HOMES = {
-    "workers.recipe": ("Recipe",),
-    "workers.runs": ("Checkpoint", "Failure", "Outcome", "Queries", "Run"),
-    "workers.task": ("Classification", "DifferentiableTask", "Regression", "Task"),
-}
-"""Where each exported name is defined."""
-
-
-def __getattr__(name: str) -> object:
-    """Import an exported name when it is asked for (PEP 562)."""
-    for home, names in _HOMES.items():
-        if name in names:
-            found = globals()[name] = getattr(import_module(home), name)
-            return found
-    # With its object, as the interpreter raises it: who reports a user's mistake asks which module was meant.
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
-
-
-def __dir__() -> list[str]:
-    """Return the exported names too, for completion."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "Checkpoint": "workers.runs",
+        "Classification": "workers.task",
+        "DifferentiableTask": "workers.task",
+        "Failure": "workers.runs",
+        "Outcome": "workers.runs",
+        "Queries": "workers.runs",
+        "Recipe": "workers.recipe",
+        "Regression": "workers.task",
+        "Run": "workers.runs",
+        "Task": "workers.task",
+    },
+)
