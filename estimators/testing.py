@@ -2,7 +2,7 @@
 
 Each check can be called alone and raises AssertionError with one line that says what is wrong. An estimator on runs is given an
 additive game, whose effects are known; one on reference models a small convex problem, on which leaving an example out can be
-retrained exactly enough to know which examples help.
+retrained exactly enough to know which examples help (`estimators.trials`).
 
     from estimators.testing import check_estimator
 
@@ -13,118 +13,42 @@ retrained exactly enough to know which examples help.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from estimators.contract import Attribution, Estimator
-from estimators.evidence import Evidence, Reference, Runs
+from estimators.evidence import Evidence, Runs
+from estimators.trials import EFFECTS, Game, game_evidence, model_evidence, retrained, run_needs
 from workers.errors import ConfigError, DataError
-from workers.runs import Queries, Run
+from workers.runs import Queries
 
-if TYPE_CHECKING:
-    from workers.task import Classification
+__all__ = [
+    "check_claims",
+    "check_determinism",
+    "check_estimator",
+    "check_options",
+    "check_queries",
+    "check_refusals",
+    "check_shapes",
+    "check_sign",
+    "evidence_for",
+    "game_evidence",
+    "model_evidence",
+]
 
-EFFECTS = np.array([1.5, -1.0, 0.75, -2.0, 0.5, 1.0, -0.25, 0.0])
-"""What each of the game's examples adds to the first query's output; the second query's is twice that."""
-SCALES = np.array([1.0, 2.0])
-
-
-class Game:
-    """A black box: a model is its subset, and its outputs are the sums of its examples' effects, whatever the seed."""
-
-    n, t = len(EFFECTS), len(SCALES)
-
-    def train(self, subset: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-        """Return the subset."""
-        return subset
-
-    def measure(self, model: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """Return the sum of effects for each query."""
-        return {"worth": EFFECTS[model].sum() * SCALES}
-
-    def measure_empty(self) -> dict[str, NDArray[np.float64]]:
-        """Return nothing gained."""
-        return {"worth": np.zeros(self.t)}
+EXACT, LIKELY = 0.7, 0.3
+"""Least correlation with true effects that are seen exactly (the game's), and that are approximated (retraining's)."""
 
 
-def game_evidence(*needs: str, queries: Queries | None = None) -> Evidence:
-    """Return what an estimator with these needs sees of the game: one design for each, and no noise."""
-    designs = {need: _runs(need) for need in needs if need not in ("checkpoints", "gradients")}
-    given = queries or Queries()
-    return Evidence(
-        Game.n, Game.t, "worth", runs=designs, task=Game(), queries=given, seed=3, empty=np.zeros(Game.t, np.float32)
-    )
-
-
-def _runs(need: str) -> Runs:
-    """Return runs of a design that meets a need."""
-    n, rng = Game.n, np.random.default_rng(5)
-    permutations = None
-    if need == "subsets":
-        kind, masks = "bernoulli", np.array(list(product([False, True], repeat=n)))[1:]
-    elif need == "permutations":
-        kind = need
-        orders = [rng.permutation(n) for _ in range(6)]
-        masks = np.array([np.isin(np.arange(n), order[:size]) for order in orders for size in range(1, n + 1)])
-        permutations = np.repeat(np.arange(len(orders)), n)
-    elif need == "leave_group_out":
-        kind, masks = need, np.arange(n) // 2 != np.arange(n // 2)[:, None]
-    elif need == "leave_one_out":
-        kind, masks = need, ~np.eye(n, dtype=bool)
-    else:
-        kind, masks = "full", np.ones((2, n), dtype=bool)
-    subsets = np.zeros(2, np.int64) if kind == "full" else np.arange(len(masks))
-    repeats = np.arange(2) if kind == "full" else np.zeros(len(masks), np.int64)
-    outputs = (masks @ EFFECTS)[:, None] * SCALES
-    return Runs(need, kind, "worth", masks, outputs.astype(np.float32), subsets, repeats, permutations)
-
-
-def _task() -> Classification:
-    """Return logistic regression on two overlapping clouds: convex, 24 examples, 4 queries that lie well inside the clouds."""
-    import torch
-    from torch import nn
-
-    from workers.recipe import Recipe
-    from workers.task import Classification
-
-    class Clouds(Classification):
-        def __init__(self) -> None:
-            rng = torch.Generator().manual_seed(4)
-            self.recipe = Recipe(lr=0.5, batch_size=24, epochs=60, precision="float64", weight_decay=0.01)
-            self.train_targets = torch.arange(24) % 2
-            signs = 2.0 * self.train_targets.double() - 1
-            noise = torch.randn(24, 2, generator=rng, dtype=torch.float64)
-            self.train_inputs = signs[:, None] * torch.tensor([1.0, 0.5], dtype=torch.float64) + noise
-            self.query_targets = torch.tensor([0, 1, 0, 1])
-            sides = 2.0 * self.query_targets.double() - 1
-            self.query_inputs = sides[:, None] * torch.tensor([[1.0, 0.5], [1.0, 0.5], [0.8, 0.8], [0.8, 0.8]]).double()
-
-        def module(self) -> nn.Module:
-            return nn.Linear(2, 2)
-
-    return Clouds()
-
-
-def model_evidence() -> Evidence:
-    """Return two reference models of the convex task, with checkpoints after epochs 30 and 60, and the margin as measure."""
-    from workers.training.alone import train
-
-    task = _task()
-    everything = np.arange(task.n)
-    references = tuple(Reference(seed, train(task, Run(seed, everything, seed, (30, 60)))[1]) for seed in (0, 1))
-    return Evidence(task.n, task.t, "margin", references=references, task=task, seed=3)
-
-
-def evidence_for(estimator: Estimator) -> Evidence:
-    """Return evidence that meets the estimator's needs."""
-    if estimator.needs & {"checkpoints", "gradients"}:
-        return model_evidence()
+def evidence_for(estimator: Estimator, measure: str = "margin") -> Evidence:
+    """Return evidence that meets the estimator's needs; the game has a measure of its own."""
+    if estimator.needed & {"checkpoints", "gradients"}:
+        return model_evidence(*estimator.needed, measure=measure)
     train = _asks_for_training_queries(estimator)
-    return game_evidence(*sorted(estimator.needs), queries=Queries("train", (0, 1)) if train else None)
+    return game_evidence(*estimator.needed, queries=Queries("train", (0, 1, 2)) if train else None)
 
 
 def _asks_for_training_queries(estimator: Estimator) -> bool:
@@ -158,48 +82,112 @@ def check_shapes(estimator: Estimator, evidence: Evidence | None = None) -> None
     assert not unknown, f"fitted_on names designs that it was not given: {sorted(unknown)}"
 
 
-def check_sign(estimator: Estimator, evidence: Evidence | None = None) -> None:
-    """An attribution is the effect of *including* an example on the measured output: helpful examples are positive.
+def check_claims(estimator: Estimator, evidence: Evidence | None = None) -> None:
+    """What is said beside the values holds: what it was fitted on, standard errors, the utility, the bias.
 
-    On the game, values must go up with the effects that are known. On the convex task, with what retraining without each
-    example does to the margin.
+    An estimator that names no design is scored on the runs that it was fitted on. Standard errors are in units of the measure, so
+    that values with them are, too.
     """
     evidence = evidence or evidence_for(estimator)
-    values = estimator.attribute(evidence).values.astype(np.float64)
-    expected = _retrained(evidence) if evidence.references else _known(estimator, evidence)
-    measured = float(np.corrcoef(values.ravel(), expected.ravel())[0, 1])
-    assert measured > 0.3, (
-        f"the values' correlation with the true effects of including examples is {measured:.2f}, expected it clearly positive: "
-        "is the sign that of leaving out?"
+    made = estimator.attribute(evidence)
+    if run_needs(estimator.needed):
+        assert made.fitted_on, "fitted_on is empty, expected the designs whose runs it used: it is never scored on them"
+    if estimator.needed - {"gradients"}:
+        assert made.models > 0, f"models is {made.models}, expected how many trained models it used"
+    for name in ("standard_error", "utility_standard_error"):
+        array = getattr(made, name)
+        assert array is None or not np.isinf(array).any(), f"{name} has infinite entries: NaN where it is not known"
+    if made.utility is not None:
+        found = _correlation(made.utility, made.values.mean(axis=1))
+        assert found > EXACT, f"the utility's correlation with the values' mean over the queries is {found:.2f}"
+    if made.bias is not None:
+        for runs in (evidence.runs[design] for design in made.fitted_on):
+            _check_bias(made, made.bias, runs)
+    if made.standard_error is not None and not evidence.references and isinstance(evidence.task, Game):
+        known = _known(estimator)
+        room = np.abs(known).max() + 8 * np.nan_to_num(made.standard_error.astype(np.float64))
+        off = np.abs(made.values - known) - room
+        assert (off <= 0).all(), (
+            f"a value is {made.values.ravel()[off.argmax()]:.3g} where the effect is {known.ravel()[off.argmax()]:.3g}: "
+            "values with standard errors are in units of the measure"
+        )
+
+
+def _check_bias(made: Attribution, bias: NDArray[np.float32], runs: Runs) -> None:
+    """Hold f_q(S) ~ bias[q] + sum of values[i, q] over S against the mean outputs of the subsets it was fitted on."""
+    masks, outputs = runs.means()
+    predicted = bias + masks @ made.values.astype(np.float64)
+    off = np.abs(predicted.mean(axis=0) - outputs.mean(axis=0)) - outputs.std(axis=0)
+    assert (off <= 1e-3).all(), (
+        f"bias + masks @ values is {predicted.mean(axis=0)[off.argmax()]:.3g} on the average of the runs of {runs.design!r}, "
+        f"whose outputs are {outputs.mean(axis=0)[off.argmax()]:.3g}"
     )
 
 
-def _known(estimator: Estimator, evidence: Evidence) -> NDArray[np.float64]:
+def check_sign(estimator: Estimator, evidence: Evidence | None = None) -> None:
+    """An attribution is the effect of *including* an example on the *measured output*, of every query its own.
+
+    On the game, values must go with the effects that are known. On the convex task, with what retraining without each example
+    does to the margin, and to the loss: a helpful example raises the one and lowers the other.
+    """
+    given = [evidence or evidence_for(estimator)]
+    if evidence is None and given[0].measure == "margin":
+        given.append(evidence_for(estimator, "loss"))
+    for each in given:
+        values = estimator.attribute(each).values
+        exact = isinstance(each.task, Game)
+        expected, least = (_known(estimator), EXACT) if exact else (retrained(each), LIKELY)
+        for query in range(each.t):
+            found = _correlation(values[:, query], expected[:, query])
+            assert found > least, (
+                f"query {query}: the values' correlation with the true effects of including examples on the {each.measure} is "
+                f"{found:.2f}, expected more than {least}: is the sign that of leaving out, is the query another one?"
+            )
+
+
+def _correlation(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float:
+    """Return Pearson's correlation, 0 where one of both is constant."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(np.corrcoef(one.astype(np.float64), other.astype(np.float64))[0, 1])
+
+
+def _known(estimator: Estimator) -> NDArray[np.float64]:
     """Return the game's effects (n, t); of whole groups where groups were left out."""
-    effects = EFFECTS
-    if "leave_group_out" in estimator.needs:
-        effects = EFFECTS.reshape(-1, 2).sum(axis=1).repeat(2)
-    return np.outer(effects, SCALES)
+    if "leave_group_out" in estimator.needed:
+        groups: NDArray[np.float64] = EFFECTS.reshape(-1, 2, EFFECTS.shape[1]).sum(axis=1)
+        return groups.repeat(2, axis=0)
+    return EFFECTS
 
 
-def _retrained(evidence: Evidence) -> NDArray[np.float64]:
-    """Return what including each example does to each query's margin, by training without it (n, t)."""
-    import torch
+def check_queries(estimator: Estimator, evidence: Evidence | None = None) -> None:
+    """Queries in another order get the same answers in that order; on the convex task, training examples as queries too.
 
-    from workers.training.alone import train
+    What is drawn may be drawn again for another order: the difference must be small beside the values' spread.
+    """
+    evidence = evidence or evidence_for(estimator)
+    asked = [evidence]
+    if evidence.references and not evidence.runs:  # the runs there are were measured on the task's own queries
+        asked.append(replace(evidence, queries=Queries("train", tuple(range(evidence.t)))))
+    for one in asked:
+        order = np.roll(np.arange(one.t), 1)
+        straight, turned = (estimator.attribute(each).values for each in (one, _in_order(one, order)))
+        off = float(np.sqrt(np.square(turned - straight[:, order]).mean()))
+        assert off <= 0.15 * float(straight.std()), (
+            f"queries of source {one.queries.source!r} in another order get other answers: they differ by {off:.3g}, "
+            f"the values spread by {straight.std():.3g}"
+        )
 
-    task = evidence.differentiable()
-    inputs, targets = task.examples(evidence.queries)
 
-    def outputs(subset: NDArray[np.int64]) -> NDArray[np.float64]:
-        module, _ = train(task, Run(0, subset, 0))
-        with torch.no_grad():
-            found: NDArray[np.float64] = task.measurement(evidence.measure)(module(inputs), targets).double().numpy()
-        return found
-
-    everything = np.arange(task.n)
-    full = outputs(everything)
-    return np.stack([full - outputs(np.delete(everything, i)) for i in everything])
+def _in_order(evidence: Evidence, order: NDArray[np.int64]) -> Evidence:
+    """Return the same evidence with its queries in another order."""
+    indices = evidence.queries.indices or tuple(range(evidence.t))
+    return replace(
+        evidence,
+        runs={name: runs.with_outputs(runs.outputs[:, order]) for name, runs in evidence.runs.items()},
+        queries=replace(evidence.queries, indices=tuple(indices[place] for place in order.tolist())),
+        empty=None if evidence.empty is None else evidence.empty[order],
+    )
 
 
 def check_determinism(estimator: Estimator, evidence: Evidence | None = None) -> None:
@@ -236,25 +224,36 @@ def check_options(estimator: Estimator) -> None:
 
 def check_refusals(estimator: Estimator) -> None:
     """Evidence without what is needed is refused by ConfigError or DataError, before or while attributing, in one line."""
-    if not estimator.needs:
+    if not estimator.needed:
         return
-    nothing = replace(evidence_for(estimator), runs={}, references=(), task=Game())
+    whole = evidence_for(estimator)
+    _check_refused(estimator, replace(whole, runs={}, references=(), task=Game()), ", ".join(sorted(estimator.needed)))
+    if "checkpoints" in estimator.needed:
+        _check_refused(estimator, replace(whole, references=()), "reference models")
+    for need in run_needs(estimator.needed):
+        others = {name: runs for name, runs in whole.runs.items() if name != need}
+        _check_refused(estimator, replace(whole, runs=others), f"runs of {need}")
+
+
+def _check_refused(estimator: Estimator, lacking: Evidence, what: str) -> None:
     try:
-        estimator.check(nothing)
-        estimator.attribute(nothing)
+        estimator.check(lacking)
+        estimator.attribute(lacking)
     except (ConfigError, DataError) as error:
         lines = len(str(error).splitlines())
     else:
-        raise AssertionError(f"evidence without {', '.join(sorted(estimator.needs))} is not refused")
+        raise AssertionError(f"evidence without {what} is not refused")
     assert lines == 1, f"the refusal has {lines} lines, expected one"
 
 
 def check_estimator(estimator: Estimator, *, attributes: bool = True) -> None:
-    """Run all checks; without `attributes` the one of the sign is left out, for values that say nothing of the data."""
+    """Run all checks; without `attributes` those of what the values say are left out, for values that say nothing of the data."""
     check_options(estimator)
     evidence = evidence_for(estimator)
     check_shapes(estimator, evidence)
+    check_claims(estimator, evidence)
     if attributes:
-        check_sign(estimator, evidence)
+        check_sign(estimator)
+        check_queries(estimator, evidence)
     check_determinism(estimator, evidence)
     check_refusals(estimator)
