@@ -60,10 +60,6 @@ class Machine:
 
 LAPTOP = Machine("a laptop", 4, 1e12, 1e11, 4e9, 5e8, 16 * GIB)
 """Assumed: four cores with VNNI; for questions whose answer does not need this machine's own rates."""
-NODE_64 = Machine("one 64-core node, 512 GiB", 64, 2e13, 1.5e12, 6e10, 1e9, 512 * GIB)
-"""Assumed: AVX-512 VNNI at a third of its peak, DDR5 at 250 GB/s for coordinate descent."""
-GPU_80 = Machine("one GPU of 80 GiB", 0, 1e14, 8e12, 8e12, 2e9, 80 * GIB)
-"""Assumed: an A100's int8 tensor cores at a third of their 312 T multiply-adds, float32 at 8 T multiply-adds."""
 
 
 def this_machine(memory: int, threads: int | None = None) -> Machine:

@@ -48,7 +48,7 @@ CROSS_ENTROPY, SQUARED_ERROR = range(2)
 SGD, NESTEROV, ADAM, ADAMW = range(4)
 
 IN, OUT, IN_PADDED, OUT_PADDED, WEIGHT, BIAS, ACTIVATION, DROPOUT = range(8)
-LEARNING_RATE, MOMENTUM, DECAY, BETA1, BETA2, EPSILON, SMOOTHING = range(7)
+MOMENTUM, DECAY, BETA1, BETA2, EPSILON, SMOOTHING = range(6)
 
 CPU_NAME = str(llvmlite.binding.get_host_cpu_name())
 """The processor, as LLVM names it."""
@@ -491,7 +491,7 @@ def _descend(a, a_at, a_row, a_column, b, b_row, depth, rows, columns, w, v, at,
 
 @_part
 def _mix(x):
-    """workers.dropout's hash, on one unsigned 32-bit number."""
+    """workers.randomness.dropout's hash, on one unsigned 32-bit number."""
     x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x7FEB352D))
     x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(15))) * np.uint32(0x846CA68B))
     return np.uint32(x ^ np.uint32(x >> np.uint32(16)))
@@ -524,7 +524,7 @@ def _activate(kind, values, slopes, count, constants):
 
 @_part
 def _drop(values, slopes, layer, batch, drop, key, hashed):
-    """Apply inverted dropout to activations and derivatives alike, with the mask of workers.dropout.keep_mask."""
+    """Apply inverted dropout to activations and derivatives alike, with the mask of workers.randomness.dropout.keep_mask."""
     width, padded = layer[OUT], layer[OUT_PADDED]
     threshold, scale = np.uint32(drop[0]), values.dtype.type(drop[1])
     for row in range(batch):
@@ -780,7 +780,7 @@ class Rule(NamedTuple):
     optimizer: int
     """SGD, NESTEROV, ADAM or ADAMW."""
     hyper: Any
-    """(7,) by LEARNING_RATE and the names that follow it."""
+    """(6,) by MOMENTUM and the names that follow it."""
     constants: Any
     """As `exp_constants` makes them."""
 
@@ -896,7 +896,7 @@ def predict(x, network, constants, parameters, buffers, out):
 
 @_entry
 def dropout_factors(key, hashed, threshold, scale, factors):
-    """Write `scale` where workers.dropout.keep_mask is True, else 0, for training alone."""
+    """Write `scale` where workers.randomness.dropout.keep_mask is True, else 0, for training alone."""
     for i in range(len(factors)):
         bits = np.uint32(_mix(np.uint32(hashed[i] ^ key)) & np.uint32(0x7FFFFFFF))
         factors[i] = scale if bits >= threshold else scale - scale

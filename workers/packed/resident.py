@@ -288,7 +288,7 @@ def _optimizer(recipe: Recipe) -> int:
 
 def _hyper(recipe: Recipe, dtype: np.dtype[Any]) -> Array:
     """Return the recipe's constants in the order of the kernels' indices."""
-    values = np.zeros(7, dtype)
+    values = np.zeros(6, dtype)
     values[cpu.MOMENTUM], values[cpu.DECAY] = recipe.momentum, recipe.weight_decay
     values[cpu.BETA1], values[cpu.BETA2] = recipe.betas
     values[cpu.EPSILON], values[cpu.SMOOTHING] = recipe.eps, recipe.label_smoothing

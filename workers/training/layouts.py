@@ -30,11 +30,6 @@ def _is_watched(*modules: nn.Module) -> bool:
     )
 
 
-def has_convolution(module: nn.Module) -> bool:
-    """Whether the memory layout of images matters to the module."""
-    return any(isinstance(part, nn.Conv2d) for part in module.modules())
-
-
 def to_channels_last(module: nn.Module, inputs: Tensor) -> Tensor:
     """Lay the module's weights out with channels last, in place, and return images (n, c, h, w) laid out so too."""
     module.to(memory_format=torch.channels_last)
