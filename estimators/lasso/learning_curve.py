@@ -16,6 +16,7 @@ from estimators.lasso.selection import walk_paths
 from estimators.lasso.settings import Settings
 from estimators.lasso.statistics import Floats, Statistics
 from estimators.lasso.threads import spread
+from estimators.scores.bootstrap import Resamples
 from workers.errors import DataError
 
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 1.0)
@@ -199,21 +200,16 @@ def _score(
 
     A query whose prediction is constant counts as 0.
     """
-    counts = [_counts(half.masks.shape[1], resamples, rng) for half in halves]
-    queries = _counts(len(halves[0].outputs), resamples, rng)
+    t = len(halves[0].outputs)
+    drawn = [Resamples.draw(half.masks.shape[1], t, resamples, int(rng.integers(2**63))) for half in halves]
+    queries = drawn[0].queries  # of both halves: they are of the same queries
 
     def mean(which: int) -> Floats:
         size, side = divmod(which, len(halves))
-        values = resampled_spearman(halves[side].outputs, predictions[size][side], counts[side])
+        values = resampled_spearman(halves[side].outputs, predictions[size][side], drawn[side].rows)
         means: Floats = (values * queries).sum(1) / queries.shape[1]
         return means
 
     means = np.array(spread(mean, range(len(predictions) * len(halves)), settings.threads))
     scores: Floats = means.reshape(len(predictions), len(halves), -1).mean(1).T
     return scores
-
-
-def _counts(size: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return how often each of `size` things is drawn, (1 + resamples, size); the first row is once each."""
-    drawn = [np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(resamples)]
-    return np.stack([np.ones(size, np.int64), *drawn])
