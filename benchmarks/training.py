@@ -57,7 +57,7 @@ class Row:
     agree: bool
     peak: float | None
     """Useful floating-point operations a second over those of a large matrix product; None where they are not counted."""
-    plan: str
+    strategy: str
     """How ours trained."""
 
 
@@ -255,11 +255,11 @@ def compare(name: str, side: str, other: str, folder: Path, models: int, rounds:
                     useful = [case.flops(task.n // 2, task.t) * counts[way] / seconds for seconds, _ in done]
                     fraction = max(fraction, sum(useful) / sum(peak for _, peak in done))
     rates = {way: busy * counts[way] / best[way] for way, busy in processes.items()}
-    plan = strategy_of(task, "cpu")
+    strategy = strategy_of(task, "cpu")
     return Row(
         name if side == OURS else f"{name}, alone", other, rates[side], rates[other], rates[side] / rates[other],
         agrees(case, folder), fraction if case.linear else None,
-        f"{plan.method}: {plan.reason}" if side == OURS else "alone: as asked for",
+        f"{strategy.method}: {strategy.reason}" if side == OURS else "alone: as asked for",
     )  # fmt: skip
 
 
@@ -285,9 +285,16 @@ def compare_threads(name: str, folder: Path, models: int, rounds: int) -> Row:
         for pool in pools.values():
             pool.terminate()
     ratio = rates[PROCESSES] / rates[1]
-    plan = strategy_of(Benchmark(case, load(case.data, folder)), "cpu")
+    strategy = strategy_of(Benchmark(case, load(case.data, folder)), "cpu")
     return Row(
-        name, THREADS, rates[PROCESSES], rates[1], ratio, agrees(case, folder), None, f"{plan.method}: {plan.reason}"
+        name,
+        THREADS,
+        rates[PROCESSES],
+        rates[1],
+        ratio,
+        agrees(case, folder),
+        None,
+        f"{strategy.method}: {strategy.reason}",
     )
 
 
@@ -367,7 +374,7 @@ def main() -> int:
             peak = "" if row.peak is None else f"  {row.peak:.2f} of peak"
             print(
                 f"{row.case:24} {row.ours:9.1f}/s  {row.other} {row.theirs:8.1f}/s  {row.ratio:6.2f}x"
-                f"  agree {row.agree}{peak}  ({row.plan})",
+                f"  agree {row.agree}{peak}  ({row.strategy})",
                 flush=True,
             )
     if options.figure:

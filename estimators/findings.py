@@ -152,7 +152,7 @@ class Findings:
 
     @classmethod
     def from_json(cls, details: Mapping[str, Any]) -> Findings:
-        """Return what the details of a stored attribution tell; a curve that was not continued yet is as good as none."""
+        """Return what the details of a stored attribution tell; a curve that is not continued is as good as none."""
         curve, by_class = details.get("learning_curve"), details.get("by_class")
         return cls(
             details.get("summary") or "",

@@ -51,22 +51,22 @@ class LeaveOneOut(Estimator):
         found = measured_effects(left_out, full)
         of_utility = measured_effects(utility_runs(left_out), utility_runs(full))
         n, t = left_out.masks.shape[1], left_out.outputs.shape[1]
-        missing = n - len(found.examples)
+        missing = n - len(found.keys)
         if missing and self.missing == "error":
             raise DataError(
                 f"design {left_out.design!r}: {missing} of {n} examples are left out by no run;"
                 " train those, or set `missing: zero` to give them an effect of zero"
             )
         values = np.zeros((n, t), dtype=np.float32)
-        values[found.examples] = found.values
+        values[found.keys] = found.values
         utility = np.zeros(n, dtype=np.float32)
-        utility[found.examples] = of_utility.values[:, 0]
+        utility[found.keys] = of_utility.values[:, 0]
         errors = utility_errors = None
         known = np.isfinite(found.standard_error).all(axis=1)
         if known.any():
             errors, utility_errors = (np.full(shape, np.nan, dtype=np.float32) for shape in ((n, t), (n,)))
-            errors[found.examples] = found.standard_error
-            utility_errors[found.examples] = of_utility.standard_error[:, 0]
+            errors[found.keys] = found.standard_error
+            utility_errors[found.keys] = of_utility.standard_error[:, 0]
         return Attribution(
             values,
             standard_error=errors,
@@ -76,7 +76,7 @@ class LeaveOneOut(Estimator):
             fitted_on=(left_out.design, full.design),
             models=len(left_out.outputs) + len(full.outputs),
             details={
-                "examples_left_out": len(found.examples),
+                "examples_left_out": len(found.keys),
                 "examples_set_to_zero": missing,
                 "paired": int(found.paired.sum()),
                 "without_standard_error": n - int(known.sum()),

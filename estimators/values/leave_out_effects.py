@@ -27,11 +27,6 @@ class Effects:
     degrees_of_freedom: float
     """Those of the standard error that has fewest, infinite when there is no standard error."""
 
-    @property
-    def examples(self) -> NDArray[np.int64]:
-        """The keys, where they are examples."""
-        return self.keys
-
 
 def effects_of(keys: NDArray[np.int64], left_out: Runs, full: Runs) -> Effects:
     """Return mean f(all) - mean f(all without the key's examples), given which key (m,) each run left out.

@@ -41,7 +41,7 @@ class LeaveOneOutCorrelation(Metric):
         found = loo_correlation(
             judged.values,
             effects.values,
-            effects.examples,
+            effects.keys,
             n=store.n,
             resamples=section.resamples,
             seed=sweep.config.seed,

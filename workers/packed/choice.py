@@ -119,7 +119,7 @@ def _best_alone(probe: Probe) -> tuple[float, bool, str]:
     return (last, True, told) if last > plain * _GAIN else (plain, False, told)
 
 
-class Lockstep(NamedTuple):
+class Reached(NamedTuple):
     """What lockstep reached."""
 
     width: int
@@ -130,29 +130,29 @@ class Lockstep(NamedTuple):
     """One line: why there is none."""
 
 
-def best_lockstep(probe: Probe, least: float = 0.0) -> Lockstep:
+def best_lockstep(probe: Probe, least: float = 0.0) -> Reached:
     """Return the best width in lockstep and its rate; widths double while that pays and the memory allows.
 
     A width of 1 and why, where an operation of the module cannot be batched, or few models do not fit. What the task's own code
     raises is passed on.
     """
     trainer = Stacked(probe.task, probe.device)
-    best = Lockstep(1, 0.0, f"{_NARROWEST} models do not fit into memory")
+    best = Reached(1, 0.0, f"{_NARROWEST} models do not fit into memory")
     for width in _widths(largest_width(probe.task, torch.device(probe.device))):
         try:
             rate = probe.rates([trainer.train], width, least=least)[0]
         except Exception as error:
             why = _why_not(probe, width, error)
-            return best if best.width > 1 else Lockstep(1, 0.0, why)
+            return best if best.width > 1 else Reached(1, 0.0, why)
         if rate < best.rate * _GAIN:
             break
-        best = Lockstep(width, rate)
+        best = Reached(width, rate)
         if rate < least:
             break
     return best
 
 
-def compiled_lockstep(probe: Probe, width: int) -> Lockstep:
+def compiled_lockstep(probe: Probe, width: int) -> Reached:
     """Return the width at which the compiled step is fastest, and its rate; or 0, 0 and why there is none."""
     most = largest_width(probe.task, torch.device(probe.device))
     rates: dict[int, float] = {}
@@ -160,9 +160,9 @@ def compiled_lockstep(probe: Probe, width: int) -> Lockstep:
         try:
             rates[each] = probe.rates([Stacked(probe.task, probe.device, each).train], each)[0]
         except Exception as error:  # whatever the compiler cannot do, or no compiler
-            return Lockstep(0, 0.0, _why_not(probe, each, error))
+            return Reached(0, 0.0, _why_not(probe, each, error))
     best = max(rates, key=rates.__getitem__)
-    return Lockstep(best, rates[best])
+    return Reached(best, rates[best])
 
 
 def _why_not(probe: Probe, count: int, error: Exception) -> str:
@@ -185,12 +185,12 @@ def _widths(most: int) -> Iterator[int]:
 
 
 def is_reproducible(probe: Probe, method: Method, width: int) -> bool:
-    """Whether, in lockstep, a run is bit for bit the same at another place of the pack and among fewer neighbours."""
+    """Whether, in lockstep, a run is bit for bit the same at another place of the group and among fewer neighbours."""
     trainer, runs = Stacked(probe.task, probe.device, width if method == "compiled" else 0), probe.runs(width)
     whole = trainer.train(runs)
-    for pack in (runs[::-1], runs[: width // 2], runs[:1]):
-        other = trainer.train(pack)
-        for place, run in enumerate(pack):
+    for group in (runs[::-1], runs[: width // 2], runs[:1]):
+        other = trainer.train(group)
+        for place, run in enumerate(group):
             state = whole.state(run.row)
             if any(not torch.equal(value, state[name]) for name, value in other.state(place).items()):
                 return False

@@ -38,7 +38,7 @@ State = dict[str, Tensor]
 
 @dataclass
 class _Member:
-    """One model of the pack: its run, its streams and how far it is."""
+    """One model of a lockstep: its run, its streams and how far it is."""
 
     run: Run
     streams: Streams
@@ -123,14 +123,14 @@ class Stacked:
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no GPU
         return torch.compile(self.slopes, dynamic=False)
 
-    def train(self, runs: Sequence[Run]) -> Pack:
+    def train(self, runs: Sequence[Run]) -> Lockstep:
         """Train the runs together; return their models."""
-        pack = Pack(self, runs)
-        pack.train()
-        return pack
+        lockstep = Lockstep(self, runs)
+        lockstep.train()
+        return lockstep
 
 
-class Pack:
+class Lockstep:
     """Models in training: stacked state, and one member a model."""
 
     def __init__(self, trainer: Stacked, runs: Sequence[Run]):

@@ -26,7 +26,7 @@ class Strategy:
     """Whether this is what remained because the task's own code failed while being timed; such a strategy is not kept."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data; the method's key is `path`, as files have it since the first format."""
+        """Return plain data; the method's key on disk is `path`."""
         kept = asdict(self)
         return {"path": kept.pop("method"), **kept}
 

@@ -1,12 +1,12 @@
-"""Lockstep with a compiled step: the same models as alone, and the same bits in any pack."""
+"""Reached with a compiled step: the same models as alone, and the same bits in any pack."""
 
 import numpy as np
 import pytest
 
 from workers import Queries, Recipe, Run
 from workers.packed import choice
-from workers.packed.choice import Lockstep
-from workers.packed.stacked import Pack
+from workers.packed.choice import Reached
+from workers.packed.stacked import Lockstep
 from workers.packed.strategy import Strategy
 from workers.packs import PackTrainer, train_pack
 from workers.runs import OutOfMemory
@@ -50,13 +50,13 @@ def test_place_and_neighbours_do_not_change_a_bit(zoo, equal_runs, unequal_runs,
 def test_only_whole_batches_and_common_last_ones_are_compiled(zoo, unequal_runs, monkeypatch):
     task = zoo(RECIPE, "layer_norm")
     seen = []
-    compiled = Pack._slopes_compiled
+    compiled = Lockstep._slopes_compiled
 
     def watched(self, parameters, buffers, x, *rest):
         seen.append(x.shape[1])
         return compiled(self, parameters, buffers, x, *rest)
 
-    monkeypatch.setattr(Pack, "_slopes_compiled", watched)
+    monkeypatch.setattr(Lockstep, "_slopes_compiled", watched)
     train_pack(task, unequal_runs(()), ["margin"], Queries(), method="compiled", width=4)
     n, batch = task.n, RECIPE.batch_size
     assert batch in seen
@@ -74,8 +74,8 @@ def test_only_whole_batches_and_common_last_ones_are_compiled(zoo, unequal_runs,
     ],
 )
 def test_calibration_takes_the_fastest_whose_bits_are_the_same(zoo, monkeypatch, compiled, same_bits, chosen):
-    monkeypatch.setattr(choice, "best_lockstep", lambda *_, **__: Lockstep(4, 1e6))
-    monkeypatch.setattr(choice, "compiled_lockstep", lambda *_: Lockstep(8, compiled))
+    monkeypatch.setattr(choice, "best_lockstep", lambda *_, **__: Reached(4, 1e6))
+    monkeypatch.setattr(choice, "compiled_lockstep", lambda *_: Reached(8, compiled))
     monkeypatch.setattr(choice, "is_reproducible", lambda _, path, width: path in same_bits)
     plan = choice.fastest(zoo(RECIPE.model_copy(update={"compile": True}), "layer_norm"), "cpu")
     assert (plan.method, plan.width) == chosen
@@ -83,7 +83,7 @@ def test_calibration_takes_the_fastest_whose_bits_are_the_same(zoo, monkeypatch,
 
 
 def test_nothing_is_compiled_unasked(zoo, monkeypatch):
-    monkeypatch.setattr(choice, "best_lockstep", lambda *_, **__: Lockstep(4, 1e6))
+    monkeypatch.setattr(choice, "best_lockstep", lambda *_, **__: Reached(4, 1e6))
     monkeypatch.delattr(choice, "compiled_lockstep")
     plan = choice.fastest(zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), "cpu")
     assert "compiled" not in plan.reason
@@ -104,14 +104,14 @@ def test_out_of_memory_halves_what_is_compiled_too(zoo, equal_runs, monkeypatch)
     task, runs = zoo(RECIPE.model_copy(update={"precision": "float32"}), "layer_norm"), equal_runs(4)
     trainer = PackTrainer(task, strategy=Strategy("compiled", 4, False, "as asked for"))
     whole = {run.row: run for run in trainer.train(runs, ["margin"], Queries())}
-    compiled = Pack._slopes_compiled
+    compiled = Lockstep._slopes_compiled
 
     def small(self, *given):
         if self.trainer.compiled > 2:
             raise MemoryError("no room")
         return compiled(self, *given)
 
-    monkeypatch.setattr(Pack, "_slopes_compiled", small)
+    monkeypatch.setattr(Lockstep, "_slopes_compiled", small)
     with pytest.raises(OutOfMemory):
         trainer.train(runs, ["margin"], Queries())
     for half in (runs[:2], runs[2:]):

@@ -6,7 +6,7 @@ import torch
 
 from workers import Queries, Recipe, Run
 from workers.packed.resident import Resident
-from workers.packed.stacked import Pack
+from workers.packed.stacked import Lockstep
 from workers.packs import train_pack
 from workers.runs import OutOfMemory
 
@@ -79,7 +79,7 @@ def initial_seed(seed):
 @pytest.mark.parametrize(
     "error", [MemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory: no room")]
 )
-@pytest.mark.parametrize(("path", "owner"), [("resident", Resident), ("stacked", Pack)])
+@pytest.mark.parametrize(("path", "owner"), [("resident", Resident), ("stacked", Lockstep)])
 def test_too_little_memory_is_raised_for_the_pack(zoo, equal_runs, monkeypatch, path, owner, error):
     def fail(*_):
         raise error
