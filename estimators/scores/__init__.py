@@ -4,16 +4,19 @@ All of it is imported at once: it is NumPy alone (SciPy where a function needs i
 module and of the function in it, which only an import that has happened tells apart.
 """
 
-from estimators.scores.ceiling import Agreement, Ceiling, SeedCheck, noise_ceiling, seed_check
+from estimators.scores.ceiling import Ceiling, noise_ceiling
 from estimators.scores.detection import auc
 from estimators.scores.external import judge_array
 from estimators.scores.lds import lds
 from estimators.scores.leave_one_out import loo_correlation
 from estimators.scores.overlap import count_overlap, refuse_overlap
-from estimators.scores.result import Estimate, Score
+from estimators.scores.result import UNKNOWN, Estimate, Score
+from estimators.scores.seed_check import Agreement, SeedCheck, seed_check
+from estimators.scores.share import share_of
 from estimators.scores.spearman import spearman
 
 __all__ = [
+    "UNKNOWN",
     "Agreement",
     "Ceiling",
     "Estimate",
@@ -27,5 +30,6 @@ __all__ = [
     "noise_ceiling",
     "refuse_overlap",
     "seed_check",
+    "share_of",
     "spearman",
 ]

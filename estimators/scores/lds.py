@@ -7,10 +7,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from estimators.evidence import Runs
 from estimators.scores.bootstrap import Resamples
-from estimators.scores.ceiling import noise_ceiling, seeds_per_subset
+from estimators.scores.ceiling import Ceiling, noise_ceiling
 from estimators.scores.external import judge_array
+from estimators.scores.jackknife import Jackknife
 from estimators.scores.overlap import refuse_overlap
-from estimators.scores.result import Score
+from estimators.scores.result import UNKNOWN, Estimate, Score
+from estimators.scores.seeds import seeds_per_subset
+from estimators.scores.share import share_of
 from estimators.scores.spearman import resampled_spearman
 from workers.errors import DataError
 
@@ -63,16 +66,36 @@ def lds(
     predicted = predict(masks, values)
     drawn = Resamples.draw(len(masks), t, resamples, seed)
     correlations = resampled_spearman(predicted, outputs, drawn.rows)
+    estimate, ceiling = drawn.estimate(correlations, level), noise_ceiling(runs, level=level)
     return Score(
         "lds",
-        *drawn.estimate(correlations, level),
-        ceiling=noise_ceiling(runs, resamples=0).value,
+        *estimate,
+        ceiling=ceiling.value,
+        ceiling_low=ceiling.low,
+        ceiling_high=ceiling.high,
+        share=_share(estimate, ceiling, predicted, outputs, np.unique(runs.subsets)),
         per_query=correlations[0],
         queries=t,
         subsets=len(masks),
         seeds=int(seeds_per_subset(runs).max()),
         details=_counted(runs, predicted, outputs, planned),
     )
+
+
+def _share(
+    score: Estimate,
+    ceiling: Ceiling,
+    predicted: NDArray[np.float64],
+    outputs: NDArray[np.float64],
+    subsets: NDArray[np.int64],
+) -> Estimate:
+    """Return the share of the ceiling; both errors are correlated by leaving the same subsets out of both."""
+    if ceiling.reason:
+        return UNKNOWN
+    compared = np.searchsorted(subsets, ceiling.compared)
+    left_out = resampled_spearman(predicted[compared], outputs[compared], Jackknife.of(ceiling.subsets).counts)
+    correlation = Jackknife.of(ceiling.subsets).correlation(left_out, ceiling.left_out)
+    return share_of(score, ceiling.estimate, correlation)
 
 
 def _counted(

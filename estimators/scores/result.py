@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,9 @@ class Score:
     """Seeds of the subset that has most; `details` tells when others have fewer. 0 where unknown."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else is worth telling: numbers and strings."""
+    ceiling_low: float = math.nan
+    """Lower end of the ceiling's interval, at least 0; where it is 0 there was nothing to find."""
+    ceiling_high: float = math.nan
+    """Upper end of the ceiling's interval."""
+    share: Estimate = UNKNOWN
+    """value / ceiling, its interval paired; NaN where the ceiling is unknown or its interval reaches 0."""

@@ -11,9 +11,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.scoring.metric import Quantity
-from orchestrator.scoring.ranking import quantity, ranked
-from orchestrator.scoring.table import ScoreRow, as_rows
+from orchestrator.cli.leaderboard import leaderboard
 from orchestrator.store.strict_json import jsonable
 from workers.wording import duration
 
@@ -55,10 +53,6 @@ def _number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
-def _seconds(value: float) -> str:
-    return duration(value) if math.isfinite(value) else "-"
-
-
 def import_table(imported: Sequence[ImportSummary]) -> RenderableType:
     """Return what was imported, a row a design, what was left out of it, and what was done to it."""
     table = Table(title="Imported runs", title_justify="left", header_style="bold")
@@ -71,39 +65,6 @@ def import_table(imported: Sequence[ImportSummary]) -> RenderableType:
         table.add_row(one.design, f"{one.subsets:,}", f"{one.runs:,}", f"{one.not_finite:,}", escape(source))
     done = {one.done: [other.design for other in imported if other.done == one.done] for one in imported if one.done}
     return Group(table, *(escape(f"{', '.join(designs)}: {what}") for what, designs in done.items()))
-
-
-def leaderboard(scores: pd.DataFrame) -> RenderableType:
-    """Return the scores, a table a quantity in the metrics' order, the best first.
-
-    With the built-in names it fits into 120 columns; where it does not, cells are folded and nothing is cut.
-    """
-    if scores.empty:
-        return "no scores: the sweep has no finished scoring runs, and nothing else to judge by"
-    ordered = ranked(as_rows(scores))
-    names = list(dict.fromkeys(row.metric for row in ordered))
-    parts: list[RenderableType] = ["[italic]Leaderboard[/]"]
-    for name in names:
-        shown = quantity(name)
-        title = name if shown.title == name else f"{name}: {shown.title}"
-        parts.append(escape(title + " (lower is better)" * (shown.better == "lower")))
-        parts.append(_scores_of(shown, [row for row in ordered if row.metric == name]))
-    return Group(*parts)
-
-
-def _scores_of(shown: Quantity, lines: list[ScoreRow]) -> Table:
-    table = Table(header_style="bold")
-    for name in ("estimator", "measure"):
-        table.add_column(name, overflow="fold")
-    shares = ("ceiling", "of ceiling") if shown.has_ceiling else ()
-    for name in ("value", "95% interval", *shares, "trained", "attributed"):
-        table.add_column(name, justify="right", overflow="fold", no_wrap=name == "value")
-    for row in lines:
-        cells = [escape(row.estimator), escape(row.measure), _number(row.value)]
-        cells.append(f"{_number(row.low)} to {_number(row.high)}")
-        cells += [_number(row.ceiling), _number(row.of_ceiling, 2)] if shown.has_ceiling else []
-        table.add_row(*cells, _seconds(row.train_seconds), _seconds(row.attribute_seconds))
-    return table
 
 
 def forecast_line(forecast: Forecast) -> str:

@@ -35,7 +35,7 @@ class _HeldOut:
     predicted: Mapping[str, NDArray[np.floating]]
     """Estimator -> (s, t); empty where there are no such runs."""
     ceiling: NDArray[np.floating]
-    """(t,) noise ceiling of every query, NaN where unknown."""
+    """(t,) noise ceiling of every query, NaN where unknown or where there is nothing to find."""
 
     @property
     def per_query_lds(self) -> dict[str, NDArray[np.floating]]:
@@ -100,7 +100,8 @@ def _held_out(
     for label, (values, bias) in attributions.items():
         added = np.asarray(masks @ values.astype(np.float64), dtype=np.float64)
         predicted[label] = added if bias is None else added + bias
-    return _HeldOut(actual, predicted, noise_ceiling(runs, resamples=0).per_query)
+    ceiling = noise_ceiling(runs)
+    return _HeldOut(actual, predicted, np.full(sweep.t, np.nan) if ceiling.nothing_to_find else ceiling.per_query)
 
 
 def _stage_seconds(store: RunStore, attributes: Mapping[str, Attributes]) -> dict[str, float]:

@@ -190,7 +190,7 @@ class ReportData:
     per_query_lds: Mapping[str, NDArray[np.floating]]
     """Estimator -> (t,); NaN where a query has no rank correlation."""
     per_query_ceiling: NDArray[np.floating]
-    """(t,); NaN where unknown."""
+    """(t,) what each query says for itself; NaN where unknown or where there is nothing to find."""
     attributions: Mapping[str, NDArray[np.float32]]
     """Estimator -> (n, t)."""
     stage_seconds: Mapping[str, float]

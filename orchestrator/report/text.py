@@ -34,6 +34,11 @@ def percent(fraction: float) -> str:
     return f"{fraction:.0%}".replace("-", MINUS) if math.isfinite(fraction) else NONE
 
 
+def share(value: float, low: float, high: float) -> str:
+    """Return a share in whole percent, with its interval where there is one."""
+    return f"{percent(value)} ({percent(low)} to {percent(high)})" if math.isfinite(low) else percent(value)
+
+
 def count(value: int | None) -> str:
     """Return an integer with its thousands grouped."""
     return NONE if value is None else f"{value:,}"

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from estimators.scores import seed_check
+from estimators.scores.agreement import FEWEST
 from orchestrator.attribution.evidence import heldout, load_runs
 from orchestrator.scoring.metric import Metric, Quantity
 from orchestrator.scoring.table import ScoreRow
@@ -34,9 +35,9 @@ class SeedCheck(Metric):
         if fresh is None or runs is None or section is None:
             return []
         again = load_runs(sweep, store, fresh, measure)
-        if len(np.unique(again.subsets)) < 2 or len(np.unique(runs.repeats)) < 2:
+        if len(np.unique(again.subsets)) < FEWEST or len(np.unique(runs.repeats)) < 2:
             return []
-        found = seed_check(runs, again, resamples=section.resamples, seed=sweep.config.seed)
+        found = seed_check(runs, again)
         single = found.single
         row = ScoreRow(
             estimator="retraining",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +70,21 @@ class ScoreRow:
     attribute_seconds: float
     """Time the estimator took; NaN where nobody knows."""
 
+    ceiling_low: float = math.nan
+    """Lower end of the ceiling's 95% interval; 0 where there was nothing to find, NaN where it is unknown."""
+    ceiling_high: float = math.nan
+    """Upper end of the ceiling's 95% interval."""
+    share: float = math.nan
+    """Value as a share of the ceiling; NaN where the ceiling is unknown or cannot be told from 0."""
+    share_low: float = math.nan
+    """Lower end of the share's 95% interval."""
+    share_high: float = math.nan
+    """Upper end of the share's 95% interval."""
+
     @property
-    def of_ceiling(self) -> float:
-        """Value as a fraction of the ceiling; NaN without a positive ceiling."""
-        return self.value / self.ceiling if self.ceiling > 0 else math.nan
+    def nothing_to_find(self) -> bool:
+        """Whether the ceiling cannot be told from 0: the seeds of a subset agree no better than chance."""
+        return self.ceiling_low <= 0
 
     @classmethod
     def of(cls, judged: Judged, found: Score, metric: str, design: str) -> ScoreRow:
@@ -92,11 +103,18 @@ class ScoreRow:
             seeds=found.seeds,
             train_seconds=judged.train_seconds,
             attribute_seconds=judged.attribute_seconds,
+            ceiling_low=found.ceiling_low,
+            ceiling_high=found.ceiling_high,
+            share=found.share.value,
+            share_low=found.share.low,
+            share_high=found.share.high,
         )
 
 
 SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
 """Columns of the tidy score table."""
+REQUIRED_COLUMNS = tuple(field.name for field in fields(ScoreRow) if field.default is MISSING)
+"""Those that no table of scores lacks; the others are unknown where an earlier version wrote the table."""
 
 
 def as_table(rows: Iterable[ScoreRow]) -> pd.DataFrame:
@@ -114,13 +132,14 @@ def as_rows(table: pd.DataFrame) -> tuple[ScoreRow, ...]:
 
 def refuse_other_columns(table: pd.DataFrame) -> None:
     """Raise DataError where a table of scores lacks columns; those beyond ours are nobody's harm."""
-    missing = [column for column in SCORE_COLUMNS if column not in table.columns]
+    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
     if missing:
         raise DataError(f"the score table lacks the columns {', '.join(missing)}")
 
 
 def _row(record: Mapping[Hashable, Any]) -> ScoreRow:
-    return ScoreRow(**{field.name: _READ[str(field.type)](record[field.name]) for field in fields(ScoreRow)})
+    known = [field for field in fields(ScoreRow) if field.name in record]
+    return ScoreRow(**{field.name: _READ[str(field.type)](record[field.name]) for field in known})
 
 
 def _is_missing(cell: Any) -> bool:

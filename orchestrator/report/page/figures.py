@@ -47,7 +47,7 @@ def lds_intervals(board: Sequence[Entry]) -> Markup:
         axes.set_yticks(rows, [entry.estimator for entry in board], color=svg.INK)
         axes.set_ylim(-0.6, len(board) - 0.15)
         axes.axvline(0, color=svg.LINE, lw=1, zorder=0)
-        _ceiling_line(axes, _ceiling([entry.lds.ceiling for entry in board]))
+        _ceiling_line(axes, _ceiling([entry.lds.drawn_ceiling for entry in board]))
         _quiet(axes)
         axes.set_xlabel("LDS, 95% interval")
         description = "; ".join(
@@ -73,7 +73,7 @@ def lds_against(
             axes.plot([x, x], [entry.lds.low, entry.lds.high], color=colour, lw=3, alpha=0.3, solid_capstyle="butt")
             axes.plot(x, entry.lds.value, "o", color=colour, ms=6, zorder=3)
         axes.axhline(0, color=svg.LINE, lw=1, zorder=0)
-        _ceiling_line(axes, _ceiling([entry.lds.ceiling for entry in board]), horizontal=True)
+        _ceiling_line(axes, _ceiling([entry.lds.drawn_ceiling for entry in board]), horizontal=True)
         axes.xaxis.set_major_locator(FixedLocator(_CLOCK) if seconds else LogLocator(numticks=7))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: text.tick(v) if seconds else f"{v:,.10g}"))
         axes.xaxis.minorticks_off()
@@ -198,7 +198,7 @@ def blank(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _around(board: Sequence[Entry]) -> tuple[float, float]:
     """Return limits with 0, every value, interval and ceiling inside, and some air."""
-    numbers = [number for e in board for number in (e.lds.value, e.lds.low, e.lds.high, e.lds.ceiling)]
+    numbers = [number for e in board for number in (e.lds.value, e.lds.low, e.lds.high, e.lds.drawn_ceiling)]
     finite = [0.0, *(number for number in numbers if math.isfinite(number))]
     span = (max(finite) - min(finite)) or 1.0
     return min(finite) - 0.06 * span, max(finite) + 0.1 * span

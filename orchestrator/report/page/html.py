@@ -46,6 +46,7 @@ def render(data: ReportData) -> str:
         "best_loo": max((e.loo.value for e in board if e.loo and math.isfinite(e.loo.value)), default=None),
         "several_designs": len({entry.design for entry in board}) > 1,
         "check": leaderboard.seed_check(data),
+        "ceilings": leaderboard.ceilings_of(data),
         "scale": scale_of([entry.lds for entry in ranked]),
         "others": [(one, scale_of([line.score for line in one.lines])) for one in leaderboard.others(data)],
         "charts": _charts(data, _main_design(ranked)),

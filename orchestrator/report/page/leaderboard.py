@@ -20,6 +20,7 @@ from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.ranking import quantity, ranked
 from orchestrator.scoring.seed_check import SEED_CHECK
 from orchestrator.scoring.table import ScoreRow, as_rows
+from orchestrator.scoring.wording import ceilings
 from workers.errors import ConfigError
 
 SHOWN_ELSEWHERE = frozenset(one.name for one in (LDS, LEAVE_ONE_OUT, SEED_CHECK, DETECTION, *AREAS.values()))
@@ -57,6 +58,11 @@ def entries(data: ReportData) -> tuple[Entry, ...]:
     loo = {row.estimator: ShownScore.of(row) for row in _rows(scores, LEAVE_ONE_OUT.name)}
     found = [_entry(data, row, loo) for row in _rows(scores, LDS.name)]
     return tuple(sorted(found, key=lambda entry: (math.isnan(entry.lds.value), -entry.lds.value, entry.estimator)))
+
+
+def ceilings_of(data: ReportData) -> list[str]:
+    """Return what the leaderboard says of its noise ceiling."""
+    return ceilings(LDS, _rows(data.scores[data.scores["measure"] == data.measure], LDS.name))
 
 
 def seed_check(data: ReportData) -> ShownScore | None:
@@ -126,6 +132,8 @@ class OtherTable:
 
     quantity: Quantity
     lines: tuple[OtherScore, ...]
+    ceilings: tuple[str, ...] = ()
+    """What is to be said of the noise ceiling."""
 
 
 def others(data: ReportData) -> tuple[OtherTable, ...]:
@@ -144,6 +152,7 @@ def others(data: ReportData) -> tuple[OtherTable, ...]:
                 for row in rows
                 if row.metric == name
             ),
+            tuple(ceilings(quantity(name), [row for row in rows if row.metric == name])),
         )
         for name in dict.fromkeys(row.metric for row in rows)
     )

@@ -17,6 +17,7 @@ from orchestrator.report.page.templates import resource, template
 from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.ranking import quantity, ranked
 from orchestrator.scoring.table import ScoreRow, as_rows
+from orchestrator.scoring.wording import ceilings
 from workers.wording import duration
 
 Design = tuple[str, str, str, int, int, int]
@@ -31,6 +32,8 @@ class Board:
     scale: Scale
     lines: tuple[tuple[ScoreRow, ShownScore], ...]
     """Each row with its number, the best first."""
+    ceilings: tuple[str, ...]
+    """What is to be said of the noise ceiling."""
 
 
 def scores_html(scores: pd.DataFrame) -> str:
@@ -68,5 +71,6 @@ def _boards(scores: pd.DataFrame) -> list[Board]:
     boards = []
     for name in dict.fromkeys(row.metric for row in rows):
         lines = tuple((row, ShownScore.of(row)) for row in rows if row.metric == name)
-        boards.append(Board(quantity(name), scale_of(shown for _, shown in lines), lines))
+        said = tuple(ceilings(quantity(name), [row for row, _ in lines]))
+        boards.append(Board(quantity(name), scale_of(shown for _, shown in lines), lines, said))
     return boards

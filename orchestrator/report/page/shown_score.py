@@ -17,11 +17,27 @@ class ShownScore:
     low: float
     high: float
     ceiling: float
+    share: float = math.nan
+    """Value as a share of the ceiling, with its 95% interval; NaN where there is none."""
+    share_low: float = math.nan
+    share_high: float = math.nan
+    ceiling_low: float = math.nan
+    ceiling_high: float = math.nan
 
     @classmethod
     def of(cls, row: ScoreRow) -> ShownScore:
         """Return the number of one row of the score table."""
-        return cls(row.value, row.low, row.high, row.ceiling)
+        return cls(
+            row.value,
+            row.low,
+            row.high,
+            row.ceiling,
+            row.share,
+            row.share_low,
+            row.share_high,
+            row.ceiling_low,
+            row.ceiling_high,
+        )
 
     @property
     def covers_zero(self) -> bool:
@@ -29,9 +45,14 @@ class ShownScore:
         return self.low <= 0 <= self.high
 
     @property
-    def of_ceiling(self) -> float:
-        """Value as a fraction of the ceiling; NaN without a positive ceiling."""
-        return self.value / self.ceiling if self.ceiling > 0 else math.nan
+    def drawn_ceiling(self) -> float:
+        """The ceiling where a figure may show it: NaN where it is unknown or cannot be told from 0."""
+        return math.nan if self.nothing_to_find else self.ceiling
+
+    @property
+    def nothing_to_find(self) -> bool:
+        """Whether the ceiling cannot be told from 0."""
+        return self.ceiling_low <= 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +71,7 @@ class Scale:
 
 def scale_of(scores: Iterable[ShownScore]) -> Scale:
     """Return the scale of a table's bars: 0 and every value, interval and ceiling are inside."""
-    values = [v for s in scores for v in (s.value, s.low, s.high, s.ceiling) if math.isfinite(v)]
+    values = [v for s in scores for v in (s.value, s.low, s.high, s.drawn_ceiling) if math.isfinite(v)]
     low, high = min([0.0, *values]), max([0.0, *values])
     margin = 0.03 * ((high - low) or 1.0)
     return Scale(low - margin, (high - low) + 2 * margin)

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -134,6 +134,7 @@ def test_wrong_attributions_and_too_few_subsets_are_refused():
         lds(tau, one)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_what_must_not_change_it(seed):
     tau, runs = problem(seed)

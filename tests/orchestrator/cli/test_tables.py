@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -32,6 +33,11 @@ def row(estimator: str, value: float, metric: str = "lds", ceiling: float = 0.8)
         "seeds": 3,
         "train_seconds": 130.0,
         "attribute_seconds": math.nan,
+        "ceiling_low": ceiling - 0.1,
+        "ceiling_high": ceiling + 0.1,
+        "share": value / ceiling,
+        "share_low": value / ceiling - 0.1,
+        "share_high": value / ceiling + 0.1,
     }
 
 
@@ -48,19 +54,30 @@ def test_the_leaderboard_is_a_table_a_metric_the_best_first() -> None:
         ]
     )
     shown = text(tables.leaderboard(table))
-    lines = [line for line in shown.splitlines() if "margin" in line]
+    lines = [line for line in shown.splitlines() if "│ margin" in line]
     assert [line.split()[1] for line in lines] == ["b", "a", "c", "b", "retraining", "low", "high"]
     assert [cell.strip() for cell in lines[0].split("│")[3:8]] == [
         "0.400",
         "0.300 to 0.500",
         "0.800",
-        "0.50",
+        "50% (40% to 60%)",
         "2 min 10 s",
     ]
-    titles = [line.split(":")[0] for line in shown.splitlines() if ": " in line]
+    titles = [
+        line.split(":")[0] for line in shown.splitlines() if re.match(r"\w+: [a-z]", line) and "margin:" not in line
+    ]
     assert titles == ["lds", "loo_correlation", "seed_check", "removal_best_area"]
     assert shown.count("lower is better") == 1
     assert "nan" not in shown
+
+
+def test_the_ceiling_is_said_with_its_interval_or_that_there_was_nothing_to_find() -> None:
+    shown = text(tables.leaderboard(pd.DataFrame([row("a", 0.4)])))
+    assert "margin: noise ceiling 0.800, 95% interval 0.700 to 0.900" in shown
+    nothing = {**row("a", 0.02, ceiling=0.1), "ceiling_low": 0.0, "share": math.nan}
+    shown = text(tables.leaderboard(pd.DataFrame([nothing])))
+    assert "nothing to find" in shown
+    assert "%)" not in shown
 
 
 @pytest.mark.parametrize("width", [120, 80])

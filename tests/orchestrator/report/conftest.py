@@ -2,14 +2,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 
 from orchestrator.report.data import DesignHealth, ReportData
 from orchestrator.report.page.html import render
-from orchestrator.scoring.table import SCORE_COLUMNS
+from orchestrator.scoring.table import ScoreRow, as_table
 
 # estimator -> (noise of its attribution, family, models): the more noise, the lower its LDS
 ESTIMATORS: Mapping[str, tuple[float, str, int]] = {
@@ -37,7 +36,8 @@ def _fields(n: int = 60, t: int = 12, s: int = 40) -> dict[str, Any]:
     rows: list[tuple[Any, ...]] = []
     for name, values in lds.items():
         value, tail = values.mean(), ("margin", "held_out", t, s, 3, 20.0, 0.5)
-        rows.append((name, "lds", value, value - 0.05, value + 0.05, 0.95, *tail))
+        share = (0.92, 0.98, value / 0.95, value / 0.95 - 0.04, value / 0.95 + 0.04)
+        rows.append((name, "lds", value, value - 0.05, value + 0.05, 0.95, *tail, *share))
         rows.append((name, "loo_correlation", value / 10, value / 10 - 0.02, value / 10 + 0.02, np.nan, *tail))
     rows.append(("retraining", "seed_check", 0.8125, 0.79, 0.83, 0.8175, "margin", "held_out", t, s, 3, 0.0, 0.0))
     return {
@@ -54,7 +54,7 @@ def _fields(n: int = 60, t: int = 12, s: int = 40) -> dict[str, Any]:
             DesignHealth("fit", "subsets", "fitting", 400, 398, 2, 80.0, 40.0, 9.95),
             DesignHealth("held_out", "subsets", "scoring", 120, 120, 0, 24.0, 12.0, 10.0),
         ),
-        "scores": pd.DataFrame(rows, columns=list(SCORE_COLUMNS)),
+        "scores": as_table(ScoreRow(*row) for row in rows),
         "models": {name: models for name, (_, _, models) in ESTIMATORS.items()},
         "actual": actual,
         "predicted": predicted,

@@ -1,3 +1,4 @@
+import math
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -91,7 +92,7 @@ def test_the_numbers_are_those_of_the_scores(make, html):
     row = data.scores[(data.scores["estimator"] == "influence") & (data.scores["metric"] == "lds")].iloc[0]
     assert f"{row.value:.3f}" in page
     assert f"{row.low:.3f} to {row.high:.3f}" in page
-    assert f"{row.value / row.ceiling:.0%}" in page
+    assert f"{row.share:.0%}" in page
     assert "correlate 0.812 (0.790 to 0.830)" in page
     assert "predicts 0.818" in page or "predicts 0.817" in page
     assert "518" in page, "models trained, over all designs"
@@ -225,6 +226,15 @@ def test_colour_images_and_large_ones(only):
 def test_a_picture_of_the_wrong_type_is_refused_with_its_place(only):
     with pytest.raises(DataError, match=r"picture of task example \d+ is float64 \(8, 8\), expected uint8"):
         render(only("datamodel", show=lambda source, index: np.zeros((8, 8))))
+
+
+def test_where_the_ceiling_reaches_zero_the_page_says_so_and_shows_no_share(make):
+    scores = make().scores.assign(ceiling_low=0.0, share=math.nan, share_low=math.nan, share_high=math.nan)
+    page = render(make(scores=scores, per_query_ceiling=np.full(12, np.nan)))
+    assert "There was nothing to find" in page
+    assert "margin: nothing to find." in page
+    assert 'class="ceiling"' not in page
+    assert "of what the noise of training" not in page
 
 
 def test_without_a_ceiling_none_is_drawn(make):

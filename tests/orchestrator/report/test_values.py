@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from orchestrator.report.data import (
@@ -20,7 +19,7 @@ from orchestrator.report.data import (
 )
 from orchestrator.report.page.html import render
 from orchestrator.report.text import quantity
-from orchestrator.scoring.table import SCORE_COLUMNS
+from orchestrator.scoring.table import ScoreRow, as_table
 from workers.errors import DataError
 from workers.runs import Queries
 
@@ -49,7 +48,7 @@ def valued(make: Make) -> Make:
     ]
     removed = np.array([0, 0.2, 0.4])
     fields: dict[str, Any] = {
-        "scores": pd.DataFrame(rows, columns=list(SCORE_COLUMNS)),
+        "scores": as_table(ScoreRow(*one) for one in rows),
         "utilities": (
             Utilities("shapley", "margin", worth, worth - 0.1, worth + 0.1),
             Utilities("knn_shapley", "loss", worth, np.full(n, np.nan), np.full(n, np.nan)),
@@ -116,8 +115,8 @@ def test_why_the_margin_finds_more_is_said_where_it_does(valued: Make, make: Mak
     memorized = Queries("train")
     assert "saturates near 0 and 1" in render(valued(queries=memorized))
     assert "saturates" not in render(valued())
-    worse = pd.DataFrame(
-        [row("a", "detection_auc", 0.5), row("b", "detection_auc", 0.9, "probability")], columns=list(SCORE_COLUMNS)
+    worse = as_table(
+        ScoreRow(*one) for one in (row("a", "detection_auc", 0.5), row("b", "detection_auc", 0.9, "probability"))
     )
     assert "saturates" not in render(valued(queries=memorized, scores=worse))
 

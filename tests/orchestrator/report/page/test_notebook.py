@@ -12,13 +12,17 @@ from orchestrator.report.page.templates import resource
 from orchestrator.scoring.table import ScoreRow, as_table
 from workers.errors import DataError
 
-ROW = ScoreRow("trak", "lds", 0.25, 0.125, 0.375, 0.5, "margin", "heldout", 8, 100, 3, 130.0, math.nan)
+ROW = ScoreRow(
+    "trak", "lds", 0.25, 0.125, 0.375, 0.5, "margin", "heldout", 8, 100, 3, 130.0, math.nan, 0.4, 0.6, 0.5, 0.2, 0.8
+)
 EVIL = '<script>alert("&")</script>'
 TABLE = as_table(
     [
         ROW,
-        replace(ROW, estimator="datamodel", value=0.4, low=0.3, high=0.45),
-        replace(ROW, estimator="broken", value=math.nan, low=math.nan, high=math.nan),
+        replace(ROW, estimator="datamodel", value=0.4, low=0.3, high=0.45, share=0.8, share_low=0.6, share_high=0.9),
+        replace(
+            ROW, estimator="broken", value=math.nan, low=math.nan, high=math.nan, share=math.nan, share_low=math.nan
+        ),
         replace(ROW, metric="removal_best_area", value=0.75, ceiling=math.nan),
     ]
 )
@@ -35,13 +39,14 @@ def test_the_leaderboard_has_the_numbers_the_best_first() -> None:
     html = scores_html(TABLE)
     assert cells(html) == [
         ["estimator", "measure", "value", "95% interval", "", "ceiling", "of ceiling", "trained", "attributed"],
-        ["datamodel", "margin", "0.400", "0.300 to 0.450", "", "0.500", "80%", "2 min 10 s", "–"],
-        ["trak", "margin", "0.250", "0.125 to 0.375", "", "0.500", "50%", "2 min 10 s", "–"],
+        ["datamodel", "margin", "0.400", "0.300 to 0.450", "", "0.500", "80% (60% to 90%)", "2 min 10 s", "–"],
+        ["trak", "margin", "0.250", "0.125 to 0.375", "", "0.500", "50% (20% to 80%)", "2 min 10 s", "–"],
         ["broken", "margin", "–", "–", "", "0.500", "–", "2 min 10 s", "–"],
         ["estimator", "measure", "value", "95% interval", "", "trained", "attributed"],
         ["trak", "margin", "0.750", "0.125 to 0.375", "", "2 min 10 s", "–"],
     ]
     assert "linear datamodeling score" in html
+    assert html.count("margin: noise ceiling 0.500, 95% interval 0.400 to 0.600") == 1
     assert html.count("lower is better") == 1
 
 

@@ -1,0 +1,72 @@
+"""The table of scores in the terminal: a table a quantity, the best first, and below it what it stands on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.scoring.metric import Quantity
+from orchestrator.scoring.ranking import quantity, ranked
+from orchestrator.scoring.table import ScoreRow, as_rows
+from orchestrator.scoring.wording import ceilings
+from workers.wording import duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def leaderboard(scores: pd.DataFrame) -> RenderableType:
+    """Return the scores, a table a quantity in the metrics' order, the best first.
+
+    With the built-in names it fits into 120 columns; where it does not, cells are folded and nothing is cut.
+    """
+    if scores.empty:
+        return "no scores: the sweep has no finished scoring runs, and nothing else to judge by"
+    ordered = ranked(as_rows(scores))
+    names = list(dict.fromkeys(row.metric for row in ordered))
+    parts: list[RenderableType] = ["[italic]Leaderboard[/]"]
+    for name in names:
+        shown, lines = quantity(name), [row for row in ordered if row.metric == name]
+        title = name if shown.title == name else f"{name}: {shown.title}"
+        parts.append(escape(title + " (lower is better)" * (shown.better == "lower")))
+        parts.append(_scores_of(shown, lines))
+        parts += [escape(line) for line in ceilings(shown, lines)]
+    return Group(*parts)
+
+
+def _scores_of(shown: Quantity, lines: list[ScoreRow]) -> Table:
+    table = Table(header_style="bold")
+    for name in ("estimator", "measure"):
+        table.add_column(name, overflow="fold")
+    shares = ("ceiling", "of ceiling") if shown.has_ceiling else ()
+    for name in ("value", "95% interval", *shares, "trained", "attributed"):
+        table.add_column(name, justify="right", overflow="fold", no_wrap=name == "value")
+    for row in lines:
+        cells = [escape(row.estimator), escape(row.measure), _number(row.value), _interval(row.low, row.high)]
+        cells += [_number(row.ceiling), _share(row)] if shown.has_ceiling else []
+        table.add_row(*cells, _seconds(row.train_seconds), _seconds(row.attribute_seconds))
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{_number(low)} to {_number(high)}" if math.isfinite(low) and math.isfinite(high) else "-"
+
+
+def _share(row: ScoreRow) -> str:
+    """Return the share of the ceiling with its interval, in percent."""
+    if row.nothing_to_find or not math.isfinite(row.share):
+        return "-"
+    ends = f" ({row.share_low:.0%} to {row.share_high:.0%})" if math.isfinite(row.share_low) else ""
+    return f"{row.share:.0%}{ends}"
+
+
+def _seconds(value: float) -> str:
+    return duration(value) if math.isfinite(value) else "-"

@@ -1,0 +1,30 @@
+import math
+from dataclasses import replace
+
+from orchestrator.scoring.lds import LDS
+from orchestrator.scoring.metric import Quantity
+from orchestrator.scoring.table import ScoreRow
+from orchestrator.scoring.wording import ceilings
+
+ROW = ScoreRow(
+    "trak", "lds", 0.25, 0.125, 0.375, 0.5, "margin", "heldout", 8, 100, 3, 20.5, 1.5, 0.4, 0.6, 0.5, 0.3, 0.7
+)
+
+
+def test_a_ceiling_is_said_once_a_measure_with_its_interval() -> None:
+    assert ceilings(LDS, [ROW, replace(ROW, estimator="random")]) == [
+        "margin: noise ceiling 0.500, 95% interval 0.400 to 0.600"
+    ]
+    assert len(ceilings(LDS, [ROW, replace(ROW, measure="loss")])) == 2
+
+
+def test_where_the_ceiling_reaches_zero_there_was_nothing_to_find() -> None:
+    (line,) = ceilings(LDS, [replace(ROW, ceiling_low=0.0, share=math.nan)])
+    assert line.startswith(
+        "margin: nothing to find. The noise ceiling cannot be told from 0 (95% interval 0.000 to 0.600)"
+    )
+
+
+def test_nothing_is_said_of_a_ceiling_that_is_unknown_or_means_nothing() -> None:
+    assert ceilings(LDS, [replace(ROW, ceiling_low=math.nan)]) == []
+    assert ceilings(Quantity("mine", "mine"), [ROW]) == []
