@@ -4,6 +4,7 @@ All of it is imported at once: it is NumPy alone (SciPy where a function needs i
 module and of the function in it, which only an import that has happened tells apart.
 """
 
+from estimators.scores.bootstrap import difference
 from estimators.scores.ceiling import Ceiling, noise_ceiling
 from estimators.scores.detection import auc
 from estimators.scores.external import judge_array
@@ -24,6 +25,7 @@ __all__ = [
     "SeedCheck",
     "auc",
     "count_overlap",
+    "difference",
     "judge_array",
     "lds",
     "loo_correlation",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from estimators.evidence import Runs
-from estimators.scores.bootstrap import Resamples
+from estimators.scores.bootstrap import Resamples, correlation_estimate
 from estimators.scores.ceiling import Ceiling, noise_ceiling
 from estimators.scores.external import judge_array
 from estimators.scores.jackknife import Jackknife
@@ -66,13 +66,15 @@ def lds(
     predicted = predict(masks, values)
     drawn = Resamples.draw(len(masks), t, resamples, seed)
     correlations = resampled_spearman(predicted, outputs, drawn.rows)
-    estimate, ceiling = drawn.estimate(correlations, level), noise_ceiling(runs, level=level)
+    means = drawn.means(correlations)
+    estimate, ceiling = correlation_estimate(means, level), noise_ceiling(runs, level=level)
     return Score(
         "lds",
         *estimate,
         ceiling=ceiling.value,
         ceiling_low=ceiling.low,
         ceiling_high=ceiling.high,
+        resampled=means,
         share=_share(estimate, ceiling, predicted, outputs, np.unique(runs.subsets)),
         per_query=correlations[0],
         queries=t,

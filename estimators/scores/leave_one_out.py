@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from estimators.scores.bootstrap import Resamples
+from estimators.scores.bootstrap import Resamples, correlation_estimate
 from estimators.scores.external import judge_array
 from estimators.scores.result import Score
 from estimators.scores.spearman import resampled_spearman
@@ -49,14 +49,16 @@ def loo_correlation(
     measured = effects.astype(np.float64)
     drawn = Resamples.draw(len(examples), t, resamples, seed)
     correlations = resampled_spearman(ours, measured, drawn.rows)
+    means = drawn.means(correlations)
     return Score(
         "loo",
-        *drawn.estimate(correlations, level),
+        *correlation_estimate(means, level),
         ceiling=np.nan,
         per_query=correlations[0],
         queries=t,
         subsets=len(examples),
         seeds=seeds,
+        resampled=means,
         details={
             "pearson": float(pearson(ours, measured).mean()),
             "constant_predictions": int((np.ptp(ours, axis=0) == 0).sum()),

@@ -50,5 +50,8 @@ class Score:
     """Lower end of the ceiling's interval, at least 0; where it is 0 there was nothing to find."""
     ceiling_high: float = math.nan
     """Upper end of the ceiling's interval."""
+    resampled: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    """(1 + b,) the value in the data and in every resample. Two scores on the same runs, with as many resamples and one seed, are
+    of the same ones: `bootstrap.difference` compares them."""
     share: Estimate = UNKNOWN
     """value / ceiling, its interval paired; NaN where the ceiling is unknown or its interval reaches 0."""

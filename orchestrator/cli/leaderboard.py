@@ -12,7 +12,7 @@ from rich.table import Table
 from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.ranking import quantity, ranked
 from orchestrator.scoring.table import ScoreRow, as_rows
-from orchestrator.scoring.wording import ceilings
+from orchestrator.scoring.wording import LEGEND, ceilings, from_best, from_next, is_compared
 from workers.wording import duration
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def leaderboard(scores: pd.DataFrame) -> RenderableType:
         parts.append(escape(title + " (lower is better)" * (shown.better == "lower")))
         parts.append(_scores_of(shown, lines))
         parts += [escape(line) for line in ceilings(shown, lines)]
+        if any(is_compared(row) for row in lines):
+            parts.append(LEGEND)
     return Group(*parts)
 
 
@@ -42,11 +44,14 @@ def _scores_of(shown: Quantity, lines: list[ScoreRow]) -> Table:
     table = Table(header_style="bold")
     for name in ("estimator", "measure"):
         table.add_column(name, overflow="fold")
+    compared = any(is_compared(row) for row in lines)
     shares = ("ceiling", "of ceiling") if shown.has_ceiling else ()
-    for name in ("value", "95% interval", *shares, "trained", "attributed"):
+    apart = ("best", "next") if compared else ()
+    for name in ("value", "95% interval", *apart, *shares, "trained", "attributed"):
         table.add_column(name, justify="right", overflow="fold", no_wrap=name == "value")
     for row in lines:
         cells = [escape(row.estimator), escape(row.measure), _number(row.value), _interval(row.low, row.high)]
+        cells += [from_best(row), from_next(row)] if compared else []
         cells += [_number(row.ceiling), _share(row)] if shown.has_ceiling else []
         table.add_row(*cells, _seconds(row.train_seconds), _seconds(row.attribute_seconds))
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One number that judges one attribution. The fields are the columns of scores.parquet, in their order."""
+    """One number that judges one attribution. The fields but `resampled` are the columns of scores.parquet, in their order."""
 
     estimator: str
     """Label of the attribution; `retraining` where the runs themselves are judged, `random` for a random order."""
@@ -81,6 +81,21 @@ class ScoreRow:
     share_high: float = math.nan
     """Upper end of the share's 95% interval."""
 
+    behind_best: float = math.nan
+    """By how much it is worse than the best of its table; NaN for the best itself, and where nobody compared them."""
+    behind_best_low: float = math.nan
+    """Lower end of the 95% interval of that difference, from the same resamples of both: above 0 it is told from the best."""
+    behind_best_high: float = math.nan
+    """Upper end of that interval."""
+    ahead_of_next: float = math.nan
+    """By how much it is better than the next one of its table; NaN for the last, and where nobody compared them."""
+    ahead_of_next_low: float = math.nan
+    """Lower end of the 95% interval of that difference: above 0 it is told from the next."""
+    ahead_of_next_high: float = math.nan
+    """Upper end of that interval."""
+    resampled: NDArray[np.float64] | None = field(default=None, repr=False, compare=False, metadata={"column": False})
+    """(1 + b,) the value in the data and in every resample, for comparing rows; no column, None where there are none."""
+
     @property
     def nothing_to_find(self) -> bool:
         """Whether the ceiling cannot be told from 0: the seeds of a subset agree no better than chance."""
@@ -108,12 +123,14 @@ class ScoreRow:
             share=found.share.value,
             share_low=found.share.low,
             share_high=found.share.high,
+            resampled=found.resampled,
         )
 
 
-SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
+_COLUMNS = tuple(one for one in fields(ScoreRow) if one.metadata.get("column", True))
+SCORE_COLUMNS = tuple(one.name for one in _COLUMNS)
 """Columns of the tidy score table."""
-REQUIRED_COLUMNS = tuple(field.name for field in fields(ScoreRow) if field.default is MISSING)
+REQUIRED_COLUMNS = tuple(one.name for one in _COLUMNS if one.default is MISSING)
 """Those that no table of scores lacks; the others are unknown where an earlier version wrote the table."""
 
 
@@ -121,7 +138,7 @@ def as_table(rows: Iterable[ScoreRow]) -> pd.DataFrame:
     """Return the rows as a table."""
     import pandas as pd
 
-    return pd.DataFrame([asdict(row) for row in rows], columns=SCORE_COLUMNS)
+    return pd.DataFrame([[getattr(row, name) for name in SCORE_COLUMNS] for row in rows], columns=SCORE_COLUMNS)
 
 
 def as_rows(table: pd.DataFrame) -> tuple[ScoreRow, ...]:
@@ -138,8 +155,8 @@ def refuse_other_columns(table: pd.DataFrame) -> None:
 
 
 def _row(record: Mapping[Hashable, Any]) -> ScoreRow:
-    known = [field for field in fields(ScoreRow) if field.name in record]
-    return ScoreRow(**{field.name: _READ[str(field.type)](record[field.name]) for field in known})
+    known = [one for one in _COLUMNS if one.name in record]
+    return ScoreRow(**{one.name: _READ[str(one.type)](record[one.name]) for one in known})
 
 
 def _is_missing(cell: Any) -> bool:

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from estimators.scores import judge_array
+from orchestrator.scoring.comparison import compare
 from orchestrator.scoring.metric import Metric
 from orchestrator.scoring.registry import metrics
 from orchestrator.scoring.table import Judged, ScoreRow, as_table, write_scores
@@ -27,7 +28,7 @@ def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
         rows += _judge(sweep, store, judged)
     for metric in metrics():
         rows += _its_own(metric, metric.judge_sweep(sweep, store))
-    return write_scores(sweep.paths.scores, rows)
+    return write_scores(sweep.paths.scores, compare(rows))
 
 
 def judge(

@@ -16,6 +16,7 @@ from orchestrator.report.page import figures, gallery, leaderboard, learning_cur
 from orchestrator.report.page.leaderboard import Entry
 from orchestrator.report.page.shown_score import scale_of
 from orchestrator.report.page.templates import resource, template
+from orchestrator.scoring import wording
 from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from workers.wording import duration
 
@@ -39,6 +40,8 @@ def render(data: ReportData) -> str:
     context = {
         "data": data,
         "text": text,
+        "said": wording,
+        "compared": any(wording.is_compared(entry.row) for entry in board),
         "duration": duration,
         "css": Markup(resource("style.css")),
         "board": board,

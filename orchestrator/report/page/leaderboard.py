@@ -45,6 +45,8 @@ class Entry:
     subsets: int
     seeds: int
     queries: int
+    row: ScoreRow
+    """The whole row of the score table."""
 
     @property
     def seconds(self) -> float:
@@ -202,4 +204,5 @@ def _entry(data: ReportData, row: ScoreRow, loo: Mapping[str, ShownScore]) -> En
         subsets=row.subsets,
         seeds=row.seeds,
         queries=row.queries,
+        row=row,
     )

@@ -14,10 +14,10 @@ from markupsafe import Markup
 from orchestrator.report import text
 from orchestrator.report.page.shown_score import Scale, ShownScore, scale_of
 from orchestrator.report.page.templates import resource, template
+from orchestrator.scoring import wording
 from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.ranking import quantity, ranked
 from orchestrator.scoring.table import ScoreRow, as_rows
-from orchestrator.scoring.wording import ceilings
 from workers.wording import duration
 
 Design = tuple[str, str, str, int, int, int]
@@ -32,6 +32,8 @@ class Board:
     scale: Scale
     lines: tuple[tuple[ScoreRow, ShownScore], ...]
     """Each row with its number, the best first."""
+    compared: bool
+    """Whether some rows say what they can be told from."""
     ceilings: tuple[str, ...]
     """What is to be said of the noise ceiling."""
 
@@ -48,7 +50,7 @@ def sweep_html(name: str, folder: str, designs: Iterable[Design], scores: pd.Dat
 
 
 def _common() -> dict[str, object]:
-    return {"css": Markup(resource("notebook.css")), "text": text, "duration": duration}
+    return {"css": Markup(resource("notebook.css")), "text": text, "duration": duration, "said": wording}
 
 
 def _design(design: Design) -> dict[str, object]:
@@ -71,6 +73,14 @@ def _boards(scores: pd.DataFrame) -> list[Board]:
     boards = []
     for name in dict.fromkeys(row.metric for row in rows):
         lines = tuple((row, ShownScore.of(row)) for row in rows if row.metric == name)
-        said = tuple(ceilings(quantity(name), [row for row, _ in lines]))
-        boards.append(Board(quantity(name), scale_of(shown for _, shown in lines), lines, said))
+        said = tuple(wording.ceilings(quantity(name), [row for row, _ in lines]))
+        boards.append(
+            Board(
+                quantity(name),
+                scale_of(shown for _, shown in lines),
+                lines,
+                any(wording.is_compared(row) for row, _ in lines),
+                said,
+            )
+        )
     return boards

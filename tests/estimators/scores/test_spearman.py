@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from estimators.scores.bootstrap import Resamples
+from estimators.scores.bootstrap import Resamples, correlation_estimate
 from estimators.scores.spearman import MidRanks, resampled_pairs, resampled_spearman, spearman
 from workers.errors import ConfigError
 
@@ -90,7 +90,7 @@ def test_the_bootstrap_mean_is_that_of_the_queries_taken():
     assert (drawn.queries[0] == 1).all()
     values = np.random.default_rng(0).normal(size=(51, 4))
     means = [values[b, np.repeat(np.arange(4), drawn.queries[b])].mean() for b in range(51)]
-    found = drawn.estimate(values, 0.9)
+    found = correlation_estimate(drawn.means(values), 0.9)
     around = np.array(means[1:]) - np.mean(means[1:])
     expected = [means[0], *np.clip(means[0] + np.quantile(around, [0.05, 0.95]), -1, 1)]
     np.testing.assert_allclose(found, expected, atol=1e-14)
@@ -104,7 +104,7 @@ def test_the_same_seed_draws_the_same_resamples():
 
 
 def test_no_resamples_no_interval():
-    value, low, high = Resamples.draw(6, 3, 0, seed=0).estimate(np.ones((1, 3)), 0.95)
+    value, low, high = correlation_estimate(Resamples.draw(6, 3, 0, seed=0).means(np.ones((1, 3))), 0.95)
     assert value == 1
     assert np.isnan([low, high]).all()
 
@@ -112,4 +112,4 @@ def test_no_resamples_no_interval():
 @pytest.mark.parametrize(("resamples", "level"), [(-1, 0.95), (10, 95), (10, 0)])
 def test_senseless_settings_are_refused(resamples, level):
     with pytest.raises(ConfigError, match=r"resamples is -1|level is"):
-        Resamples.draw(6, 3, resamples, seed=0).estimate(np.ones((1 + resamples, 3)), level)
+        correlation_estimate(Resamples.draw(6, 3, resamples, seed=0).means(np.ones((1 + resamples, 3))), level)

@@ -80,6 +80,18 @@ def test_the_ceiling_is_said_with_its_interval_or_that_there_was_nothing_to_find
     assert "%)" not in shown
 
 
+def test_rows_say_what_they_can_be_told_from() -> None:
+    best = {**row("a", 0.5), "ahead_of_next": 0.1, "ahead_of_next_low": 0.05, "ahead_of_next_high": 0.15}
+    next_ = {**row("b", 0.4), "ahead_of_next": 0.01, "ahead_of_next_low": -0.05, "ahead_of_next_high": 0.07}
+    next_ |= {"behind_best": 0.1, "behind_best_low": 0.05, "behind_best_high": 0.15}
+    last = {**row("c", 0.39), "behind_best": 0.11, "behind_best_low": -0.01, "behind_best_high": 0.2}
+    shown = text(tables.leaderboard(pd.DataFrame([best, next_, last])))
+    cells = [[cell.strip() for cell in line.split("│")[5:7]] for line in shown.splitlines() if "│ margin" in line]
+    assert cells == [["-", ">"], ["<", "≈"], ["≈", "-"]]
+    assert shown.count("told from the best") == 1
+    assert "told from" not in text(tables.leaderboard(pd.DataFrame([row("a", 0.5)])))
+
+
 @pytest.mark.parametrize("width", [120, 80])
 def test_nothing_of_the_leaderboard_is_cut(width: int) -> None:
     """The longest names that come with the library, and the longest numbers."""

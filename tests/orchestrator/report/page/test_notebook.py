@@ -50,6 +50,15 @@ def test_the_leaderboard_has_the_numbers_the_best_first() -> None:
     assert html.count("lower is better") == 1
 
 
+def test_rows_say_what_they_can_be_told_from() -> None:
+    apart = {"ahead_of_next": 0.1, "ahead_of_next_low": 0.05, "ahead_of_next_high": 0.15}
+    html = scores_html(
+        as_table([replace(ROW, **apart), replace(ROW, estimator="b", value=0.1, behind_best=0.1, behind_best_low=-0.1)])
+    )
+    assert [row[4:6] for row in cells(html)] == [["best", "next"], ["-", "&gt;"], ["≈", "-"]]
+    assert html.count("not told apart") == 1
+
+
 def test_a_bar_is_where_its_number_is() -> None:
     html = scores_html(as_table([replace(ROW, value=1.0, low=0.5, high=1.0, ceiling=1.0)]))
     at = {name: float(re.search(rf'"{name}" x1="([\d.]+)%"', html)[1]) for name in ("zero", "interval", "ceiling")}
