@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 
 import orchestrator
-from orchestrator.applications.removal_curves import read_removals
+from orchestrator.applications.removal_curves import nested_sweeps, read_removals
 from orchestrator.attribution.early_stopping import Stopper
 from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.config.schema import RaySection
 from orchestrator.forecast.cost import DesignForecast, Forecast, keep_forecast, read_forecast
 from orchestrator.scoring.table import read_scores
+from orchestrator.stages.plan import prepare
 from orchestrator.store.lease import Lease, holder
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
@@ -229,9 +230,10 @@ def test_a_damaged_configuration_of_a_removal_curve_is_refused_and_not_passed_ov
 ) -> None:
     tiny["scores"]["removal"] = {"estimators": ["difference_in_means"], "fractions": [0, 0.5], "seeds": 2}
     made = make_sweep(tiny)
-    nested = made.paths.root / "removal/difference_in_means"
-    shutil.copytree(sweep, nested)
-    harm(nested / "config.yaml")
+    shutil.copytree(sweep, made.paths.root)
+    (nested,) = (one for one in nested_sweeps(made) if one.paths.root.name == "difference_in_means")
+    prepare(nested).close()
+    harm(nested.paths.config)
     with pytest.raises((StoreError, ValueError), match="removal/difference_in_means") as caught:
         read_removals(made)
     assert "\n" not in str(caught.value)

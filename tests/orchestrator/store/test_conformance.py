@@ -151,7 +151,7 @@ class AnyError(RunStore):
 
 WRONG = [
     (ZeroWhereNothingIs, "check_commits", "the outputs through 'margin' of rows done and not .* expected nan"),
-    (NoRecord, "check_commits", "the states of the rows are not what they should be"),
+    (NoRecord, "check_commits", "verify finds ledger damaged where nothing was harmed"),
     (NoReasons, "check_failures", "the failures are"),
     (NothingForgotten, "check_forgetting", "the states of the rows"),
     (WholePackForgotten, "check_forgetting", "the states of the rows"),
