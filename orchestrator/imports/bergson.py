@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config import loading
 from orchestrator.imports import torch_files
-from orchestrator.imports.foreign import ForeignRuns, match_arrays
+from orchestrator.imports.foreign_runs import ForeignRuns, match_arrays
 from orchestrator.imports.sparse_masks import SparseMasks
 from workers.errors import ConfigError, DataError
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.imports.files import open_array, outputs_file
-from orchestrator.imports.foreign import ForeignRuns, match
+from orchestrator.imports.foreign_runs import ForeignRuns, match
 from orchestrator.imports.sparse_masks import SparseMasks
 from workers.errors import ConfigError, DataError
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.imports.files import open_array
-from orchestrator.imports.foreign import ForeignRuns, as_seeds
+from orchestrator.imports.foreign_runs import ForeignRuns, as_seeds
 from orchestrator.imports.sparse_masks import SparseMasks
 from workers.errors import ConfigError, DataError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.imports.files import SUFFIXES, beside, open_array, outputs_file, told_n
-from orchestrator.imports.foreign import ForeignRuns, match
+from orchestrator.imports.foreign_runs import ForeignRuns, match
 from orchestrator.imports.sparse_masks import SparseMasks
 from workers.errors import DataError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.imports.files import masks_file, open_array, outputs_file
-from orchestrator.imports.foreign import ForeignRuns, match
+from orchestrator.imports.foreign_runs import ForeignRuns, match
 from workers.errors import DataError
 
 COMPLETED = "_completed.npy"

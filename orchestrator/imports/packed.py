@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.imports.files import open_array, outputs_file, told_n
-from orchestrator.imports.foreign import ForeignRuns, match
+from orchestrator.imports.foreign_runs import ForeignRuns, match
 from orchestrator.imports.sparse_masks import Indices
 from workers.errors import DataError
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from orchestrator.imports.files import SUFFIXES, open_array, outputs_file
-from orchestrator.imports.foreign import ForeignRuns
+from orchestrator.imports.foreign_runs import ForeignRuns
 from orchestrator.imports.sparse_masks import Indices, SparseMasks
 from workers.errors import ConfigError, DataError
 

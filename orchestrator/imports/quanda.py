@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config import yaml_format
 from orchestrator.imports.files import outputs_file
-from orchestrator.imports.foreign import ForeignRuns, match
+from orchestrator.imports.foreign_runs import ForeignRuns, match
 from orchestrator.imports.sparse_masks import SparseMasks
 from workers.errors import ConfigError, DataError
 

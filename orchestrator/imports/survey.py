@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.imports import ForeignRuns, read
+from orchestrator.imports.foreign_runs import ForeignRuns
+from orchestrator.imports.registry import read
 from workers.errors import ConfigError, DataError
 
 HOLDOUT = 0.1

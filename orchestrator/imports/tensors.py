@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.imports.files import masks_file, open_array, outputs_file
-from orchestrator.imports.foreign import ForeignRuns, match
+from orchestrator.imports.foreign_runs import ForeignRuns, match
 
 
 def detect(source: Path) -> bool:

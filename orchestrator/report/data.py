@@ -25,7 +25,7 @@ class DesignHealth:
     name: str
     kind: str
     purpose: str
-    """What its runs are for: fitting, scoring, reference models."""
+    """What its runs are for: fit or score."""
     runs: int
     done: int
     failed: int

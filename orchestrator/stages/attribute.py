@@ -39,6 +39,7 @@ class Attributed:
     """What became of one estimator in this call."""
 
     estimator: str
+    """Its label in the configuration."""
     seconds: float
     models: int
     kept: bool
