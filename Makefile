@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Of tests side by side; each starts a Ray of two cores.
+PROCESSES ?= 2
 
 .PHONY: demo test lint types check mutants clean help
 
@@ -22,7 +24,7 @@ demo: $(VENV)/.installed      ## install, retrain on handwritten digits, attribu
 	$(BIN)/counterfactory run digits --out runs/digits
 
 test: $(VENV)/.installed-test ## install and run all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test ## ruff and the import layers
 	$(BIN)/ruff check .

@@ -110,7 +110,7 @@ def test_on_ray_it_is_the_same(sweep: Callable[..., Sweep], monkeypatch: pytest.
     in_memory, _ = attributed(sweep("memory", ONE_THREAD))
     monkeypatch.setattr(evidence, "IN_MEMORY", 0)
     monkeypatch.setattr(pieces, "GRAM_OPERATIONS", 1e4)
-    on_ray, _ = attributed(sweep("ray", ONE_THREAD, tight(2.5), "ray.address=auto"))
+    on_ray, _ = attributed(sweep("ray", ONE_THREAD, tight(2.5)))
     np.testing.assert_allclose(on_ray, in_memory, rtol=1e-6, atol=1e-7)
 
 
@@ -119,7 +119,7 @@ def test_what_fails_on_ray_is_told_as_it_would_be_here(
     sweep: Callable[..., Sweep], ray_started: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evidence, "IN_MEMORY", 0)
-    made = sweep("ray", ONE_THREAD, tight(2.5), "ray.address=auto")
+    made = sweep("ray", ONE_THREAD, tight(2.5))
     # The outputs are read by the workers; the masks by the driver, too.
     chunk = next((made.paths.runs / "fit" / "outputs").glob("*/c.0.*"))
     chunk.write_bytes(chunk.read_bytes()[:-3])
