@@ -23,6 +23,9 @@ from workers.runs import Failure, Outcome
 
 POLL_SECONDS = 0.1
 """Longest wait for workers. Python hears two signals that come during one wait as one, so that a second Ctrl-C would be lost."""
+LANDING_SECONDS = 5.0
+"""How long what is in flight may take to land when all runs fail: Ray can abort the driver over a task that ends while it is
+cancelled, and runs that fail at once end at any moment."""
 SHORTEST_SECONDS = 0.05
 """What a part of a pack should take at least: long beside the cost of sending it."""
 
@@ -122,9 +125,32 @@ class Scheduler:
             if not self._flying:
                 # Nothing in flight and nothing launched: what is left waits for something that will never land.
                 return
-            for landed in self.pool.collect(POLL_SECONDS):
-                self._flying -= 1
-                self._receive(landed)
+            self._collect()
+            if self._hopeless():
+                self._give_up()
+
+    def _collect(self) -> None:
+        for landed in self.pool.collect(POLL_SECONDS):
+            self._flying -= 1
+            self._receive(landed)
+
+    def _hopeless(self) -> bool:
+        return not self.tally.done and self.tally.failed >= self.give_up_after
+
+    def _give_up(self) -> None:
+        """Let what is in flight land; then raise EveryRunFailedError, unless a run succeeded meanwhile."""
+        until = time.monotonic() + LANDING_SECONDS
+        while self._flying and self._hopeless() and time.monotonic() < until:
+            self._collect()
+        if not self._hopeless():
+            return
+        if self._flying:
+            self.pool.cancel()
+        first = self.tally.first_failure
+        assert first is not None, "runs failed"
+        raise EveryRunFailedError(
+            f"all of the first {self.tally.failed} runs failed, the first with {first.kind}: {first.message}"
+        )
 
     def _draw(self, jobs: Iterator[Job | None]) -> bool:
         """Queue as many jobs as may be in flight; return whether there are no more."""
@@ -230,12 +256,6 @@ class Scheduler:
         if failures and self.tally.first_failure is None:
             self.tally.first_failure = failures[0]
         self.on_commit(design, len(outcomes) - len(failures), len(failures))
-        if not self.tally.done and self.tally.failed >= self.give_up_after and self.tally.first_failure:
-            self.pool.cancel()
-            first = self.tally.first_failure
-            raise EveryRunFailedError(
-                f"all of the first {self.tally.failed} runs failed, the first with {first.kind}: {first.message}"
-            )
 
 
 def _blame(lost: Lost) -> Failure:

@@ -260,6 +260,31 @@ def test_when_every_run_fails_the_sweep_is_stopped() -> None:
     ):
         Scheduler(pool, sink, 1).run(jobs(50, 8))
     assert len(sink.rows()) == 56, "the failures are kept"
+    assert not pool.cancelled, "nothing is in flight"
+
+
+def test_when_every_run_fails_what_is_in_flight_lands_first() -> None:
+    pool, sink = ScriptedPool(dict.fromkeys(range(400), ("failed", ALWAYS)), slots=2), Sink()
+    with pytest.raises(EveryRunFailedError, match="all of the first 80 runs failed"):
+        Scheduler(pool, sink, 2).run(jobs(50, 8))
+    assert len(sink.rows()) == 80, "seven packs are too many failures, three more were in flight"
+    assert not pool.cancelled
+
+
+def test_a_run_in_flight_that_succeeds_lets_the_sweep_go_on() -> None:
+    script: dict[int, tuple[Fate, int]] = dict.fromkeys(range(79), ("failed", ALWAYS))
+    sink = Sink()
+    Scheduler(ScriptedPool(script, slots=2), sink, 2).run(jobs(50, 8))
+    assert len(sink.rows()) == 400
+
+
+def test_what_does_not_land_when_every_run_fails_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, sink = ScriptedPool(dict.fromkeys(range(400), ("failed", ALWAYS)), slots=2), Sink()
+    collect = pool.collect
+    monkeypatch.setattr("orchestrator.execution.scheduler.LANDING_SECONDS", 0.05)
+    monkeypatch.setattr(pool, "collect", lambda timeout: [] if len(sink.packs) >= 7 else collect(timeout))
+    with pytest.raises(EveryRunFailedError, match="all of the first 56 runs failed"):
+        Scheduler(pool, sink, 2).run(jobs(50, 8))
     assert pool.cancelled
 
 
