@@ -6,14 +6,9 @@ Runs that fail keep a traceback each, of which nobody knows the length; they are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BLOCK = 4096
 """What a file or a folder takes beyond its bytes, at most: a block that is begun."""
@@ -21,6 +16,8 @@ PLAN_BYTES = 16
 """Seed, subset and repeat of a row."""
 RECORD_BYTES, EPOCH_BYTES, PACK_BYTES = 256, 64, 512
 """Of the ledger: a row, each of its checkpoints, what a record holds beside its rows."""
+LINE_BYTES = 20
+"""Of the list of packs that were committed: a line."""
 TENSOR_BYTES, HEADER_BYTES = 256, 512
 """Of a checkpoint's header: a tensor's name, type and place; everything else."""
 
@@ -40,14 +37,11 @@ def _arrays(sweep: Sweep, plan: DesignPlan) -> int:
 
 def _ledger(plan: DesignPlan) -> int:
     row = RECORD_BYTES + EPOCH_BYTES * len(plan.checkpoint_epochs)
-    return plan.runs * row + plan.packs * (PACK_BYTES + BLOCK) + 2 * BLOCK
+    return plan.runs * row + plan.packs * (PACK_BYTES + LINE_BYTES + BLOCK) + 3 * BLOCK  # folder, plan, list of packs
 
 
 def _checkpoints(sweep: Sweep, plan: DesignPlan) -> int:
-    from workers.task import DifferentiableTask
-
-    if not plan.checkpoint_epochs or not isinstance(sweep.task, DifferentiableTask):
+    if not plan.checkpoint_epochs:
         return 0
-    state: Iterable[Tensor] = sweep.task.module().state_dict().values()
-    one = HEADER_BYTES + BLOCK + sum(tensor.numel() * tensor.element_size() + TENSOR_BYTES for tensor in state)
+    one = HEADER_BYTES + BLOCK + sum(tensor + TENSOR_BYTES for tensor in sweep.state_bytes().values())
     return plan.runs * (len(plan.checkpoint_epochs) * one + BLOCK) + BLOCK

@@ -101,7 +101,7 @@ def _held_out(
         added = np.asarray(masks @ values.astype(np.float64), dtype=np.float64)
         predicted[label] = added if bias is None else added + bias
     ceiling = noise_ceiling(runs)
-    return _HeldOut(actual, predicted, np.full(sweep.t, np.nan) if ceiling.nothing_to_find else ceiling.per_query)
+    return _HeldOut(actual, predicted, np.full(store.t, np.nan) if ceiling.nothing_to_find else ceiling.per_query)
 
 
 def _stage_seconds(store: RunStore, attributes: Mapping[str, Attributes]) -> dict[str, float]:

@@ -241,19 +241,20 @@ class Ledger:
     def write(self, record: PackRecord) -> None:
         """Write a record; its rows count from the moment this returns."""
         path = self._paths.record(record.design, record.pack)
-        with self._changing():
+        with self._changing() as known:
             write_atomically(path, record.model_dump_json(exclude_none=True).encode())
-            self._list_committed(record.pack)
+            self._list_committed(record.pack, known)
             self._remember(_stamp(path.stat()), self._summarized(record))
 
     def erase(self, pack: int) -> None:
         """Make all rows of a pack pending, whatever its record was; an empty one is left, for a record that is gone is damage."""
         self.write(self._empty(pack))
 
-    def _list_committed(self, pack: int) -> None:
-        """List a pack whose record is on the disk."""
+    def _list_committed(self, pack: int, known: bool) -> None:
+        """List a pack whose record is on the disk; whether all other records are `known`, and need not be looked for."""
         if self._listed is None or not self._exclusive:
-            self._listed = set(self._list.bring_up_to_date(number for number, _ in self._records()))
+            there = {*self._seen, pack} if known and self._exclusive else {number for number, _ in self._records()}
+            self._listed = set(self._list.bring_up_to_date(there))
         elif pack not in self._listed:
             self._list.add(pack)
             self._listed.add(pack)
@@ -279,10 +280,10 @@ class Ledger:
         write_atomically(self.plan_path, plan.model_dump_json().encode())
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Know nothing of a change that is cut off: then the folder says how far it came."""
+    def _changing(self) -> Iterator[bool]:
+        """Know nothing of a change that is cut off: then the folder says how far it came. Give what was known before."""
         known, self._known = self._known, False
-        yield
+        yield known
         self._known = known
 
     def _look(self) -> None:

@@ -38,6 +38,8 @@ class TaskInMemory:
     """The data sets that the task was built from, as it found them."""
     data_hash: str | None = None
     """Of its data, once somebody has asked."""
+    state_bytes: dict[str, int] | None = None
+    """Of its module's parameters and buffers, by name, once somebody has asked."""
     _task: Task | DifferentiableTask | None = None
 
     def get(self, build: Callable[[], Task | DifferentiableTask]) -> Task | DifferentiableTask:
@@ -146,6 +148,15 @@ class Sweep:
         if self.in_memory.data_hash is None:
             self.in_memory.data_hash = _data_hash(self.task)
         return self.in_memory.data_hash
+
+    def state_bytes(self) -> dict[str, int]:
+        """Return what each parameter and buffer of the task's module takes, in bytes; empty for a black box."""
+        from workers.task import DifferentiableTask
+
+        if self.in_memory.state_bytes is None:
+            state = self.task.module().state_dict() if isinstance(self.task, DifferentiableTask) else {}
+            self.in_memory.state_bytes = {name: one.numel() * one.element_size() for name, one in state.items()}
+        return self.in_memory.state_bytes
 
     def resolved_yaml(self) -> str:
         """Return the resolved configuration as the sweep keeps it, its hash first."""

@@ -1,5 +1,6 @@
 import pickle
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -166,16 +167,30 @@ def test_wrong_arguments_and_errors_inside_are_told_apart(build):
     assert "Mine failed, line 5: TypeError: object of type 'int' has no len()" in refusal(TaskError, build, inside)
 
 
+@pytest.mark.parametrize("name", ["builtins:dict", "builtins:iter", "builtins:range"])
+def test_a_builtin_is_refused_and_not_called(name):
+    message = refusal(TaskError, build_task, TaskSpec(name))
+    assert (
+        "expected a class of tasks" in message or "has no method train(subset, seed), which every task needs" in message
+    )
+
+
 @pytest.mark.parametrize(
-    ("name", "arguments", "message"),
+    ("kind", "arguments", "message"),
     [
-        ("builtins:dict", {}, "`n`, the number of training examples, must be an int > 0"),
-        ("builtins:iter", {}, "module builtins:iter failed: TypeError"),
-        ("builtins:range", {"x": 1}, "module builtins:range failed: TypeError"),
+        (dict, {}, "`n`, the number of training examples, must be an int > 0"),
+        (int, {"x": 1}, "module compiled:Mine failed: TypeError"),
     ],
 )
-def test_a_builtin_that_tells_neither_arguments_nor_file_is_refused_in_a_line(name, arguments, message):
-    assert message in refusal(TaskError, build_task, TaskSpec(name, arguments))
+def test_a_compiled_class_that_tells_neither_arguments_nor_file_is_refused_in_a_line(
+    kind, arguments, message, monkeypatch
+):
+    """As extension modules have them."""
+    calls = {"train": lambda self, subset, seed: None, "measure": lambda self, model: None, "__module__": "builtins"}
+    compiled = types.ModuleType("compiled")
+    compiled.Mine = type("Mine", (kind,), calls)
+    monkeypatch.setitem(sys.modules, "compiled", compiled)
+    assert message in refusal(TaskError, build_task, TaskSpec("compiled:Mine", arguments))
 
 
 def test_the_cause_of_a_failure_is_kept(build):

@@ -11,6 +11,7 @@ from orchestrator.designs.explicit import Explicit
 from orchestrator.designs.keys import seed_of
 from orchestrator.designs.leave_out import LeaveOneOut
 from orchestrator.designs.permutations import Permutations
+from orchestrator.designs.random_subsets import Subsets
 from workers.errors import ConfigError
 
 N = 40
@@ -82,13 +83,13 @@ def test_the_mean_size_is_of_subsets_spread_over_the_whole_design(explicit: tupl
 def test_the_mean_size_of_many_subsets_asks_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    class Counting(LeaveOneOut):
+    class Counting(Subsets):
         def mask(self, index: int, context: Context) -> np.ndarray:
             asked.append(index)
             return super().mask(index, context)
 
-    assert Counting(kind="leave_one_out").mean_size(CONTEXT) == N - 1
-    assert (len(asked), asked[0], asked[-1]) == (16, 0, N - 1)
+    assert Counting(kind="subsets", subsets=100, alpha=0.5).mean_size(CONTEXT) == N / 2
+    assert (len(asked), asked[0], asked[-1]) == (16, 0, 99)
 
 
 @pytest.mark.parametrize(
