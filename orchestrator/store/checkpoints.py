@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from orchestrator.store.damage import REMEDY
 from orchestrator.store.durable import refusing, write_atomically
 from orchestrator.store.hashes import content_hash
 from workers.errors import StoreError
@@ -55,9 +56,7 @@ def read_checkpoint(path: Path, expected_hash: str) -> Checkpoint:
     with refusing("read", path):
         content = path.read_bytes()
     if content_hash(content) != expected_hash:
-        raise StoreError(
-            f"{path} is damaged: run `counterfactory verify`, then `counterfactory run` to retrain its run"
-        )
+        raise StoreError(f"{path} is damaged: {REMEDY}")
     try:
         length = int.from_bytes(content[:8], "little")
         metadata = _metadata(content[8 : 8 + length])

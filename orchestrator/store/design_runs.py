@@ -150,8 +150,8 @@ class DesignRuns:
         write_together(files)
 
     def checkpoints(self, row: int) -> tuple[Checkpoint, ...]:
-        """Return the checkpoints of a done row, by ascending epoch, their hashes checked."""
-        entry = self.ledger.record(row // self.layout.pack).done().get(row)
+        """Return the checkpoints of a row, by ascending epoch, their hashes checked; none if it is not done."""
+        entry = self.ledger.record(self.layout.pack_of(row)).done().get(row)
         kept = sorted(entry.checkpoints.items()) if entry else []
         return tuple(read_checkpoint(self.paths.checkpoint(self.layout.name, row, epoch), h) for epoch, h in kept)
 
@@ -161,9 +161,7 @@ class DesignRuns:
         """Make rows pending; of a pack whose ledger record is damaged, all rows."""
         by_pack: dict[int, set[int]] = {}
         for row in rows:
-            if not 0 <= row < self.layout.runs:
-                raise ValueError(f"design {self.layout.name!r} has rows 0..{self.layout.runs - 1}, not {row}")
-            by_pack.setdefault(row // self.layout.pack, set()).add(row)
+            by_pack.setdefault(self.layout.pack_of(row), set()).add(row)
         for pack, gone in by_pack.items():
             try:
                 record = self.ledger.record(pack)

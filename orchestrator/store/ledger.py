@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from orchestrator.store.committed import CommittedPacks
+from orchestrator.store.damage import REMEDY
 from orchestrator.store.durable import refusing, write_atomically
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
@@ -114,7 +115,10 @@ def _stamp(status: os.stat_result) -> _Stamp:
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What is kept in memory of a pack's record, so that no question but one for the record itself reads it again."""
+    """What is kept in memory of a pack's record, so that no question but one for the record itself reads it again.
+
+    Rows that the store does not know of, because another process has added them since it was opened, are left out.
+    """
 
     pack: int
     states: NDArray[np.int8]
@@ -263,7 +267,7 @@ class Ledger:
         """Return what is known to be planned.
 
         That is nothing when the record is missing or damaged: the plan follows from the configuration and is then
-        written again, and the hashes of the done rows guard it.
+        written again, and the hashes of the done rows guard it. A reader may find that more is planned than it knows of.
         """
         path = self.plan_path
         with refusing("read", path):
@@ -272,8 +276,9 @@ class Ledger:
             record = PlanRecord.model_validate_json(content)
         except ValidationError:
             return PlanRecord(runs=0, packs=())
-        fits = record.runs <= self._design.runs and len(record.packs) == -(-record.runs // self._design.pack)
-        return record if fits else PlanRecord(runs=0, packs=())
+        fits = len(record.packs) == -(-record.runs // self._design.pack)
+        known = record.runs <= self._design.runs or not self._exclusive
+        return record if fits and known else PlanRecord(runs=0, packs=())
 
     def write_plan(self, plan: PlanRecord) -> None:
         """Write down what is planned."""
@@ -329,19 +334,21 @@ class Ledger:
 
     def _summarized(self, record: PackRecord) -> PackSummary:
         states = np.zeros(self._design.pack, dtype=np.int8)
-        for row in record.rows:
+        # Another process may have made the design larger: its new rows are none of a reader's that opened it before.
+        known = [row for row in record.rows if row.row < self._design.runs]
+        for row in known:
             states[row.row - record.pack * self._design.pack] = DONE if row.state == "done" else FAILED
         return PackSummary(
             pack=record.pack,
             states=states,
-            rows=tuple(row.row for row in record.rows),
-            seconds=tuple(row.seconds for row in record.rows),
-            hashes=tuple(row.hash for row in record.rows),
-            checkpoints={row.row: row.checkpoints for row in record.rows if row.checkpoints},
+            rows=tuple(row.row for row in known),
+            seconds=tuple(row.seconds for row in known),
+            hashes=tuple(row.hash for row in known),
+            checkpoints={row.row: row.checkpoints for row in known if row.checkpoints},
             commits=record.commits,
             failures=tuple(
                 FailedRun(row.row, row.failure.kind, row.failure.message, row.failure.traceback)
-                for row in record.rows
+                for row in known
                 if row.failure
             ),
         )
@@ -358,7 +365,5 @@ class Ledger:
             if rows and not first <= min(rows) <= max(rows) < first + self._design.pack:
                 raise ValueError
         except ValueError as error:
-            raise DamagedRecord(
-                f"{path} is damaged: run `counterfactory verify` on the sweep, then `counterfactory run` to put it right"
-            ) from error
+            raise DamagedRecord(f"{path} is damaged: {REMEDY}") from error
         return record

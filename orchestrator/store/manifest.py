@@ -39,6 +39,12 @@ class DesignLayout:
             raise ValueError(f"design {self.name!r} has packs 0..{self.packs - 1}, not {pack}")
         return range(pack * self.pack, min((pack + 1) * self.pack, self.runs))
 
+    def pack_of(self, row: int) -> int:
+        """Return the pack of a row. Raises ValueError when there is no such row."""
+        if not 0 <= row < self.runs:
+            raise ValueError(f"design {self.name!r} has rows 0..{self.runs - 1}, not {row}")
+        return row // self.pack
+
 
 class Manifest(BaseModel):
     """The root attributes."""

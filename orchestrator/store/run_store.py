@@ -240,7 +240,10 @@ class RunStore:
         return max((commit.clock or 0.0 for commit in commits), default=0.0)
 
     def checkpoints(self, design: str, row: int) -> tuple[Checkpoint, ...]:
-        """Return the checkpoints of a row by ascending epoch, none if it is not done. Raises StoreError if damaged."""
+        """Return the checkpoints of a row by ascending epoch, none if it is not done.
+
+        Raises ValueError when there is no such row, StoreError when a checkpoint is damaged.
+        """
         return self._find(design).checkpoints(row)
 
     def states(self, design: str, start: int = 0, stop: int | None = None) -> NDArray[np.int8]:

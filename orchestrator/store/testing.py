@@ -12,30 +12,29 @@ Each check can be called alone and raises AssertionError with one line that says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import numpy as np
-
-from orchestrator.store.accidents import check_crashes, check_damage, check_names, check_refusals
-from orchestrator.store.ledger import DONE, PENDING
-from orchestrator.store.trial import (
-    HELD_OUT,
-    MEASURES,
-    USUAL,
-    Contents,
-    Crash,
-    Folder,
-    Make,
-    N,
-    Shape,
-    Storage,
-    T,
-    Trial,
-    planned,
-    refused,
-    same,
+from orchestrator.store.conformance.accidents import check_crashes, check_damage
+from orchestrator.store.conformance.promises import (
+    check_checkpoints,
+    check_commits,
+    check_creation,
+    check_failures,
+    check_forgetting,
+    check_growth,
+    check_one_writer,
+    check_parts,
+    check_plan,
 )
-from workers.errors import LeaseError, StoreError
+from orchestrator.store.conformance.reading import check_copies, check_reads_of_damage, check_verification
+from orchestrator.store.conformance.refusals import (
+    check_commits_that_do_not_belong,
+    check_names,
+    check_plans_that_do_not_fit,
+    check_refusals,
+    check_rows_that_are_not_there,
+)
+from orchestrator.store.conformance.sessions import check_clock, check_readers, check_snapshots
+from orchestrator.store.conformance.storage import Contents, Crash, Folder, Storage
+from orchestrator.store.conformance.trial import Make, Shape, Trial
 
 __all__ = [
     "ACCIDENTS",
@@ -49,7 +48,10 @@ __all__ = [
     "Storage",
     "Trial",
     "check_checkpoints",
+    "check_clock",
     "check_commits",
+    "check_commits_that_do_not_belong",
+    "check_copies",
     "check_crashes",
     "check_creation",
     "check_damage",
@@ -60,171 +62,18 @@ __all__ = [
     "check_one_writer",
     "check_parts",
     "check_plan",
+    "check_plans_that_do_not_fit",
+    "check_readers",
+    "check_reads_of_damage",
     "check_refusals",
+    "check_rows_that_are_not_there",
+    "check_snapshots",
     "check_store",
+    "check_verification",
 ]
 
 SHAPES = tuple(Shape(*size, reopen) for size in ((10, 4), (3, 1), (3, 8), (8, 4)) for reopen in (False, True))
 """Packs that do not divide the runs, packs of one, one pack, whole packs."""
-
-
-def check_creation(make: Make, shape: Shape = USUAL) -> None:
-    """A store knows what it was created with, has only pending rows, and is not created twice."""
-    with planned(make, shape) as trial:
-        store, told = trial.store, trial.contents
-        known = (store.config_hash, store.n, store.t, store.measures, store.attributes)
-        given = (told["config_hash"], N, T, MEASURES, told["attributes"])
-        assert known == given, f"the store says that it was created with {known}, expected {given}"
-        designs = list(store.designs.items())
-        assert designs == [(one.name, one) for one in told["designs"]], f"the store says that its designs are {designs}"
-        trial.expect(done=[])
-        trial.close()
-        with refused(StoreError, "creating a store where one is"):
-            trial.storage.create(told)
-        trial.expect(done=[])
-
-
-def check_plan(make: Make, shape: Shape = USUAL) -> None:
-    """A plan is durable once every pack's is written, comes back bit by bit, and does not change."""
-    with planned(make, shape) as trial:
-        assert trial.store.planned("fit"), "the plan of every pack is written, but `planned` is false"
-        assert not trial.store.planned(HELD_OUT.name), "no plan is written, but `planned` is true"
-        whole = trial.plan(0, shape.runs)
-        for name, expected in whole.items():
-            same(getattr(trial.store, name)("fit"), expected, name)
-            same(getattr(trial.store, name)("fit", 1, 3), expected[1:3], f"{name} of rows 1..2")
-        first = trial.plan(0, len(trial.rows(0)))
-        with refused(StoreError, "a plan that differs from the one before"):
-            trial.store.write_plan("fit", 0, **{**first, "masks": ~first["masks"]})
-        same(trial.store.masks("fit"), whole["masks"], "masks after a refused plan")
-        with refused(ValueError, "the plan of a part of a pack"):
-            trial.store.write_plan("fit", 0, **trial.plan(0, shape.runs + 1))
-
-
-def check_commits(make: Make, shape: Shape = USUAL) -> None:
-    """Packs are committed whole or in parts, in any order; done rows come back bit by bit, others are NaN."""
-    with planned(make, shape) as trial:
-        packs = [trial.rows(pack) for pack in range(trial.store.designs["fit"].packs)]
-        done: list[int] = []
-        for rows in reversed(packs[1:]):
-            trial.commit(rows)
-            done += rows
-            trial.expect(done)
-        for row in packs[0]:
-            trial.commit([row])
-            done.append(row)
-            trial.expect(done)
-        found = [(one.rows, one.worker, one.started, one.seconds) for one in trial.store.record("fit", 0).commits]
-        told = [((row,), "w0", 1.7e9, 2.5) for row in packs[0]]
-        assert found == told, f"the record has the commits {found}, expected {told}"
-        states = trial.store.states(HELD_OUT.name).tolist()
-        assert states == [PENDING] * HELD_OUT.runs, f"commits to one design changed another's states to {states}"
-        with refused(ValueError, "committing a done row again"):
-            trial.commit(packs[0][:1])
-
-
-def check_parts(make: Make, shape: Shape = USUAL) -> None:
-    """A stretch of rows is the part of the whole, wherever it begins and ends."""
-    with planned(make, shape) as trial:
-        trial.commit(trial.rows(trial.store.designs["fit"].packs - 1))
-        store = trial.store
-        outputs, states = store.outputs("fit", "loss"), store.states("fit")
-        for start in range(shape.runs + 1):
-            for stop in range(start, shape.runs + 1):
-                part = f"of rows {start}..{stop - 1}"
-                same(store.outputs("fit", "loss", start, stop), outputs[start:stop], f"the outputs {part}")
-                same(store.states("fit", start, stop), states[start:stop], f"the states {part}")
-
-
-def check_failures(make: Make, shape: Shape = USUAL) -> None:
-    """A failed row keeps its reason, has no outputs, and may be tried again."""
-    with planned(make, shape) as trial:
-        rows = trial.rows(0)
-        trial.commit(rows[:1], fail=True)
-        trial.expect(done=[], failed=rows[:1])
-        trial.commit(rows[1:])
-        trial.expect(done=rows[1:], failed=rows[:1])
-        trial.store.forget("fit", rows[:1])
-        trial.expect(done=rows[1:])
-        trial.commit(rows[:1])
-        trial.expect(done=rows)
-
-
-def check_forgetting(make: Make, shape: Shape = USUAL) -> None:
-    """A forgotten row is pending, its neighbours stay, and it can be trained again."""
-    with planned(make, shape) as trial:
-        every = range(shape.runs)
-        trial.commit(every)
-        trial.store.forget("fit", [1])
-        trial.expect(row for row in every if row != 1)
-        trial.commit([1])
-        trial.expect(every)
-
-
-def check_checkpoints(make: Make, shape: Shape = USUAL) -> None:
-    """Checkpoints come back by ascending epoch, and are forgotten with their row."""
-    with planned(make, shape) as trial:
-        row = trial.rows(0)[-1]
-        trial.commit([row], epochs=(0, 2, 10))
-        kept = trial.store.checkpoints("fit", row)
-        found = [(one.epoch, one.step, one.learning_rate, one.state["w"].tolist()) for one in kept]
-        told = [(e, 10 * e, 0.1, [[float(row + e)] * 2] * 2) for e in (0, 2, 10)]
-        assert found == told, f"the checkpoints are {found}, expected {told}"
-        trial.expect([row])
-        trial.store.forget("fit", [row])
-        assert trial.store.checkpoints("fit", row) == (), "a forgotten row still has checkpoints"
-        keys = trial.storage.keys()
-        left = [key for key in keys if key.startswith(f"checkpoints/fit/{row}/")]
-        assert not left, f"a forgotten row's checkpoints still lie there: {left}"
-
-
-def check_growth(make: Make, shape: Shape = USUAL) -> None:
-    """A design grows, its earlier rows stay as they are, and it does not shrink."""
-    with planned(make, shape) as trial:
-        before, after = shape.runs, shape.runs + 9
-        trial.commit(range(before))
-        for runs in (before + 1, after):
-            trial.store.extend("fit", runs)
-            has = trial.store.designs["fit"].runs
-            assert has == runs, f"a design that grew to {runs} rows has {has}"
-            assert not trial.store.planned("fit"), (
-                "a design that grew is `planned` before its new rows' plan is written"
-            )
-            trial.expect(range(before))
-        trial.write_plan(after)
-        assert trial.store.planned("fit"), "the plan of a design that grew is written, but `planned` is false"
-        same(trial.store.masks("fit"), trial.plan(0, after)["masks"], "masks of a design that grew")
-        trial.commit(range(before, after))
-        trial.expect(range(after))
-        with refused(StoreError, "cutting a design"):
-            trial.store.extend("fit", before)
-
-
-def check_one_writer(make: Make, shape: Shape = USUAL) -> None:
-    """One writer at a time, and readers meanwhile, who see what it has committed and write nothing."""
-    with planned(make, shape) as trial:
-        writer = trial.store
-        with refused(LeaseError, "a second writer"):
-            trial.storage.open(write=True)
-        with trial.storage.open() as reader:
-            rows = list(writer.designs["fit"].rows(0))
-            writer.commit("fit", 0, [trial.outcome(row) for row in rows], worker="w", started=0.0, seconds=0.0)
-            seen = np.flatnonzero(reader.states("fit") == DONE).tolist()
-            assert seen == rows, f"the writer committed the rows {rows}, a reader sees {seen}"
-            same(reader.outputs("fit", "loss"), writer.outputs("fit", "loss"), "the outputs that a reader sees")
-            writes: Mapping[str, Callable[[], None]] = {
-                "committing": lambda: reader.commit("fit", 0, [trial.outcome(0)], worker="w", started=0.0, seconds=0.0),
-                "forgetting": lambda: reader.forget("fit", [0]),
-                "growing": lambda: reader.extend("fit", shape.runs + 1),
-                "planning": lambda: reader.write_plan("fit", 0, **trial.plan(0, len(rows))),
-            }
-            for name, write in writes.items():
-                with refused(StoreError, f"{name} in a store opened for reading"):
-                    write()
-        trial.expect(rows)
-        trial.close()
-        trial.storage.open(write=True).close()
-
 
 PROMISES = (
     check_creation,
@@ -238,8 +87,22 @@ PROMISES = (
     check_one_writer,
 )
 """What is kept for every shape of design, in one session and with the store opened anew before every step."""
-ACCIDENTS = (check_damage, check_crashes, check_refusals, check_names)
-"""What is kept whatever happens to the storage."""
+ACCIDENTS = (
+    check_damage,
+    check_reads_of_damage,
+    check_verification,
+    check_crashes,
+    check_refusals,
+    check_names,
+    check_rows_that_are_not_there,
+    check_commits_that_do_not_belong,
+    check_plans_that_do_not_fit,
+    check_copies,
+    check_readers,
+    check_snapshots,
+    check_clock,
+)
+"""What is kept whatever happens to the storage, is asked of the store or is open beside it."""
 
 
 def check_store(make: Make) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from orchestrator.store.committed import CommittedPacks
+from orchestrator.store.conformance.trial import Trial, planned
 from orchestrator.store.ledger import DONE, PENDING
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.testing import Folder
-from orchestrator.store.trial import Trial, planned
 from workers.errors import StoreError
 
 

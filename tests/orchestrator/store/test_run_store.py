@@ -350,7 +350,7 @@ class TestDamage:
 
     def test_a_damaged_ledger_record_loses_only_its_pack(self, sweep: Sweep) -> None:
         sweep.commit_all()
-        sweep.close()  # who writes looks once, and knows what it wrote
+        sweep.close()  # who writes looks at the ledger once
         os.truncate(sweep.paths.record("fit", 1), 30)
         with pytest.raises(StoreError, match=r"000001\.json is damaged"):
             sweep.store.states("fit")

@@ -1,24 +1,20 @@
-"""What the conformance suite works with: a storage that can be harmed and can die, and a small sweep whose content is known."""
+"""What the checks work with: a small sweep whose content is known, and what should come out of it."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypedDict
-from unittest import mock
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.store.conformance.records import Delivered, expect_records
+from orchestrator.store.conformance.storage import Contents, Storage
+from orchestrator.store.hashes import content_hash, row_hashes
 from orchestrator.store.ledger import DONE, FAILED, PENDING
 from orchestrator.store.manifest import DesignLayout
-from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 from workers.errors import StoreError
 from workers.runs import Checkpoint, Failure, Outcome
@@ -26,110 +22,9 @@ from workers.runs import Checkpoint, Failure, Outcome
 N, T = 13, 5
 MEASURES = ("margin", "loss")
 FAILURE = Failure("ZeroDivisionError", "division by zero", "Traceback ...\nZeroDivisionError: division by zero")
-SETTLING = 0.05
-"""Seconds in which threads that had begun to write when another one died come to their end."""
+PROVENANCE = "a-record"
+"""Id of what the rows are said to be trained under."""
 HELD_OUT = DesignLayout("held-out", "subsets", "score", 3, 2)
-
-
-class Crash(BaseException):
-    """Stands in for a kill: nothing of the store catches it."""
-
-
-class Contents(TypedDict):
-    """What a store is created with: the arguments of `RunStore.create`, but for where."""
-
-    config_hash: str
-    n: int
-    t: int
-    measures: tuple[str, ...]
-    designs: Sequence[DesignLayout]
-    attributes: dict[str, Any]
-
-
-class Storage(Protocol):
-    """An empty place for one store, and what can happen to it behind the store's back.
-
-    Keys are the paths that docs/store.md names, relative to the sweep, with slashes: `ledger/fit/000001.json`.
-    """
-
-    def create(self, contents: Contents) -> RunStore:
-        """Create the store there, and open it for writing."""
-
-    def open(self, *, write: bool = False) -> RunStore:
-        """Open the store that is there."""
-
-    def keys(self) -> list[str]:
-        """Return the keys of all that lies there, whether it counts or not."""
-
-    def read(self, key: str) -> bytes:
-        """Return what lies under a key."""
-
-    def write(self, key: str, content: bytes) -> None:
-        """Put something under a key, past the store."""
-
-    def remove(self, key: str) -> None:
-        """Remove what lies under a key, past the store."""
-
-    def dying(self, step: int) -> AbstractContextManager[None]:
-        """Let the writing process die within: the durable change number `step`, from 0, and all after it raise Crash."""
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder of this machine as a storage."""
-
-    root: Path
-    """The sweep; nothing is there yet."""
-    kind: type[RunStore] = RunStore
-    """The store, or a subclass of it."""
-
-    def create(self, contents: Contents) -> RunStore:
-        """Create the store in the folder, and open it for writing."""
-        return self.kind.create(SweepPaths(self.root), **contents)
-
-    def open(self, *, write: bool = False) -> RunStore:
-        """Open the store in the folder."""
-        return self.kind.open(SweepPaths(self.root), write=write)
-
-    def keys(self) -> list[str]:
-        """Return the paths of all files."""
-        return sorted(path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
-
-    def read(self, key: str) -> bytes:
-        """Return what is in a file."""
-        return (self.root / key).read_bytes()
-
-    def write(self, key: str, content: bytes) -> None:
-        """Write a file."""
-        (self.root / key).write_bytes(content)
-
-    def remove(self, key: str) -> None:
-        """Remove a file."""
-        (self.root / key).unlink()
-
-    @contextmanager
-    def dying(self, step: int) -> Iterator[None]:
-        """Die when a file or folder is to be given its name: between two of these, nothing changes that a reader could see."""
-        changes, alone = itertools.count(), threading.Lock()
-        dead = threading.Event()
-
-        def until_death(change: Callable[..., None]) -> Callable[..., None]:
-            def changed(*arguments: Any, **options: Any) -> None:
-                with alone:
-                    if dead.is_set() or next(changes) >= step:
-                        dead.set()
-                        raise Crash
-                    change(*arguments, **options)
-
-            return changed
-
-        with mock.patch.multiple(os, replace=until_death(os.replace), rename=until_death(os.rename)):
-            try:
-                yield
-            finally:
-                if dead.is_set():
-                    time.sleep(SETTLING)
-                    raise Crash  # also in place of an error of cleaning up: the dead clean nothing up
 
 
 @dataclass
@@ -143,6 +38,8 @@ class Trial:
     """Rows a pack."""
     reopen: bool = False
     """Whether the store is opened anew before every step."""
+    seconds: float = 0.1
+    """What every run is said to take."""
     _store: RunStore | None = field(default=None, repr=False)
 
     def __enter__(self) -> Trial:
@@ -195,6 +92,11 @@ class Trial:
             store.write_plan("fit", first, **self.plan(first, min(first + self.pack, runs)))
         return self
 
+    @property
+    def packs(self) -> int:
+        """Number of packs of its design `fit`."""
+        return -(-self.runs // self.pack)
+
     def rows(self, pack: int) -> list[int]:
         """Return the rows of a pack."""
         return list(self.store.designs["fit"].rows(pack))
@@ -203,14 +105,28 @@ class Trial:
         """Return the outputs (t,) that a row is given."""
         return np.random.default_rng([row, MEASURES.index(measure)]).standard_normal(T).astype(np.float32)
 
+    def outputs_of(self, rows: Sequence[int], measure: str) -> NDArray[np.float32]:
+        """Return the outputs (r, t) of several rows."""
+        return np.array([self.outputs(row, measure) for row in rows], dtype=np.float32).reshape(-1, T)
+
     def outcome(self, row: int, *, fail: bool = False, epochs: tuple[int, ...] = ()) -> Outcome:
         """Return what a row brings: outputs and checkpoints after `epochs`, or a failure."""
         if fail:
-            return Outcome(row, failure=FAILURE, seconds=0.1)
+            return Outcome(row, failure=FAILURE, seconds=self.seconds)
         import torch
 
         kept = tuple(Checkpoint(e, 10 * e, 0.1, {"w": torch.full((2, 2), float(row + e))}) for e in epochs)
-        return Outcome(row, {measure: self.outputs(row, measure) for measure in MEASURES}, kept, seconds=0.1)
+        return Outcome(row, {measure: self.outputs(row, measure) for measure in MEASURES}, kept, seconds=self.seconds)
+
+    def commit_held_out(self) -> None:
+        """Plan the second design as the first one, and commit all of it."""
+        store, design = self.store, HELD_OUT
+        for pack in range(design.packs):
+            rows = design.rows(pack)
+            store.write_plan(design.name, rows.start, **self.plan(rows.start, rows.stop))
+        for pack in range(design.packs):
+            outcomes = [self.outcome(row) for row in design.rows(pack)]
+            store.commit(design.name, pack, outcomes, worker="w1", started=1.7e9, seconds=1.0)
 
     def commit(self, rows: Iterable[int], *, fail: bool = False, epochs: tuple[int, ...] = ()) -> None:
         """Commit rows, a pack at a time."""
@@ -218,30 +134,39 @@ class Trial:
         for row in rows:
             by_pack.setdefault(row // self.pack, []).append(self.outcome(row, fail=fail, epochs=epochs))
         for pack, outcomes in by_pack.items():
-            self.store.commit("fit", pack, outcomes, worker="w0", started=1.7e9, seconds=2.5)
+            store = self.store
+            store.provenance = PROVENANCE
+            store.commit("fit", pack, outcomes, worker="w0", started=1.7e9, seconds=2.5)
 
-    def expect(self, done: Iterable[int], failed: Iterable[int] = ()) -> None:
-        """Raise AssertionError unless these rows are done and failed, the others pending, and nothing is damaged."""
+    def delivered(self, done: Sequence[int], failed: Sequence[int]) -> Delivered:
+        """Return what the ledger must say of rows, taken of what they were given and of the checkpoints that lie there."""
+        files: dict[int, dict[int, str]] = {}
+        keys = self.storage.keys()
+        for key in keys:
+            if key.startswith("checkpoints/fit/") and key.endswith(".safetensors"):
+                row, epoch = map(int, key.removesuffix(".safetensors").split("/")[2:])
+                if row in done:
+                    files.setdefault(row, {})[epoch] = content_hash(self.storage.read(key))
+        plan = self.plan(0, max(done, default=-1) + 1)
+        outputs = [self.outputs_of(done, measure) for measure in MEASURES]
+        rows = np.array(done, dtype=np.int64)
+        kept = [files.get(row, {}) for row in done]
+        hashes = row_hashes(plan["masks"][rows], plan["seeds"][rows], outputs, kept) if done else []
+        return Delivered(dict(zip(done, hashes, strict=True)), failed, files, self.seconds)
+
+    def expect(self, done: Iterable[int], failed: Iterable[int] = (), store: RunStore | None = None) -> None:
+        """Raise AssertionError unless these rows are done and failed, the others pending, and nothing is damaged.
+
+        It is asked of the store that is open for writing, or of another one, for as many rows as that knows of.
+        """
+        asked = store or self.store
+        runs = asked.designs["fit"].runs
         try:
-            self._expect(sorted(done), sorted(failed))
+            expect_rows(
+                self, asked, [row for row in sorted(done) if row < runs], [row for row in sorted(failed) if row < runs]
+            )
         except StoreError as error:
             raise AssertionError(f"the store refuses what should be whole: {error}") from error
-
-    def _expect(self, done: list[int], failed: list[int]) -> None:
-        runs = self.store.designs["fit"].runs
-        states = np.full(runs, PENDING, dtype=np.int8)
-        states[done], states[failed] = DONE, FAILED
-        same(self.store.states("fit"), states, "the states of the rows")
-        for measure in MEASURES:
-            expected = np.full((runs, T), np.nan, dtype=np.float32)
-            for row in done:
-                expected[row] = self.outputs(row, measure)
-            same(self.store.outputs("fit", measure), expected, f"the outputs through {measure!r} of rows done and not")
-        found = [(one.row, one.kind, one.message, one.traceback) for one in self.store.failures("fit")]
-        told = [(row, FAILURE.kind, FAILURE.message, FAILURE.traceback) for row in failed]
-        assert found == told, f"the failures are {found}, expected {told}"
-        damages = self.store.verify("fit")
-        assert not damages, f"verify finds {damages[0].what} damaged where nothing was harmed: {damages[0].reason}"
 
     def mend(self, epochs: tuple[int, ...] = ()) -> None:
         """Do what a sweep does: write damaged plans again, forget what else is damaged, train again what is pending."""
@@ -254,6 +179,24 @@ class Trial:
                 else:
                     self.store.forget("fit", damage.rows)
         self.commit(np.flatnonzero(self.store.states("fit") == PENDING).tolist(), epochs=epochs)
+
+
+def expect_rows(trial: Trial, store: RunStore, done: list[int], failed: list[int]) -> None:
+    """Raise AssertionError unless the store says that just these rows of `fit` are done and failed, in whatever it is asked."""
+    runs = store.designs["fit"].runs
+    states = np.full(runs, PENDING, dtype=np.int8)
+    states[done], states[failed] = DONE, FAILED
+    same(store.states("fit"), states, "the states of the rows")
+    for measure in MEASURES:
+        expected = np.full((runs, T), np.nan, dtype=np.float32)
+        expected[done] = trial.outputs_of(done, measure)
+        same(store.outputs("fit", measure), expected, f"the outputs through {measure!r} of rows done and not")
+    found = [(one.row, one.kind, one.message, one.traceback) for one in store.failures("fit")]
+    told = [(row, FAILURE.kind, FAILURE.message, FAILURE.traceback) for row in failed]
+    assert found == told, f"the failures are {found}, expected {told}"
+    damages = store.verify("fit")
+    assert not damages, f"verify finds {damages[0].what} damaged where nothing was harmed: {damages[0].reason}"
+    expect_records(store, trial.delivered(done, failed))
 
 
 def same(found: NDArray[Any], expected: NDArray[Any], what: str) -> None:

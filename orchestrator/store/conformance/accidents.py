@@ -1,23 +1,17 @@
-"""What a run store must survive: harm to anything that it wrote, a crash at any step, metadata that make no sense."""
+"""What a run store must survive: harm to anything that it wrote, and a crash at any step."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
+from orchestrator.store.conformance.harm import harmable, harms_to, kind_of, one_of_each, pack_of, row_of
+from orchestrator.store.conformance.storage import Crash, Storage
+from orchestrator.store.conformance.trial import Make, Shape, Trial, planned, same
 from orchestrator.store.ledger import DONE
-from orchestrator.store.manifest import FORMAT_VERSION
-from orchestrator.store.trial import Crash, Make, Shape, Storage, Trial, planned, refused, same
 from workers.errors import StoreError
-
-MANIFEST = "runs.zarr/zarr.json"
-FOLDERS = {"runs.zarr/fit/outputs/": "outputs", "runs.zarr/fit/": "masks", "checkpoints/fit/": "checkpoint"}
-FOLDERS["ledger/fit/0"] = "ledger"
-"""What `verify` calls damage under keys that begin so; the first that fits counts."""
 
 
 def check_damage(make: Make) -> None:
@@ -26,42 +20,14 @@ def check_damage(make: Make) -> None:
     with planned(make) as trial:
         trial.commit(range(10), epochs=epochs)
         storage = trial.storage
-        every = storage.keys()
-        keys = [key for key in every if _kind(key) and not key.endswith("zarr.json")]
-        missing = set(FOLDERS.values()) - {_kind(key) for key in keys}
-        assert not missing, f"the storage has no keys of any {min(missing)}: expected those that docs/store.md names"
-        for key in _one_of_each(keys):
-            for how, content in _harms(storage, key, keys).items():
+        keys = harmable(storage)
+        for key in one_of_each(keys):
+            for how, content in harms_to(storage, key, keys).items():
                 trial.close()
                 storage.remove(key) if content is None else storage.write(key, content)
                 _expect_damage(trial, key, how)
                 trial.mend(epochs)
                 trial.expect(range(10))
-
-
-def _kind(key: str) -> str | None:
-    return next((kind for start, kind in FOLDERS.items() if key.startswith(start)), None)
-
-
-def _one_of_each(keys: Sequence[str]) -> list[str]:
-    """Return one chunk of each array, one checkpoint and one record: the middle ones."""
-    alike: dict[str, list[str]] = {}
-    for key in keys:
-        folder = key.rpartition("/")[0]
-        alike.setdefault(folder if folder.startswith("runs.zarr") else str(_kind(key)), []).append(key)
-    return [found[len(found) // 2] for found in alike.values()]
-
-
-def _harms(storage: Storage, key: str, keys: Sequence[str]) -> dict[str, bytes | None]:
-    """Return what may lie under a key after harm, by the harm's name; None where nothing does."""
-    good = storage.read(key)
-    cut: dict[str, bytes | None] = {"cut": good[: len(good) // 2], "gone": None}
-    if _kind(key) == "ledger":
-        return cut
-    middle = len(good) // 2
-    flipped = good[:middle] + bytes([good[middle] ^ 4]) + good[middle + 1 :]
-    other = next(one for one in keys if one.rpartition("/")[0] == key.rpartition("/")[0] and one != key)
-    return {**cut, "flipped in a bit": flipped, "replaced by another": storage.read(other)}
 
 
 def _expect_damage(trial: Trial, key: str, how: str) -> None:
@@ -70,10 +36,9 @@ def _expect_damage(trial: Trial, key: str, how: str) -> None:
     damages = trial.store.verify("fit")
     assert len(damages) == 1, f"{what} is {len(damages)} damages to verify, expected one"
     (damage,) = damages
-    assert damage.what == _kind(key), f"{what} is called {damage.what!r}, expected {_kind(key)!r}"
-    number = int(re.findall(r"/[^\d/]*(\d+)", key)[0])  # the row of a checkpoint; of chunks and records, the pack
-    pack = number // trial.pack if damage.what == "checkpoint" else number
-    rows = (number,) if damage.what == "checkpoint" else tuple(trial.rows(pack))
+    assert damage.what == kind_of(key), f"{what} is called {damage.what!r}, expected {kind_of(key)!r}"
+    pack = pack_of(key, trial.pack)
+    rows = (row_of(key),) if damage.what == "checkpoint" else tuple(trial.rows(pack))
     found = (damage.design, damage.pack, damage.rows)
     assert found == ("fit", pack, rows), f"{what} is said to touch design, pack and rows {found}"
     if how != "replaced by another":  # whole, but wrong: that of the several arrays of a pack it is cannot be known
@@ -172,42 +137,3 @@ def _nothing(storage: Storage) -> bool:
     except StoreError:
         return True
     return False
-
-
-def check_refusals(make: Make) -> None:
-    """Opening nothing, a newer format or damaged metadata is refused by one line, and the folder can be opened by nobody else."""
-    nothing = make()
-    for write in (False, True):
-        with refused(StoreError, "opening where no store is"):
-            nothing.open(write=write)
-    assert not nothing.keys(), f"opening where no store is has left {nothing.keys()}"
-    with planned(make) as trial:
-        trial.commit(range(4))
-        trial.close()
-        storage, good = trial.storage, trial.storage.read(MANIFEST)
-        newer = json.loads(good)
-        newer["attributes"]["format_version"] = FORMAT_VERSION + 1
-        foreign = json.loads(good)
-        foreign["attributes"]["format"] = "other"
-        bad = {
-            "a store of a newer format": json.dumps(newer).encode(),
-            "a store of another format": json.dumps(foreign).encode(),
-            "damaged metadata": good[:40],
-            "empty metadata": b"",
-        }
-        for what, content in bad.items():
-            storage.write(MANIFEST, content)
-            for write in (False, True):
-                with refused(StoreError, f"opening {what}"):
-                    storage.open(write=write)
-        storage.write(MANIFEST, good)
-        trial.expect(range(4))
-
-
-def check_names(make: Make) -> None:
-    """Unknown designs and measures are refused."""
-    with planned(make) as trial:
-        with refused(StoreError, "an unknown design"):
-            trial.store.states("fitt")
-        with refused(StoreError, "an unknown measure"):
-            trial.store.outputs("fit", "margn")
