@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
+from html import escape
 from os import PathLike
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class PlannedSweep:
         from orchestrator.cli.tables import forecast_line
 
         table: str = self.designs.to_html(index=False, border=0)
-        return f"{table}<p>{forecast_line(self.forecast)}</p>"
+        return f"{table}<p>{escape(forecast_line(self.forecast))}</p>"
 
 
 def plan(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from orchestrator.config.loading import validate
 from orchestrator.config.schema import Config
-from orchestrator.store.durable import write_atomically
+from orchestrator.store.durable import refusing, remove_folders, write_atomically
 from orchestrator.store.paths import SweepPaths
+from orchestrator.store.plain_files import is_plain, read_plain
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.plan import PROVISIONAL_PACK
 from orchestrator.sweeps.sweep import Sweep
@@ -44,7 +44,7 @@ def nest(sweep: Sweep, paths: SweepPaths, name: str, masks: Mapping[str, NDArray
 def made_for(paths: SweepPaths, masks: Mapping[str, NDArray[np.bool_]]) -> bool:
     """Say whether the nested sweep that a folder holds was made for these subsets."""
     files = {paths.root / f"{design}.npy": _npy(subsets) for design, subsets in masks.items()}
-    return all(path.is_file() and path.read_bytes() == content for path, content in files.items())
+    return all(is_plain(path) and read_plain(path) == content for path, content in files.items())
 
 
 def write_masks(nested: Sweep, masks: Mapping[str, NDArray[np.bool_]]) -> None:
@@ -53,7 +53,7 @@ def write_masks(nested: Sweep, masks: Mapping[str, NDArray[np.bool_]]) -> None:
         _clear(nested.paths)
     for design, subsets in masks.items():
         path = nested.config.folder / f"{design}.npy"
-        if not path.is_file():
+        if not is_plain(path):
             write_atomically(path, _npy(subsets))
 
 
@@ -75,7 +75,8 @@ def _stands(nested: Sweep, masks: Mapping[str, NDArray[np.bool_]]) -> bool:
 def _clear(paths: SweepPaths) -> None:
     if paths.runs.exists():
         RunStore.open(paths, write=True).close()  # refuses, by the lease, while another process trains there
-    shutil.rmtree(paths.root, ignore_errors=True)
+    with refusing("remove", paths.root):
+        remove_folders(paths.root)
 
 
 def _npy(masks: NDArray[np.bool_]) -> bytes:

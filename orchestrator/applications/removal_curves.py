@@ -23,6 +23,7 @@ from orchestrator.scoring.table import ScoreRow
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions, read_attribution
 from orchestrator.store.paths import SweepPaths, check_name
+from orchestrator.store.plain_files import refuse_links
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 
@@ -64,7 +65,9 @@ def nested_sweeps(sweep: Sweep) -> Iterator[Sweep]:
 
 def folder(sweep: Sweep, label: str) -> SweepPaths:
     """Return where the sweep of one estimator's curves is."""
-    return SweepPaths(sweep.paths.root / "removal" / check_name(label))
+    root = sweep.paths.root / "removal" / check_name(label)
+    refuse_links(root)
+    return SweepPaths(root)
 
 
 def read_removals(sweep: Sweep) -> tuple[Removal, ...]:

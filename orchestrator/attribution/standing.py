@@ -9,13 +9,14 @@ from orchestrator.config.schema import EstimatorSection
 from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, read_attributes_of
 from orchestrator.store.run_store import RunStore
+from orchestrator.store.secret_names import without_secrets
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
 
 
 def stamp_of(section: EstimatorSection, measure: str) -> str:
     """Return what decides an attribution beside the runs: estimator, options, measure."""
-    return json.dumps([section.resolved(), measure], sort_keys=True)
+    return json.dumps([without_secrets(section.resolved())[0], measure], sort_keys=True)
 
 
 def rows_given(sweep: Sweep, store: RunStore, section: EstimatorSection) -> dict[str, str]:

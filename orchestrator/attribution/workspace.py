@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from orchestrator.config.schema import RaySection
 from orchestrator.execution.ray_pool import map_on_ray
 from orchestrator.store.durable import folder_at_once, make_folder, refusing, remove_folders
 from orchestrator.store.paths import SweepPaths, check_name
+from orchestrator.store.plain_files import entries_of, is_folder, mapped_array
 
 
 class SweepWorkspace(Workspace):
@@ -48,11 +50,11 @@ class SweepWorkspace(Workspace):
     def kept(self, name: str) -> Arrays | None:
         """Return a finished piece, mapped from its files; None, and that is said, where they are damaged."""
         folder = self._folder / name
-        if not folder.is_dir():
+        if not is_folder(folder):
             return None
         with refusing("read", folder):
             try:
-                return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+                return {Path(one.name).stem: mapped_array(Path(one)) for one in entries_of(folder)}
             except (ValueError, EOFError):
                 self._say(f"{folder} is damaged: it is computed anew")
                 return None
@@ -65,10 +67,10 @@ class SweepWorkspace(Workspace):
         """Remove all pieces: the attribution is written."""
         with refusing("remove", self._label):
             remove_folders(self._label)
-            if self._label.parent.is_dir() and not any(self._label.parent.iterdir()):
+            if is_folder(self._label.parent) and not entries_of(self._label.parent):
                 self._label.parent.rmdir()
 
     def _remove_others(self) -> None:
         with refusing("remove", self._label):
-            others = self._label.iterdir() if self._label.is_dir() else ()
+            others = (Path(one) for one in entries_of(self._label))
             remove_folders(*(folder for folder in others if folder != self._folder))

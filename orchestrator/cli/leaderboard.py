@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.console import shown
 from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.ranking import quantity, ranked
 from orchestrator.scoring.table import ScoreRow, as_rows
@@ -30,29 +30,29 @@ def leaderboard(scores: pd.DataFrame) -> RenderableType:
     names = list(dict.fromkeys(row.metric for row in ordered))
     parts: list[RenderableType] = ["[italic]Leaderboard[/]"]
     for name in names:
-        shown, lines = quantity(name), [row for row in ordered if row.metric == name]
-        title = name if shown.title == name else f"{name}: {shown.title}"
-        parts.append(escape(title + " (lower is better)" * (shown.better == "lower")))
-        parts.append(_scores_of(shown, lines))
-        parts += [escape(line) for line in ceilings(shown, lines)]
+        drawn, lines = quantity(name), [row for row in ordered if row.metric == name]
+        title = name if drawn.title == name else f"{name}: {drawn.title}"
+        parts.append(shown(title + " (lower is better)" * (drawn.better == "lower")))
+        parts.append(_scores_of(drawn, lines))
+        parts += [shown(line) for line in ceilings(drawn, lines)]
         if any(is_compared(row) for row in lines):
             parts.append(LEGEND)
     return Group(*parts)
 
 
-def _scores_of(shown: Quantity, lines: list[ScoreRow]) -> Table:
+def _scores_of(drawn: Quantity, lines: list[ScoreRow]) -> Table:
     table = Table(header_style="bold")
     for name in ("estimator", "measure"):
         table.add_column(name, overflow="fold")
     compared = any(is_compared(row) for row in lines)
-    shares = ("ceiling", "of ceiling") if shown.has_ceiling else ()
+    shares = ("ceiling", "of ceiling") if drawn.has_ceiling else ()
     apart = ("best", "next") if compared else ()
     for name in ("value", "95% interval", *apart, *shares, "trained", "attributed"):
         table.add_column(name, justify="right", overflow="fold", no_wrap=name == "value")
     for row in lines:
-        cells = [escape(row.estimator), escape(row.measure), _number(row.value), _interval(row.low, row.high)]
+        cells = [shown(row.estimator), shown(row.measure), _number(row.value), _interval(row.low, row.high)]
         cells += [from_best(row), from_next(row)] if compared else []
-        cells += [_number(row.ceiling), _share(row)] if shown.has_ceiling else []
+        cells += [_number(row.ceiling), _share(row)] if drawn.has_ceiling else []
         table.add_row(*cells, _seconds(row.train_seconds), _seconds(row.attribute_seconds))
     return table
 

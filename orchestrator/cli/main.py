@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from orchestrator.cli.console import err, out
+from orchestrator.cli.console import err, out, shown
 from workers.errors import ConfigError, CounterfactoryError, StoreError, UserError
 
 if TYPE_CHECKING:
@@ -69,13 +68,13 @@ def main() -> None:
 def _explain(error: CounterfactoryError | OSError) -> int:
     """Say in a line what went wrong; return the exit code: 2 for a mistake in what was asked, 1 for anything else."""
     if isinstance(error, UserError | OSError):
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        err.print(f"[bold red]error:[/] {shown(str(error))}", soft_wrap=True, highlight=False)
         return 2
     from orchestrator.execution.scheduler import EveryRunFailedError
 
     stopped = isinstance(error, EveryRunFailedError)
     word = "stopped" if stopped else "failed"
-    err.print(f"[bold red]{word}:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+    err.print(f"[bold red]{word}:[/] {shown(str(error))}", soft_wrap=True, highlight=False)
     if stopped:
         err.print(
             "The tracebacks are kept: `counterfactory status DIR`. Mend the cause, then run with --retry-failed.",
@@ -115,7 +114,7 @@ def _ask(forecast: str) -> None:
     """Ask before a long sweep, where there is somebody to answer. Raises ConfigError where there is not."""
     if not sys.stdin.isatty():
         raise ConfigError(f"{forecast}: that is long; add --yes if it is meant")
-    err.print(forecast, highlight=False)
+    err.print(shown(forecast), highlight=False)
     typer.confirm("Train it?", abort=True)
 
 
@@ -141,7 +140,7 @@ def run(
         _print_json({"folder": folder, "report": str(outcome.report), "scores": tables.records(outcome.scores)})
     else:
         out.print(tables.leaderboard(outcome.scores))
-        out.print(f"report: {outcome.report}", soft_wrap=True, highlight=False)
+        out.print(f"report: {shown(outcome.report)}", soft_wrap=True, highlight=False)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -255,7 +254,7 @@ def report(folder: Folder) -> None:
 
     with RunStore.open(sweep.paths, write=True) as store:
         say_missing(sweep)
-        out.print(str(reporting.report(sweep, store)), soft_wrap=True, highlight=False)
+        out.print(shown(reporting.report(sweep, store)), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -354,7 +353,7 @@ def import_runs(
         _print_json({"folder": str(out_dir), "designs": tables.rows(imported)})
     else:
         out.print(tables.import_table(imported))
-        out.print(f"{out_dir}: go on with `counterfactory attribute {out_dir}`", soft_wrap=True, highlight=False)
+        out.print(shown(f"{out_dir}: go on with `counterfactory attribute {out_dir}`"), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -397,9 +396,9 @@ def export(
 
     with RunStore.open(sweep.paths) as store:
         done = exporting.export(exporting.Request(sweep, store, to, design, measure, mean), name)
-    out.print(f"{to}: {done.count:,} {done.unit}", soft_wrap=True, highlight=False)
+    out.print(shown(f"{to}: {done.count:,} {done.unit}"), soft_wrap=True, highlight=False)
     for line in done.said:
-        out.print(line, soft_wrap=True, highlight=False, markup=False)
+        out.print(shown(line), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -412,7 +411,7 @@ def init(
     if path.exists():
         raise StoreError(f"{path}: exists already; choose another name")
     path.write_text(template(str(path)), encoding="utf-8")
-    out.print(f"{path}: written; run it with `counterfactory run {path}`", soft_wrap=True, highlight=False)
+    out.print(shown(f"{path}: written; run it with `counterfactory run {path}`"), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -434,5 +433,5 @@ def configs() -> None:
     table.add_column(no_wrap=True, style="bold", overflow="ignore")
     table.add_column()
     for name, path in shipped().items():
-        table.add_row(name, escape(description(path)))
+        table.add_row(name, shown(description(path)))
     out.print(table, highlight=False)

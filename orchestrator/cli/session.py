@@ -14,7 +14,7 @@ from rich.console import Console
 
 from orchestrator.applications.removal_curves import untrained
 from orchestrator.cli import tables
-from orchestrator.cli.console import err
+from orchestrator.cli.console import err, shown
 from orchestrator.cli.interrupts import Interrupted, Interrupts
 from orchestrator.cli.progress import Reporter
 from orchestrator.execution.scheduler import Tally
@@ -79,14 +79,14 @@ def run_sweep(
 def announce(sweep: Sweep, console: Console = err) -> None:
     """Say whose code is about to run, where the sweep was made elsewhere."""
     if sweep.paths.config.is_file() and (line := whose(sweep, read_origin(sweep.paths))):
-        console.print(tables.escape(line), soft_wrap=True, highlight=False)
+        console.print(shown(line), soft_wrap=True, highlight=False)
 
 
 def prepared(sweep: Sweep, accept_changes: bool = False, console: Console = err) -> RunStore:
     """Return the sweep's store open for writing; say what is another than it was, where that is accepted or of no account."""
 
     def say(line: str) -> None:
-        console.print(tables.escape(line), soft_wrap=True, highlight=False)
+        console.print(shown(line), soft_wrap=True, highlight=False)
 
     return planning.prepare(sweep, accept_changes=accept_changes, say=say)
 
@@ -101,7 +101,7 @@ def settled(sweep: Sweep, console: Console = err, ask: Callable[[str], None] | N
     if ask is not None and expected.seconds > settling.LARGE_SECONDS:
         ask(line)
     else:
-        console.print(line, highlight=False)
+        console.print(shown(line), highlight=False)
     cost.keep_forecast(sized, expected)
     return sized
 
@@ -141,7 +141,7 @@ class TrainingDisplay:
             )
         if failed:
             self._console.print(
-                f"[yellow]{failed:,} runs failed[/]; why: counterfactory status {self._sweep.paths.root}; mend the cause, "
+                f"[yellow]{failed:,} runs failed[/]; why: counterfactory status {shown(self._sweep.paths.root)}; mend the cause, "
                 "then run with --retry-failed (and --accept-changes, if that changed the task's source)",
                 soft_wrap=True,
             )
@@ -149,7 +149,7 @@ class TrainingDisplay:
     def _start(self, totals: dict[str, int]) -> None:
         self._reporter = Reporter(self._console, {name: total for name, total in totals.items() if total})
         if total := self._reporter.counter.total:
-            self._console.print(f"[bold]{self._sweep.config.name}[/]: {total:,} runs to train", highlight=False)
+            self._console.print(f"[bold]{shown(self._sweep.config.name)}[/]: {total:,} runs to train", highlight=False)
             self._reporter.open()
 
     def _commit(self, design: str, done: int, failed: int) -> None:
@@ -159,14 +159,14 @@ class TrainingDisplay:
     def _say_strategy(self, strategy: Strategy) -> None:
         colour = "yellow" if strategy.failed else "default"
         self._console.print(
-            f"[{colour}]packs are trained by method {strategy.method}[/]: {tables.escape(strategy.reason)}",
+            f"[{colour}]packs are trained by method {shown(strategy.method)}[/]: {shown(strategy.reason)}",
             soft_wrap=True,
             highlight=False,
         )
 
     def _say_damage(self, damage: Damage) -> None:
         self._console.print(
-            f"[yellow]damaged, will be trained again:[/] {tables.escape(tables.damage_line(damage))}", soft_wrap=True
+            f"[yellow]damaged, will be trained again:[/] {shown(tables.damage_line(damage))}", soft_wrap=True
         )
 
 
@@ -207,7 +207,9 @@ def say_untrained(sweep: Sweep, console: Console = err) -> None:
     labels = untrained(sweep)
     if labels:
         console.print(
-            f"removal curves of {', '.join(labels)} are not trained: `counterfactory retrain {sweep.paths.root}` trains them",
+            shown(
+                f"removal curves of {', '.join(labels)} are not trained: `counterfactory retrain {sweep.paths.root}` trains them"
+            ),
             soft_wrap=True,
             highlight=False,
         )
@@ -216,7 +218,7 @@ def say_untrained(sweep: Sweep, console: Console = err) -> None:
 def say_missing(sweep: Sweep, console: Console = err) -> None:
     """Say that the sweep keeps no record of what its task tells, and what writes one."""
     if missing := read_record(sweep).missing:
-        console.print(tables.escape(missing), soft_wrap=True, highlight=False)
+        console.print(shown(missing), soft_wrap=True, highlight=False)
 
 
 def attribute_watched(
@@ -226,17 +228,19 @@ def attribute_watched(
 
     def say(made: attributing.Attributed) -> None:
         if made.error:
-            console.print(f"[bold red]failed:[/] {tables.escape(made.error)}", soft_wrap=True, highlight=False)
+            console.print(f"[bold red]failed:[/] {shown(made.error)}", soft_wrap=True, highlight=False)
             return
         trained = f"from {made.models:,} models, " if made.models else ""
         note = "kept" if made.kept else duration(made.seconds)
         note += f"; the one that was kept is stale: {made.stale}" if made.stale else ""
-        console.print(f"attributed [bold]{made.estimator}[/] ({trained}{note})", soft_wrap=True, highlight=False)
+        console.print(
+            f"attributed [bold]{shown(made.estimator)}[/] ({trained}{shown(note)})", soft_wrap=True, highlight=False
+        )
         for line in made.notes:
-            console.print(f"  {tables.escape(line)}", soft_wrap=True, highlight=False)
+            console.print(f"  {shown(line)}", soft_wrap=True, highlight=False)
 
     def tell(line: str) -> None:
-        console.print(tables.escape(line), soft_wrap=True, highlight=False)
+        console.print(shown(line), soft_wrap=True, highlight=False)
 
     made_under: list[str] = []
 

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.console import shown
 from orchestrator.cli.leaderboard import leaderboard
 from orchestrator.store.strict_json import jsonable
 from workers.wording import duration
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "damage_line",
-    "escape",
     "import_table",
     "leaderboard",
     "plan_table",
@@ -62,9 +61,9 @@ def import_table(imported: Sequence[ImportSummary]) -> RenderableType:
     table.add_column("from")
     for one in imported:
         source = f"{one.source}; {one.left_out}" if one.left_out else one.source
-        table.add_row(one.design, f"{one.subsets:,}", f"{one.runs:,}", f"{one.not_finite:,}", escape(source))
+        table.add_row(shown(one.design), f"{one.subsets:,}", f"{one.runs:,}", f"{one.not_finite:,}", shown(source))
     done = {one.done: [other.design for other in imported if other.done == one.done] for one in imported if one.done}
-    return Group(table, *(escape(f"{', '.join(designs)}: {what}") for what, designs in done.items()))
+    return Group(table, *(shown(f"{', '.join(designs)}: {what}") for what, designs in done.items()))
 
 
 def forecast_line(forecast: Forecast) -> str:
@@ -81,16 +80,16 @@ def forecast_line(forecast: Forecast) -> str:
 def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) -> RenderableType:
     """Return what would be trained, and what it would take."""
     expected = {design.design: design for design in forecast.designs} if forecast else {}
-    table = Table(title=f"{sweep.config.name}: n = {sweep.task.n:,}, t = {sweep.t:,}", title_justify="left")
+    table = Table(title=f"{shown(sweep.config.name)}: n = {sweep.task.n:,}, t = {sweep.t:,}", title_justify="left")
     for name in ("design", "kind", "purpose"):
         table.add_column(name)
     for name in ("subsets", "seeds", "runs", "packs", "worker time", "error to expect", "on disk, at most"):
         table.add_column(name, justify="right")
     for one in planned:
         table.add_row(
-            one.design,
-            one.kind,
-            one.purpose,
+            shown(one.design),
+            shown(one.kind),
+            shown(one.purpose),
             f"{one.subsets:,}",
             str(one.seeds),
             f"{one.runs:,}",
@@ -100,39 +99,41 @@ def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) 
             f"{one.bytes / 1e6:,.1f} MB",
         )
     total = sum(one.runs for one in planned)
-    lines = [f"{total:,} runs in all; estimators: {', '.join(sweep.config.estimators) or 'none'}"]
+    lines = [f"{total:,} runs in all; estimators: {shown(', '.join(sweep.config.estimators)) or 'none'}"]
     if forecast:
-        lines.append(forecast_line(forecast))
-        lines.append(f"error to expect: standard error of one attribution, in units of {sweep.config.measures[0]}")
+        lines.append(shown(forecast_line(forecast)))
+        lines.append(
+            f"error to expect: standard error of one attribution, in units of {shown(sweep.config.measures[0])}"
+        )
     return Group(table, *lines)
 
 
 def status_view(status: Status) -> RenderableType:
     """Return how a sweep stands."""
-    table = Table(title=status.folder, title_justify="left")
+    table = Table(title=shown(status.folder), title_justify="left")
     table.add_column("design")
     for name in ("done", "failed", "pending"):
         table.add_column(name, justify="right")
     for name, counts in status.designs.items():
-        table.add_row(name, *(f"{counts[key]:,}" for key in ("done", "failed", "pending")))
+        table.add_row(shown(name), *(f"{counts[key]:,}" for key in ("done", "failed", "pending")))
     lines = []
     if status.running:
-        who = f"process {status.running['pid']} on {status.running['host']}"
+        who = shown(f"process {status.running['pid']} on {status.running['host']}")
         rate = f"{status.rate:.1f} runs/s" if status.rate else "nothing finished lately"
         left = f", {duration(status.seconds_left)} left" if status.seconds_left else ""
         lines.append(f"running: {who}, {rate}{left}")
     elif status.pending:
         lines.append("not running; `counterfactory retrain DIR` goes on")
-    lines += [f"[red]damaged:[/] {escape(line)}" for line in status.damages[:10]]
+    lines += [f"[red]damaged:[/] {shown(line)}" for line in status.damages[:10]]
     if len(status.damages) > 10:
         lines.append(f"... and {len(status.damages) - 10} other records (--json lists all)")
-    lines += [f"failure: {escape(line)}" for line in status.failures[:10]]
+    lines += [f"failure: {shown(line)}" for line in status.failures[:10]]
     if len(status.failures) > 10:
         lines.append(f"... and {len(status.failures) - 10} other failures (--json lists all)")
     if status.attributions:
-        lines.append(f"attributions: {', '.join(status.attributions)}")
+        lines.append(f"attributions: {shown(', '.join(status.attributions))}")
     lines += [
-        f"stale: {escape(name)}, {escape(why)}; `counterfactory attribute DIR` computes it anew"
+        f"stale: {shown(name)}, {shown(why)}; `counterfactory attribute DIR` computes it anew"
         for name, why in status.stale.items()
     ]
     return Group(table, *lines)
@@ -152,7 +153,7 @@ def verification(
 ) -> RenderableType:
     """Return what `verify` found."""
     done = sum(count[0] for count in counts.values())
-    lines = [f"[red]damaged:[/] {escape(damage_line(damage))}" for damage in damages]
+    lines = [f"[red]damaged:[/] {shown(damage_line(damage))}" for damage in damages]
     lines.append(
         f"{len(damages)} places damaged; `counterfactory run` or `retrain` trains them again"
         if damages
@@ -160,8 +161,8 @@ def verification(
     )
     for one in reruns:
         verdict = "[green]equal, bit by bit[/]" if one.equal else f"[red]differs by up to {one.difference:.3g}[/]"
-        lines.append(f"trained again: {one.design} row {one.row}: {verdict}")
+        lines.append(f"trained again: {shown(one.design)} row {one.row}: {verdict}")
     if not all(one.equal for one in reruns):
         for key, (then, now) in changes.items():
-            lines.append(f"made with {key} {then}, here it is {now}: bits may differ for that reason")
+            lines.append(shown(f"made with {key} {then}, here it is {now}: bits may differ for that reason"))
     return Group(*lines)

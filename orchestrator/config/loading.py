@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +64,14 @@ def validate(raw: Mapping[str, Any], origin: str, *, options: bool = True) -> Co
         raise ConfigError(f"{origin}: {error}") from error
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the sections of a YAML file, unchecked. Raises ConfigError when it is not a mapping in YAML."""
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def read(path: Path, text_of: Callable[[Path], str] = _text_of) -> dict[str, Any]:
+    """Return the sections of a YAML file, unchecked; `text_of` reads it. Raises ConfigError when it is not a mapping in YAML."""
     try:
-        raw = yaml_format.load(path.read_text(encoding="utf-8"))
+        raw = yaml_format.load(text_of(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:

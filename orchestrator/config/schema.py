@@ -23,6 +23,7 @@ from orchestrator.config.stopping_criteria import parse
 from orchestrator.config.validation_errors import one_line
 from orchestrator.designs import AnyDesign
 from orchestrator.store.paths import check_name
+from orchestrator.store.secret_names import without_secrets
 from workers.errors import ConfigError, StoreError, near
 from workers.runs import Queries
 
@@ -312,13 +313,27 @@ class Config(Section):
         rest = self.model_dump(mode="json", exclude={"estimators"})
         return {**rest, "estimators": {label: section.resolved() for label, section in self.estimators.items()}}
 
+    def kept(self) -> tuple[dict[str, Any], list[str]]:
+        """Return the resolved configuration without what looks like a secret, and the dotted keys of that.
+
+        Looked at are the task's arguments and the estimators' options: of all else the names are ours, or no values.
+        """
+        plain = self.resolved()
+        plain["task"]["arguments"], left_out = without_secrets(plain["task"]["arguments"], "task.arguments")
+        for label, options in plain["estimators"].items():
+            plain["estimators"][label], inside = without_secrets(options, f"estimators.{label}")
+            left_out += inside
+        return plain, left_out
+
     def identity(self) -> str:
         """Return the hash of what decides the runs: seed, task, queries, measures, designs.
 
         Estimators, scores and resources are not in it: they may change over the same runs. Neither is the number of subsets
-        (or permutations) of a random design: more of them may be drawn later, and the earlier ones stay what they are.
+        (or permutations) of a random design: more of them may be drawn later, and the earlier ones stay what they are. Nor
+        what looks like a secret: it may be replaced, and its hash would help to guess it.
         """
         runs = self.model_dump(mode="json", include={"seed", "task", "queries", "measures", "designs"})
+        runs["task"]["arguments"], _ = without_secrets(runs["task"]["arguments"])
         for name, design in runs["designs"].items():
             for key in self.designs[name].growth_keys:
                 del design[key]

@@ -12,6 +12,8 @@ import yaml
 
 YAMLError = yaml.YAMLError
 """What `load` raises."""
+MOST = 10**7
+"""Values of a document, aliases written out."""
 _INT = re.compile(r"[-+]?(0b[0-1_]+|0x[0-9a-fA-F_]+|0[0-7_]+|0|[1-9][0-9_]*)$")
 _FLOAT = re.compile(
     r"([-+]?(\.[0-9_]+|[0-9][0-9_]*\.[0-9_]*)([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
@@ -24,9 +26,25 @@ _NUMBERS = {"tag:yaml.org,2002:int": _INT, "tag:yaml.org,2002:float": _FLOAT}
 def load(text: str) -> Any:
     """Return the document in `text` as plain data. Raises yaml.YAMLError."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
+        _refuse_endless(value)
+        return value
+    except RecursionError as error:
+        raise yaml.YAMLError("sections within sections without end") from error
     except ValueError as error:  # what looks like a date or a number and is none: 2024-02-30, 0x_
         raise yaml.YAMLError(str(error)) from error
+
+
+def _refuse_endless(value: Any) -> None:
+    """Raise YAMLError for a document whose aliases, written out, are more than anybody wrote: ten lines can mean billions."""
+    seen, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict | list):
+            seen += len(one)
+            left += one.values() if isinstance(one, dict) else one
+        if seen > MOST:
+            raise yaml.YAMLError(f"more than {MOST:,} values, its aliases written out")
 
 
 def dump(value: Any) -> str:

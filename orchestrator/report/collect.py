@@ -20,6 +20,7 @@ from orchestrator.retraining.counts import finished
 from orchestrator.scoring.table import read_scores
 from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, list_attributions, read_attribution
+from orchestrator.store.plain_files import text_of
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.strategy_record import read_strategy
 from orchestrator.sweeps.sweep import Sweep
@@ -59,7 +60,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         measure=measure,
         n=store.n,
         t=store.t,
-        config_yaml=sweep.paths.config.read_text(encoding="utf-8"),
+        config_yaml=text_of(sweep.paths.config),
         config_hash=sweep.config.identity(),
         versions=_made_with(sweep, store),
         designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),

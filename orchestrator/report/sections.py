@@ -27,6 +27,7 @@ from orchestrator.report.data import (
 from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, StoredAttribution
 from orchestrator.store.ledger import DONE
+from orchestrator.store.plain_files import files_below
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.examples import Examples
 from orchestrator.sweeps.stopping_record import read_stopping
@@ -54,7 +55,7 @@ def _compared(
         if math.isfinite(one.standard_error):
             error = _measured_error(sweep, one.design, answers)
             yield Expectation(f"{one.design}: standard error of a value", "number", one.standard_error, nan, nan, error)
-    held = sum(path.stat().st_size for path in sweep.paths.runs.rglob("*") if path.is_file())
+    held = sum(path.stat().st_size for path in files_below(sweep.paths.runs))
     yield Expectation("runs on disk, at most", "bytes", made.bytes, nan, nan, held)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.store.durable import write_atomically
+from orchestrator.store.parquet_files import read_parquet
 from orchestrator.store.side_files import read_file
 from workers.errors import DataError
 
@@ -196,8 +197,6 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def _parsed(content: bytes) -> pd.DataFrame:
-    import pandas as pd
-
-    table = pd.read_parquet(io.BytesIO(content))
+    table: pd.DataFrame = read_parquet(content).to_pandas()
     as_rows(table)
     return table

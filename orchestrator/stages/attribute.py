@@ -28,6 +28,7 @@ from orchestrator.store.attributions import (
     write_attribution,
 )
 from orchestrator.store.run_store import RunStore
+from orchestrator.store.secret_names import without_secrets
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
 from workers.errors import CounterfactoryError, StoreError
@@ -141,7 +142,7 @@ def _compute(
     _refuse_ill_formed(made, evidence)
     attributes = Attributes(
         estimator=section.estimator,
-        options=section.options.model_dump(mode="json"),
+        options=without_secrets(section.options.model_dump(mode="json"))[0],
         measure=evidence.measure,
         needs=tuple(sorted(section.options.needed)),
         fitted_on=tuple(made.fitted_on),

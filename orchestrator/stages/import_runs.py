@@ -128,7 +128,7 @@ def _write(sweep: Sweep, parts: Sequence[Part]) -> None:
         raise StoreError(f"{final}: another import is writing it")
     with folder_at_once(final) as temporary:
         paths = SweepPaths(temporary)
-        write_atomically(paths.config, sweep.resolved_yaml().encode())
+        write_atomically(paths.config, sweep.resolved_yaml().encode(), private=True)
         _fill(sweep, paths, parts)
         keep_record(replace(sweep, paths=paths))
         if final.exists():

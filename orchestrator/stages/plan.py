@@ -65,6 +65,8 @@ def prepare(
     Raises ConfigError or StoreError, with nothing written, when the configuration cannot be run or the folder is another's.
     """
     expected = sum(planned.bytes for planned in preview(sweep))
+    if secrets := sweep.config.kept()[1]:
+        say(f"{sweep.paths.config.name} leaves out {', '.join(secrets)}: what looks like a secret is not kept")
     refuse_other(sweep, edited=accept_changes)
     if sweep.paths.runs.exists():
         store = _continue(sweep, accept_changes, say)
@@ -83,7 +85,7 @@ def prepare(
 
 def _create(sweep: Sweep) -> RunStore:
     # The configuration comes first: it says how many runs a pack of the store has.
-    write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
+    write_atomically(sweep.paths.config, sweep.resolved_yaml().encode(), private=True)
     now = provenance(sweep)
     store = RunStore.create(
         sweep.paths,
@@ -128,7 +130,7 @@ def _continue(sweep: Sweep, accept: bool, say: Callable[[str], None]) -> RunStor
                 )
         for name in [name for name, plan in sweep.plans.items() if plan.runs > store.designs[name].runs]:
             store.extend(name, sweep.plans[name].runs)
-        write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
+        write_atomically(sweep.paths.config, sweep.resolved_yaml().encode(), private=True)
     except BaseException:
         store.close()
         raise

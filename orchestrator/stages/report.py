@@ -13,5 +13,5 @@ from orchestrator.sweeps.sweep import Sweep
 
 def report(sweep: Sweep, store: RunStore) -> Path:
     """Write report.html from what is there by now; return its path."""
-    write_atomically(sweep.paths.report, render(collect(sweep, store)).encode())
+    write_atomically(sweep.paths.report, render(collect(sweep, store)).encode(), private=True)
     return sweep.paths.report

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,16 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.codecs.numcodecs import PackBits
 
-from orchestrator.store.chunks import LEVEL, ChunkFormat, CodecError
-from orchestrator.store.durable import refusing, write_atomically
+from orchestrator.store.chunks import LEVEL, MOST_PER_BYTE, ChunkFormat, CodecError
+from orchestrator.store.durable import refusing
 from orchestrator.store.hashes import content_hash
 from orchestrator.store.manifest import DesignLayout, Manifest
+from orchestrator.store.metadata import METADATA, ArrayMetadata, resize, undamaged
+from orchestrator.store.plain_files import read_plain, status_of
 from workers.errors import StoreError
 
 PLAN = ("masks", "seeds", "subsets", "repeats")
 """The arrays that say what is to be trained."""
-METADATA = "zarr.json"
 
 
 @dataclass(frozen=True)
@@ -108,25 +108,18 @@ class RunArray:
     @classmethod
     def open(cls, path: Path, spec: Spec, design: DesignLayout) -> RunArray:
         """Open an array. Raises StoreError, naming the file, when its metadata is damaged or not as the manifest says."""
-        with reading_metadata(path), quiet():
-            array = zarr.open_array(path, mode="r", zarr_format=3)
-            codecs = [str(codec["name"]) for codec in json.loads((path / METADATA).read_bytes())["codecs"]]
-        fits = (
-            array.dtype == np.dtype(spec.dtype)
-            and array.shape[1:] == spec.shape(0)[1:]
-            and array.shape[0] >= design.runs
-            and array.chunks == spec.shape(design.pack)
-        )
-        if not fits:
+        said, file = ArrayMetadata.read(path), path / METADATA
+        chunk = spec.shape(design.pack)
+        fits = said.dtype == spec.dtype and said.shape[1:] == chunk[1:] and said.shape[0] >= design.runs
+        if not fits or said.chunks != chunk:
             raise StoreError(
-                f"{path / METADATA} says {array.dtype} {array.shape} in chunks of {array.chunks}, "
-                f"expected {spec.dtype} {spec.shape(design.runs)} in chunks of {spec.shape(design.pack)}"
+                f"{file} says {said.dtype} {said.shape} in chunks of {said.chunks}, "
+                f"expected {spec.dtype} {spec.shape(design.runs)} in chunks of {chunk}"
             )
-        made = cls(path, ChunkFormat(np.dtype(spec.dtype), spec.shape(design.pack), spec.fill))
-        if codecs != made.format.codecs():
+        made = cls(path, ChunkFormat(np.dtype(spec.dtype), chunk, spec.fill))
+        if said.codecs != made.format.codecs():
             raise StoreError(
-                f"{path / METADATA} says that chunks are written by {', '.join(codecs)}, expected "
-                f"{', '.join(made.format.codecs())}"
+                f"{file} says that chunks are written by {', '.join(said.codecs)}, expected {', '.join(made.format.codecs())}"
             )
         return made
 
@@ -149,7 +142,7 @@ class RunArray:
         path = self.chunk(pack)
         with refusing("read", path):
             try:
-                content = path.read_bytes()
+                content = read_plain(path)
             except FileNotFoundError:
                 return Unreadable("missing")
         try:
@@ -167,51 +160,32 @@ class RunArray:
 
     def resize(self, rows: int) -> None:
         """Make room for more rows, durably."""
-        metadata = self.path / METADATA
-        with reading_metadata(self.path):
-            content = json.loads(metadata.read_bytes())
-            content["shape"][0] = rows
-        write_metadata(metadata, content)
+        resize(self.path, rows)
 
 
-def read_attributes(path: Path) -> dict[str, Any]:
-    """Return the attributes of a group. Raises StoreError when its metadata is damaged."""
-    with reading_metadata(path):
-        return dict(zarr.open_group(path, mode="r", zarr_format=3).attrs)
+def read_rows(path: Path, said: ArrayMetadata, *, whole: bool) -> NDArray[np.float32]:
+    """Return all of an array of float32 whose chunks are rows; where a chunk is missing it is NaN, unless it is to be `whole`.
 
-
-def write_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Replace the attributes of a group, durably."""
-    with reading_metadata(path):
-        content = json.loads((path / METADATA).read_bytes())
-        content["attributes"] = dict(attributes)
-    write_metadata(path / METADATA, content)
-
-
-def write_metadata(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a zarr.json; what was there stays until the new one is on the disk."""
-    write_atomically(path, json.dumps(content, indent=2).encode())
-
-
-@contextmanager
-def reading_metadata(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with a zarr.json into a one-line StoreError that names the file."""
-    metadata = path / METADATA
-    with refusing("read", metadata), undamaged(str(metadata)):
-        metadata.stat()
-        yield
-
-
-@contextmanager
-def undamaged(what: str) -> Iterator[None]:
-    """Turn whatever Zarr and its codecs raise of bytes that make no sense into a one-line StoreError."""
-    try:
-        yield
-    except (StoreError, OSError):
-        raise
-    except Exception as error:  # JSON that is cut off, keys that are gone, checksums, lengths: any class there is
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StoreError(f"{what} is damaged: {reason}") from error
+    Raises StoreError for chunks that are damaged or missing. Nothing is allocated for an array that is to be whole and cannot be,
+    by the sizes of its files.
+    """
+    format_ = ChunkFormat(np.dtype(np.float32), said.chunks, np.nan)
+    if said.dtype != "float32" or said.chunks[1:] != said.shape[1:] or said.codecs != format_.codecs():
+        raise StoreError(f"{path / METADATA} says {said}, expected rows of float32 as counterfactory writes them")
+    rest = ["0"] * (len(said.shape) - 1)
+    starts = range(0, said.shape[0], said.chunks[0])
+    files = [path / said.separator.join(["c", str(number), *rest]) for number in range(len(starts))]
+    found = {file: status.st_size for file in files if (status := status_of(file)) is not None}
+    if whole and (len(found) < len(files) or said.nbytes > sum(found.values()) * MOST_PER_BYTE):
+        raise StoreError(
+            f"{path} is damaged: {said.nbytes:,} bytes cannot be in its {len(found)} of {len(files)} chunks"
+        )
+    values = np.full(said.shape, np.nan, dtype=np.float32)
+    for start, file in zip(starts, files, strict=True):
+        if file in found:
+            with refusing("read", file), undamaged(str(file)):
+                values[start : start + said.chunks[0]] = format_.decode(read_plain(file))[: said.shape[0] - start]
+    return values
 
 
 @contextmanager

@@ -14,9 +14,19 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from orchestrator.store.arrays import read_attributes, reading_metadata, undamaged
-from orchestrator.store.durable import folder_at_once, make_folder, refusing, remove_folders, write_atomically
-from orchestrator.store.paths import SweepPaths
+from orchestrator.store.arrays import read_rows
+from orchestrator.store.durable import (
+    folder_at_once,
+    make_folder,
+    refusing,
+    remove_file,
+    remove_folders,
+    write_atomically,
+)
+from orchestrator.store.manifest import parse_manifest
+from orchestrator.store.metadata import METADATA, ArrayMetadata, read_attributes
+from orchestrator.store.paths import SweepPaths, is_name
+from orchestrator.store.plain_files import entries_of, is_folder, is_plain
 from orchestrator.store.strict_json import jsonable
 from workers.errors import StoreError, near
 
@@ -136,8 +146,10 @@ def read_attribution(paths: SweepPaths, name: str) -> StoredAttribution:
     """
     path = _find(paths, name)
     attributes = read_attributes(path)
-    arrays = {key: _read_array(path / key) for key in _DIMENSIONS if (path / key).exists()}
-    if attributes.get(_DIGEST) != _digest(arrays) or "values" not in arrays:
+    said = {key: ArrayMetadata.read(path / key) for key in _DIMENSIONS if is_folder(path / key)}
+    _refuse_shapes(paths, path, said)
+    arrays = {key: _read_array(path / key, one) for key, one in said.items()}
+    if attributes.get(_DIGEST) != _digest(arrays):
         raise StoreError(f"{path} is damaged: {_REMEDY}")
     return StoredAttribution(attributes=Attributes.from_json(attributes, str(path)), **arrays)
 
@@ -153,7 +165,7 @@ def read_attributes_of(paths: SweepPaths, name: str) -> Attributes:
 
 def _find(paths: SweepPaths, name: str) -> Path:
     path = paths.attribution(name)
-    if not path.exists():
+    if not is_folder(path):
         raise StoreError(f"{paths.attributions} has no attribution {name!r}: {near(name, list_attributions(paths))}")
     return path
 
@@ -168,7 +180,7 @@ def keep_failure(paths: SweepPaths, name: str, traceback: str) -> Path:
     """Keep the traceback of an estimator that failed, in place of an earlier one; return its file."""
     path = paths.estimator_failure(name)
     make_folder(path.parent)
-    write_atomically(path, traceback.encode())
+    write_atomically(path, traceback.encode(), private=True)
     return path
 
 
@@ -176,21 +188,20 @@ def forget_failure(paths: SweepPaths, name: str) -> None:
     """Remove the traceback of an estimator that failed before, if there is one."""
     path = paths.estimator_failure(name)
     with refusing("remove", path):
-        path.unlink(missing_ok=True)
+        remove_file(path)
 
 
 def list_attributions(paths: SweepPaths) -> list[str]:
     """Return the names of all attributions, sorted."""
-    if not paths.attributions.exists():
-        return []
-    return sorted(path.name for path in paths.attributions.iterdir() if path.is_dir() and path.name[0] != ".")
+    entries = entries_of(paths.attributions)
+    return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and is_name(entry.name))
 
 
 def _make_root(path: Path) -> None:
     """Create the group of all attributions; its metadata is what any Zarr v3 group without attributes has."""
     make_folder(path)
-    if not (path / "zarr.json").exists():
-        write_atomically(path / "zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    if not is_plain(path / METADATA):
+        write_atomically(path / METADATA, b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
 
 
 def _write_group(path: Path, arrays: Mapping[str, Floats], attributes: Mapping[str, Any]) -> None:
@@ -209,11 +220,29 @@ def _write_group(path: Path, arrays: Mapping[str, Floats], attributes: Mapping[s
         created[...] = array
 
 
-def _read_array(path: Path) -> Floats:
-    with reading_metadata(path):
-        array = zarr.open_array(path, mode="r", zarr_format=3)
-    with refusing("read", path), undamaged(f"{path} ({_REMEDY})"):
-        return np.asarray(array[...], dtype=np.float32)
+def _refuse_shapes(paths: SweepPaths, path: Path, said: Mapping[str, ArrayMetadata]) -> None:
+    """Raise StoreError unless the arrays are as large as the sweep, before any of them is allocated."""
+    if "values" not in said or len(said["values"].shape) != 2:
+        raise StoreError(f"{path} is damaged: {_REMEDY}")
+    n, t = said["values"].shape
+    if is_folder(paths.runs):
+        manifest = parse_manifest(read_attributes(paths.runs), str(paths.runs / METADATA))
+        n, t = manifest.n, manifest.t
+    lengths = {"example": n, "query": t}
+    for key, one in said.items():
+        expected = tuple(lengths[dimension] for dimension in _DIMENSIONS[key])
+        if one.shape != expected:
+            raise StoreError(
+                f"{path / key / METADATA} says that {key} has shape {one.shape}, expected {expected}: {_REMEDY}"
+            )
+
+
+def _read_array(path: Path, said: ArrayMetadata) -> Floats:
+    """Return an array; where it is all NaN no chunk was written of it, and values never are."""
+    try:
+        return read_rows(path, said, whole=path.name == "values")
+    except StoreError as error:
+        raise StoreError(f"{error} ({_REMEDY})") from error
 
 
 def _digest(arrays: Mapping[str, Floats]) -> str:

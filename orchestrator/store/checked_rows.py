@@ -7,6 +7,7 @@ costs that hash; a file that has changed since, or a record that was replaced, i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from orchestrator.store.arrays import Chunk, RunArray
 from orchestrator.store.damage import Damage, What
 from orchestrator.store.hashes import plan_hash, row_hashes
 from orchestrator.store.ledger import DONE, Ledger, PackSummary
-from orchestrator.store.manifest import DesignLayout
+from orchestrator.store.manifest import DesignLayout, refuse_oversized
 from orchestrator.store.planned_rows import PlannedRows
 from workers.errors import StoreError
 
@@ -53,7 +54,7 @@ class CheckedRows:
     def plan(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Return rows start..stop of one array of the plan. Raises StoreError where they are not what was planned."""
         array = self._planned.arrays[name]
-        rows = np.empty((stop - start, *array.row_shape), dtype=array.dtype)
+        rows = self._room(name, array, stop - start)
         for pack, within, at in self._packs(start, stop):
             self._refuse_unplanned(pack, within.stop)
             rows[at] = self._sound_plan(name, pack)[within]
@@ -65,7 +66,8 @@ class CheckedRows:
         Raises StoreError where a done row is not what was written.
         """
         array = self._measured[measure]
-        rows = np.full((stop - start, *array.row_shape), np.nan, dtype=np.float32)
+        rows = self._room(measure, array, stop - start)
+        rows[...] = np.nan
         with self._ledger.snapshot():
             self.refuse_lost(start, stop)
             done = self._ledger.states(start, stop) == DONE
@@ -124,6 +126,13 @@ class CheckedRows:
     @property
     def _layout(self) -> DesignLayout:
         return self._planned.layout
+
+    def _room(self, name: str, array: RunArray, rows: int) -> NDArray[Any]:
+        """Return an array for so many rows of a stored one. Raises StoreError where this machine has no room for it."""
+        shape = (rows, *array.row_shape)
+        what = f"{name} of {rows:,} rows of design {self._layout.name!r}"
+        refuse_oversized(what, math.prod(shape) * array.dtype.itemsize)
+        return np.empty(shape, dtype=array.dtype)
 
     def _packs(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
         """Yield the packs of rows start..stop: which of the pack's rows are meant, and where in the stretch they come."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from orchestrator.store.damage import REMEDY
 from orchestrator.store.durable import refusing, write_atomically
 from orchestrator.store.hashes import content_hash
+from orchestrator.store.plain_files import is_there, read_plain
 from workers.errors import StoreError
 from workers.runs import Checkpoint
 
@@ -46,7 +45,7 @@ def _canonical(content: bytes) -> bytes:
 def checkpoint_hash(path: Path) -> str | None:
     """Return the hash of a checkpoint's bytes, or None when there is no such file."""
     with refusing("read", path):
-        return content_hash(path.read_bytes()) if path.exists() else None
+        return content_hash(read_plain(path)) if is_there(path) else None
 
 
 def read_checkpoint(path: Path, expected_hash: str) -> Checkpoint:
@@ -54,7 +53,7 @@ def read_checkpoint(path: Path, expected_hash: str) -> Checkpoint:
     from safetensors.torch import load
 
     with refusing("read", path):
-        content = path.read_bytes()
+        content = read_plain(path)
     if content_hash(content) != expected_hash:
         raise StoreError(f"{path} is damaged: {REMEDY}")
     try:
@@ -66,8 +65,9 @@ def read_checkpoint(path: Path, expected_hash: str) -> Checkpoint:
             learning_rate=float(metadata["learning_rate"]),
             state=load(content),
         )
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise StoreError(f"{path} is not a checkpoint of counterfactory: {error}") from error
+    except Exception as error:  # whatever a parser meets in a stranger's bytes, whose hash a stranger wrote too
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise StoreError(f"{path} is not a checkpoint of counterfactory: {reason}") from error
 
 
 def _metadata(header: bytes) -> dict[str, str]:

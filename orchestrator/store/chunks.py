@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 LEVEL = 3
 """Level of compression."""
 _CHECKSUM_BYTES = 4
+MOST_PER_BYTE = 2**15
+"""Bytes that one byte of zstd can stand for: at best a block of 4 bytes says 128 KiB."""
 
 
 class CodecError(ValueError):
@@ -34,9 +36,9 @@ class ChunkFormat:
     fill: Any
     """What stands in rows that are beyond the array's end."""
 
-    def codecs(self) -> list[str]:
+    def codecs(self) -> tuple[str, ...]:
         """Return what zarr.json must name, in this order."""
-        return [*["numcodecs.packbits"] * (self.dtype == np.bool_), "bytes", "zstd", "crc32c"]
+        return (*["numcodecs.packbits"] * (self.dtype == np.bool_), "bytes", "zstd", "crc32c")
 
     def encode(self, values: NDArray[Any]) -> bytes:
         """Return the bytes of a chunk that holds `values` (r, ...), r up to the chunk's rows, and fill below them."""
@@ -49,14 +51,17 @@ class ChunkFormat:
     def decode(self, content: bytes) -> NDArray[Any]:
         """Return a chunk's values, of its whole shape. Raises CodecError for bytes that do not decode.
 
-        Nothing larger than the chunk is allocated, whatever the bytes say. Good bytes of a smaller chunk come with zeros at the
-        end: only the rows' hashes tell them.
+        Nothing larger than the chunk is allocated, whatever the bytes say, and nothing at all for too few bytes. Good bytes of
+        a smaller chunk come with zeros at the end: only the rows' hashes tell them.
         """
         compressed = content[:-_CHECKSUM_BYTES]
         if google_crc32c.value(compressed) != int.from_bytes(content[-_CHECKSUM_BYTES:], "little"):
             raise CodecError("its checksum does not agree")
         packed, count = self.dtype == np.bool_, math.prod(self.shape)
-        plain = np.zeros(1 + -(-count // 8) if packed else count * self.dtype.itemsize, dtype=np.uint8)
+        size = 1 + -(-count // 8) if packed else count * self.dtype.itemsize
+        if size > len(compressed) * MOST_PER_BYTE:
+            raise CodecError(f"it has {len(compressed):,} bytes, too few for the {size:,} of a chunk")
+        plain = np.zeros(size, dtype=np.uint8)
         try:
             Zstd().decode(compressed, plain)
         except (ValueError, RuntimeError) as error:

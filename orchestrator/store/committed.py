@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.store.durable import refusing, write_atomically
+from orchestrator.store.plain_files import SMALL, is_plain, open_plain, read_plain, status_of
 from workers.errors import StoreError
 
 
@@ -25,18 +26,18 @@ class CommittedPacks:
     def read(self) -> frozenset[int]:
         """Return the packs that are listed: none where there is no list, as in sweeps made without. Raises StoreError."""
         with refusing("read", self.path):
-            if not self.path.exists():
+            status = status_of(self.path)
+            if status is None:
                 return frozenset()
-            status = self.path.stat()
             stamp = status.st_mtime_ns, status.st_size, status.st_ino
             if self._seen is None or self._seen[0] != stamp:
-                self._seen = stamp, self._parse(self.path.read_bytes())
+                self._seen = stamp, self._parse(read_plain(self.path, SMALL))
             return self._seen[1]
 
     def bring_up_to_date(self, packs: Iterable[int]) -> frozenset[int]:
         """List packs beside those that are, after the end of a line; return all that are listed then."""
         with refusing("read", self.path):
-            content = self.path.read_bytes() if self.path.exists() else b""
+            content = read_plain(self.path, SMALL) if is_plain(self.path) else b""
         wanted, listed = frozenset(packs), self._parse(content)
         if not wanted <= listed or (content and not content.endswith(b"\n")):
             listed |= wanted
@@ -46,7 +47,7 @@ class CommittedPacks:
     def add(self, pack: int) -> None:
         """List one more, durably; the list was brought up to date in this session."""
         with refusing("write", self.path):
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            descriptor = open_plain(self.path, os.O_WRONLY | os.O_APPEND)
             try:
                 os.write(descriptor, _line(pack).encode())
                 os.fsync(descriptor)

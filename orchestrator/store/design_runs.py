@@ -6,7 +6,6 @@ leaves the rows pending.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from orchestrator.store.arrays import PLAN, RunArray, specs
 from orchestrator.store.checked_rows import CheckedRows
 from orchestrator.store.checkpoints import read_checkpoint, write_checkpoint
-from orchestrator.store.durable import refusing, write_together
+from orchestrator.store.durable import refusing, remove_folders, write_together
 from orchestrator.store.hashes import row_hashes
 from orchestrator.store.ledger import CommitRecord, DamagedRecord, Ledger, PackRecord, RowRecord
 from orchestrator.store.manifest import DesignLayout, Manifest
@@ -178,8 +177,7 @@ class DesignRuns:
             for row in gone:
                 folder = self.paths.run_checkpoints(self.layout.name, row)
                 with refusing("remove", folder):
-                    if folder.exists():
-                        shutil.rmtree(folder)
+                    remove_folders(folder)
 
     # Growth
 

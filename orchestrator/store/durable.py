@@ -1,20 +1,28 @@
-"""How bytes get to the disk without ever being half there: written whole, synced, renamed."""
+"""How bytes get to the disk without ever being half there: written whole, synced, renamed.
+
+No link is followed on the way (plain_files.py): where a folder above is one, nothing is written, renamed or removed. A link
+that lies where a file is to be is replaced itself, and what it points to is left alone.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from orchestrator.store.plain_files import files_below, is_folder, is_there, open_plain, refuse_links, status_of
 from workers.errors import StoreError
 
 PARTIAL = ".partial"
 """Ending of what is being written (Zarr's LocalStore uses the same one): at rest, it may be removed."""
 SYNCS_AT_ONCE = 16
+PRIVATE = 0o600
+"""Mode of a file that holds what a user typed, or what their code said."""
 
 
 @contextmanager
@@ -27,22 +35,28 @@ def refusing(what: str, path: Path) -> Iterator[None]:
         raise StoreError(f"cannot {what} {path}: {error.strerror or error}{where}") from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file that is, after a crash at any moment, either wholly there or as it was before; durable on return.
 
+    One that is `private` can be read by its owner alone; in the place of an earlier one, by whom that one could be.
     Raises StoreError when the file cannot be written.
     """
-    write_together({path: content})
+    write_together({path: content}, private=private)
 
 
-def write_together(files: Mapping[Path, bytes]) -> None:
+def write_together(files: Mapping[Path, bytes], *, private: bool = False) -> None:
     """Write files, each as `write_atomically` does; all of them are on the disk before the first one takes its name."""
     temporary = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}") for path in files}
     try:
         for path, content in files.items():
             with refusing("write", path):
                 make_folder(path.parent)
-                with temporary[path].open("xb") as file:
+                descriptor = open_plain(
+                    temporary[path], os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE if private else 0o666
+                )
+                with open(descriptor, "wb") as file:
+                    if private and (former := status_of(path)) is not None and stat.S_ISREG(former.st_mode):
+                        os.fchmod(descriptor, stat.S_IMODE(former.st_mode))
                     file.write(content)
         with refusing("write", next(iter(files)).parent if len(files) > 1 else next(iter(files))):
             sync_all(temporary.values())
@@ -57,6 +71,7 @@ def write_together(files: Mapping[Path, bytes]) -> None:
 
 def make_folder(path: Path) -> None:
     """Create a folder and its parents, durably."""
+    refuse_links(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
@@ -77,6 +92,7 @@ def folder_at_once(final: Path, what: str = "write") -> Iterator[Path]:
     """
     new, old = temporary_of(final), final.with_name(f".{final.name}.old{PARTIAL}")
     with refusing(what, final):
+        refuse_links(final)
         make_folder(final.parent)
         remove_folders(new, old)
         try:
@@ -93,21 +109,27 @@ def folder_at_once(final: Path, what: str = "write") -> Iterator[Path]:
 
 def _replace(new: Path, final: Path, old: Path) -> None:
     """Move a folder to `final`, and what was there to `old`; back again when that fails."""
-    if final.exists():
+    if is_there(final):
         os.rename(final, old)
     try:
         os.rename(new, final)
     except OSError:
-        if old.exists():
+        if is_there(old):
             os.rename(old, final)
         raise
 
 
 def remove_folders(*folders: Path) -> None:
-    """Remove those of the folders that are there, with all that is in them."""
+    """Remove those of the folders that are there, with all that is in them; of links in them the links alone."""
     for folder in folders:
-        if folder.exists():
+        if is_folder(folder):
             shutil.rmtree(folder)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if there is one; of a link the link alone."""
+    refuse_links(path.parent)
+    path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -136,11 +158,7 @@ def sync_tree(root: Path) -> None:
 
 def remove_partials(*folders: Path) -> int:
     """Remove the files that a killed process was writing inside `folders`; return how many there were."""
-    removed = 0
-    for top in folders:
-        for folder, _, files in os.walk(top):
-            for name in files:
-                if name.endswith(PARTIAL):
-                    Path(folder, name).unlink()
-                    removed += 1
-    return removed
+    partial = [path for top in folders for path in files_below(top) if path.name.endswith(PARTIAL)]
+    for path in partial:
+        path.unlink()
+    return len(partial)

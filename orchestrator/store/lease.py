@@ -14,8 +14,10 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.store.durable import make_folder, refusing
+from orchestrator.store.durable import PRIVATE, make_folder, refusing
 from orchestrator.store.paths import SweepPaths
+from orchestrator.store.plain_files import is_folder, is_there, open_plain
+from orchestrator.store.secret_names import command_without_secrets
 from workers.errors import LeaseError, StoreError
 
 _SIZE = 4096
@@ -33,11 +35,11 @@ class Lease:
         self._file: int | None = None
         with refusing("lock", paths.lease):
             make_folder(paths.root)
-            if paths.lease.is_dir():
+            if is_folder(paths.lease):
                 raise StoreError(
                     f"{paths.lease} is a folder: remove it, the process that writes makes a file of that name"
                 )
-            descriptor = os.open(paths.lease, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = open_plain(paths.lease, os.O_RDWR | os.O_CREAT, PRIVATE)
         try:
             _lock(descriptor, paths)
             with refusing("write", paths.lease):
@@ -58,10 +60,10 @@ class Lease:
 
 def holder(paths: SweepPaths) -> dict[str, Any] | None:
     """Return who is writing the sweep folder now (pid, host, started, command), or None when nobody is."""
-    if not paths.lease.exists():
+    if not is_there(paths.lease):
         return None
     with refusing("read", paths.lease):
-        descriptor = os.open(paths.lease, os.O_RDONLY)
+        descriptor = open_plain(paths.lease, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -105,6 +107,6 @@ def _description() -> bytes:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv)[:400],
+        "command": command_without_secrets(sys.argv)[:400],
     }
     return json.dumps(said).encode().ljust(_SIZE)

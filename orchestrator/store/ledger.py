@@ -22,6 +22,7 @@ from orchestrator.store.damage import REMEDY
 from orchestrator.store.durable import refusing, write_atomically
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
+from orchestrator.store.plain_files import SMALL, entries_of, is_there, read_plain
 from workers.errors import StoreError
 from workers.runs import Failure
 
@@ -205,7 +206,7 @@ class Ledger:
 
     def is_lost(self, pack: int) -> bool:
         """Say whether a pack was committed and has no record, as it is on the disk now; other records may be damaged."""
-        return pack in self._list.read() and not self.path(pack).exists()
+        return pack in self._list.read() and not is_there(self.path(pack))
 
     def failures(self) -> list[FailedRun]:
         """Return the failed runs, by row."""
@@ -236,7 +237,7 @@ class Ledger:
         """Return the record of a pack, an empty one when there is none. Raises StoreError when it is damaged."""
         path = self.path(pack)
         with refusing("read", path):
-            content = path.read_bytes() if path.exists() else None
+            content = read_plain(path, SMALL) if is_there(path) else None
         return self._empty(pack) if content is None else self._parse(content, pack)
 
     def _empty(self, pack: int) -> PackRecord:
@@ -246,9 +247,11 @@ class Ledger:
         """Write a record; its rows count from the moment this returns."""
         path = self._paths.record(record.design, record.pack)
         with self._changing() as known:
-            write_atomically(path, record.model_dump_json(exclude_none=True).encode())
+            # What a failed run said may hold anything that its code had at hand.
+            failed = any(row.failure for row in record.rows)
+            write_atomically(path, record.model_dump_json(exclude_none=True).encode(), private=failed)
             self._list_committed(record.pack, known)
-            self._remember(_stamp(path.stat()), self._summarized(record))
+            self._remember(_stamp(os.lstat(path)), self._summarized(record))
 
     def erase(self, pack: int) -> None:
         """Make all rows of a pack pending, whatever its record was; an empty one is left, for a record that is gone is damage."""
@@ -271,7 +274,7 @@ class Ledger:
         """
         path = self.plan_path
         with refusing("read", path):
-            content = path.read_bytes() if path.exists() else b""
+            content = read_plain(path, SMALL) if is_there(path) else b""
         try:
             record = PlanRecord.model_validate_json(content)
         except ValidationError:
@@ -301,9 +304,11 @@ class Ledger:
         found: dict[int, tuple[_Stamp, PackSummary]] = {}
         for pack, entry in self._records():
             with suppress(FileNotFoundError):  # the writer replaced it just now
-                found[pack] = self._summary(pack, _stamp(entry.stat()))
+                found[pack] = self._summary(pack, _stamp(entry.stat(follow_symlinks=False)))
         self._lost = tuple(
-            pack for pack in sorted(listed - found.keys()) if pack < self._design.packs and not self.path(pack).exists()
+            pack
+            for pack in sorted(listed - found.keys())
+            if pack < self._design.packs and not is_there(self.path(pack))
         )
         self._seen = {}
         self._states[:] = PENDING
@@ -315,7 +320,7 @@ class Ledger:
         """Return the files of the records, by pack."""
         folder = self._paths.design_ledger(self._design.name)
         with refusing("read", folder):
-            entries = list(os.scandir(folder)) if folder.exists() else []
+            entries = entries_of(folder)
         parts = ((entry, *entry.name.partition(".")) for entry in entries)
         return [(int(stem), entry) for entry, stem, _, ending in parts if stem.isdecimal() and ending == "json"]
 
@@ -330,7 +335,7 @@ class Ledger:
         seen = self._seen.get(pack)
         if seen and seen[0] == stamp:
             return seen
-        return stamp, self._summarized(self._parse(self.path(pack).read_bytes(), pack))
+        return stamp, self._summarized(self._parse(read_plain(self.path(pack), SMALL), pack))
 
     def _summarized(self, record: PackRecord) -> PackSummary:
         states = np.zeros(self._design.pack, dtype=np.int8)

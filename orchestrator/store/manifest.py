@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from orchestrator.store.paths import check_name
+from orchestrator.store.plain_files import SMALL
 from workers.errors import StoreError
+from workers.machine import total_bytes
 
 FORMAT = "counterfactory runs"
 FORMAT_VERSION = 1
@@ -68,6 +70,12 @@ class Manifest(BaseModel):
                     raise StoreError(f"the name {name!r} is used twice; names of designs and of measures are unique")
 
 
+def refuse_oversized(what: str, size: int) -> None:
+    """Raise StoreError where something would take more bytes than this machine has, before any of them is allocated."""
+    if size > SMALL and size > (memory := total_bytes()):
+        raise StoreError(f"{what} takes {size:,} bytes, and this machine has {memory:,}")
+
+
 def parse_manifest(attributes: dict[str, Any], where: str) -> Manifest:
     """Return the manifest in root attributes. Raises StoreError for a foreign, newer or damaged one."""
     version = attributes.get("format_version")
@@ -83,4 +91,8 @@ def parse_manifest(attributes: dict[str, Any], where: str) -> Manifest:
         problem = str(error).splitlines()
         raise StoreError(f"{where} is damaged: {' '.join(problem[1:3]).strip() or problem[0]}") from error
     manifest.check_names()
+    for design in manifest.designs:
+        size = design.pack * max(manifest.n, 4 * manifest.t)
+        refuse_oversized(f"{where}: a pack of design {design.name!r}", size)
+        refuse_oversized(f"{where}: the ledger of design {design.name!r}", design.packs * design.pack)
     return manifest

@@ -19,7 +19,8 @@ class SweepPaths:
     root: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root))
+        # The sweep's own folder may be a link; below it none is followed (plain_files.py).
+        object.__setattr__(self, "root", Path(self.root).resolve())
 
     @property
     def config(self) -> Path:
@@ -137,9 +138,14 @@ class SweepPaths:
         return self.attributions / check_name(name)
 
 
+def is_name(name: str) -> bool:
+    """Say whether `name` can be the name of a file and of a Zarr node."""
+    return bool(_PLAIN.fullmatch(name)) and not (name.startswith("__") or name == "zarr.json" or name.endswith(PARTIAL))
+
+
 def check_name(name: str) -> str:
     """Return `name` if it can be the name of a file and of a Zarr node. Raises StoreError otherwise."""
-    if not _PLAIN.fullmatch(name) or name.startswith("__") or name == "zarr.json" or name.endswith(PARTIAL):
+    if not is_name(name):
         raise StoreError(
             f"{name!r} cannot name a folder: use letters, digits, '_', '-' and '.', a letter or digit first"
         )

@@ -14,14 +14,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.store.arrays import create_tree, read_attributes, write_attributes
+from orchestrator.store.arrays import create_tree
 from orchestrator.store.damage import Damage
 from orchestrator.store.design_runs import DesignRuns
 from orchestrator.store.durable import folder_at_once, refusing, remove_partials
 from orchestrator.store.lease import Lease
 from orchestrator.store.ledger import DONE, FAILED, PENDING, FailedRun, PackRecord, PackSummary
 from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout, Manifest, parse_manifest
+from orchestrator.store.metadata import METADATA, read_attributes, write_attributes
 from orchestrator.store.paths import SweepPaths
+from orchestrator.store.plain_files import is_folder, is_there
 from orchestrator.store.verification import verify_pack
 from orchestrator.store.work_clock import WorkClock
 from workers.errors import StoreError, near
@@ -81,7 +83,7 @@ class RunStore:
         manifest.check_names()
         lease = Lease(paths)
         try:
-            if paths.runs.exists():
+            if is_there(paths.runs):
                 raise StoreError(f"{paths.runs} exists already: open it, or choose another folder")
             with folder_at_once(paths.runs, "create") as temporary:
                 create_tree(temporary, manifest)
@@ -99,14 +101,14 @@ class RunStore:
         Raises StoreError when there is none, when it is damaged or of a newer format; LeaseError when `write` is asked
         for and another live process is writing.
         """
-        if not paths.runs.exists():
+        if not is_folder(paths.runs):
             raise StoreError(f"{paths.root} holds no runs: there is no {paths.runs.name} in it")
         lease = Lease(paths) if write else None
         try:
             if write:
                 with refusing("clean", paths.root):
                     remove_partials(paths.runs, paths.ledger, paths.checkpoints)
-            manifest = parse_manifest(read_attributes(paths.runs), str(paths.runs / "zarr.json"))
+            manifest = parse_manifest(read_attributes(paths.runs), str(paths.runs / METADATA))
             return cls(paths, manifest, lease)
         except BaseException:
             if lease:

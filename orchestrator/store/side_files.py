@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from orchestrator.store.plain_files import read_plain
 from workers.errors import StoreError
 
 Content = TypeVar("Content")
@@ -20,9 +21,11 @@ def read_file(path: Path, remedy: str, parse: Callable[[bytes], Content]) -> Con
     Raises StoreError, one line that ends with the `remedy`, where it cannot be read or `parse` finds that it makes no sense.
     """
     try:
-        return parse(path.read_bytes())
+        return parse(read_plain(path))
     except FileNotFoundError:
         return None
+    except StoreError as error:  # a link, a folder
+        raise StoreError(f"{error}: {remedy}") from error
     except PermissionError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror or error}): {remedy}") from error
     except Exception as error:  # whatever a parser meets in bytes that make no sense: any class there is

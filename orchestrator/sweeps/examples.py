@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.store.durable import refusing, write_atomically
+from orchestrator.store.durable import write_atomically
+from orchestrator.store.parquet_files import read_parquet
+from orchestrator.store.side_files import read_file
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError, TaskError
 from workers.task_hooks import labeller_of, mislabelled, shower_of
@@ -71,33 +73,34 @@ class Examples:
     @cached_property
     def _shown(self) -> dict[tuple[str, int], Callable[[], Shown]]:
         rows = self._read("source", "index", "text", "pixels", "height", "width", "channels")
-        return {
-            (source, index): _reader(text, pixels, tuple(shape))
-            for source, index, text, pixels, *shape in rows
-            if text is not None or pixels is not None
-        }
+        try:
+            return {
+                (source, index): _reader(text, pixels, tuple(shape))
+                for source, index, text, pixels, *shape in rows
+                if text is not None or pixels is not None
+            }
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self.path} is damaged ({error}): {self._remedy}") from error
 
     def _read(self, *columns: str) -> list[tuple[Any, ...]]:
-        if not self.path.exists():
-            return []
-        from pyarrow import ArrowException, parquet
-
-        with refusing("read", self.path):
-            content = self.path.read_bytes()
-        try:
-            table = parquet.read_table(io.BytesIO(content), columns=list(columns))
+        def parse(content: bytes) -> list[tuple[Any, ...]]:
+            table = read_parquet(content, columns)
             return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
-        except (ArrowException, ValueError, OSError, KeyError) as error:
-            raise StoreError(
-                f"{self.path} is damaged: delete it, and `counterfactory retrain {self.path.parent}` writes it anew"
-            ) from error
+
+        return read_file(self.path, self._remedy, parse) or []
+
+    @property
+    def _remedy(self) -> str:
+        return f"delete it, and `counterfactory retrain {self.path.parent}` writes it anew"
 
 
 def _reader(text: str | None, pixels: bytes | None, shape: tuple[int, int, int]) -> Callable[[], Shown]:
-    """Return what gives one example as it is looked at."""
+    """Return what gives one example as it is looked at. Raises ValueError for pixels of another shape."""
     if pixels is None:
         return lambda: text or ""
     height, width, channels = shape
+    if channels not in (1, 3) or len(pixels) != height * width * channels:
+        raise ValueError(f"{len(pixels)} pixels are no picture of {height} x {width} x {channels}")
     size = (height, width) if channels == 1 else (height, width, channels)
     return lambda: np.frombuffer(pixels, dtype=np.uint8).reshape(size)
 

@@ -43,12 +43,12 @@ def refuse_edited(sweep: Sweep, store: RunStore) -> None:
 def accept_edit(sweep: Sweep, store: RunStore) -> None:
     """Make an edited configuration the sweep's own; only the process that holds the lease may call it."""
     refuse_edited(sweep, store)
-    write_atomically(sweep.paths.config, sweep.resolved_yaml().encode())
+    write_atomically(sweep.paths.config, sweep.resolved_yaml().encode(), private=True)
 
 
 def _difference(kept: Sweep, asked: Sweep) -> str:
     """Name the first key in which two configurations ask for other runs."""
-    then, now = _flat(kept.config.resolved()), _flat(asked.config.resolved())
+    then, now = _flat(kept.config.kept()[0]), _flat(asked.config.kept()[0])
     for key in sorted({*then, *now}):
         section, *inside = key.split(".")
         grows = section == "designs" and inside[1:] and inside[1] in _growth_keys(inside[0], kept, asked)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.store.secret_names import without_secrets
 from orchestrator.sweeps.sweep import Sweep
 from workers.loading import BUILT_IN
 from workers.machine import cache_folder
@@ -66,7 +67,8 @@ def _code(sweep: Sweep) -> str:
 
 def _seal(sweep: Sweep) -> str:
     task = sweep.config.task.model_dump(mode="json")
-    told = json.dumps([str(sweep.paths.root), str(sweep.config.folder), task], sort_keys=True)
+    kept, _ = without_secrets(task)
+    told = json.dumps([str(sweep.paths.root), str(sweep.config.folder), kept], sort_keys=True)
     return hmac.new(_secret(), told.encode(), hashlib.sha256).hexdigest()[:32]
 
 

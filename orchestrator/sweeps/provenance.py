@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.store.durable import refusing, write_atomically
 from orchestrator.store.paths import SweepPaths
+from orchestrator.store.plain_files import is_there, read_plain
+from orchestrator.store.secret_names import without_secrets
 from orchestrator.sweeps.origin import Origin, origin_of
 from orchestrator.sweeps.sources import source_hashes
 from orchestrator.sweeps.sweep import Sweep
@@ -112,7 +114,7 @@ def provenance(sweep: Sweep) -> Provenance:
     return Provenance(
         configuration=sweep.config.identity(),
         data=sweep.data_hash(),
-        recipe=recipe.model_dump(mode="json") if isinstance(recipe, BaseModel) else {},
+        recipe=without_secrets(recipe.model_dump(mode="json"))[0] if isinstance(recipe, BaseModel) else {},
         source=source_hashes(sweep.spec),
         versions=versions(),
     )
@@ -139,10 +141,10 @@ def read_origin(paths: SweepPaths) -> Origin | None:
 
 
 def _read(paths: SweepPaths) -> _Kept | None:
-    if not paths.provenance.exists():
+    if not is_there(paths.provenance):
         return None
     with refusing("read", paths.provenance):
-        content = paths.provenance.read_bytes()
+        content = read_plain(paths.provenance)
     try:
         return _Kept.model_validate_json(content)
     except ValidationError as error:
@@ -160,7 +162,7 @@ def record(sweep: Sweep, now: Provenance) -> str:
         return now.id
     else:
         kept = kept.model_copy(update={"records": (*kept.records, now)})
-    write_atomically(sweep.paths.provenance, json.dumps(kept.model_dump(mode="json"), indent=1).encode())
+    write_atomically(sweep.paths.provenance, json.dumps(kept.model_dump(mode="json"), indent=1).encode(), private=True)
     return now.id
 
 

@@ -17,6 +17,7 @@ from orchestrator.config import yaml_format
 from orchestrator.config.loading import read, validate
 from orchestrator.config.schema import Config
 from orchestrator.store.paths import SweepPaths
+from orchestrator.store.plain_files import is_plain, text_of
 from orchestrator.sweeps.plan import DesignPlan, plan_designs
 from workers.data.shared import Arrays, SharedArrays
 from workers.errors import ConfigError, StoreError
@@ -57,6 +58,8 @@ class Sweep:
     paths: SweepPaths
     in_memory: TaskInMemory = field(default_factory=TaskInMemory, repr=False, compare=False)
     """Where its task is, once built; a sweep made of this one shares it."""
+    left_out: tuple[str, ...] = ()
+    """Keys that its folder does not keep, because they look like secrets: here they are missing."""
 
     @classmethod
     def of(cls, config: Config, out: Path | None = None) -> Sweep:
@@ -71,19 +74,32 @@ class Sweep:
         on and not only to be read.
         """
         paths = SweepPaths(folder.resolve())
-        if not paths.config.is_file():
+        if not is_plain(paths.config):
             raise StoreError(
                 f"{folder}: is not a sweep (it has no {paths.config.name}); `counterfactory run` makes one"
             )
-        raw = read(paths.config)
+        raw = read(paths.config, text_of)
         written = raw.pop("content_hash", None)
         raw.pop("hash", None)
+        left_out = tuple(map(str, raw.pop("left_out", None) or ()))
         if written is not None and written != content_hash(raw) and not edited:
             raise StoreError(
                 f"{paths.config}: was edited since the sweep was made (its hash is {content_hash(raw)}, not {written}); put "
                 f"it back, or go on with what it says by `counterfactory attribute {folder} --accept-changes`"
             )
-        return cls(validate(raw, str(paths.config), options=options), paths)
+        sweep = cls(validate(raw, str(paths.config), options=options), paths, left_out=left_out)
+        if options:
+            sweep._refuse_left_out("estimators.")
+        return sweep
+
+    def _refuse_left_out(self, section: str) -> None:
+        """Raise ConfigError where something is missing that the folder does not keep."""
+        missing = [key for key in self.left_out if key.startswith(section)]
+        if missing:
+            raise ConfigError(
+                f"{self.paths.config}: leaves out {', '.join(missing)}, for it looks like a secret; go on by `counterfactory "
+                f"run CONFIG --out {self.paths.root}`, with a configuration that has it"
+            )
 
     def with_pack(self, pack: int) -> Sweep:
         """Return this sweep with packs of so many runs; the task comes along."""
@@ -123,6 +139,7 @@ class Sweep:
     def _build_task(self) -> Task | DifferentiableTask:
         from workers import loading, task_checks
 
+        self._refuse_left_out("task.")
         task = loading.build_task(self.spec, self.in_memory.arrays)
         try:
             task_checks.check_queries(task, self.queries)
@@ -159,13 +176,15 @@ class Sweep:
         return self.in_memory.state_bytes
 
     def resolved_yaml(self) -> str:
-        """Return the resolved configuration as the sweep keeps it, its hash first."""
-        plain = self.config.resolved()
-        hashes = {
+        """Return the resolved configuration as the sweep keeps it: its hash first, and no secrets."""
+        plain, secrets = self.config.kept()
+        about: dict[str, Any] = {
             "hash": self.config.identity(),
             "content_hash": content_hash(yaml_format.load(yaml_format.dump(plain))),
         }
-        return yaml_format.dump({**hashes, **plain})
+        if left_out := sorted({*self.left_out, *secrets}):
+            about["left_out"] = left_out
+        return yaml_format.dump({**about, **plain})
 
 
 def content_hash(raw: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.store.durable import refusing, write_atomically
+from orchestrator.store.plain_files import is_there, read_plain
 from orchestrator.sweeps.examples import Examples, keep_examples
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
 from workers.errors import StoreError
@@ -69,7 +70,7 @@ def read_record(sweep: Sweep) -> TaskRecord:
     name = sweep.config.task.name
     # Without a record nobody knows what its runs were trained under, and to go on is to accept that.
     flag = "" if sweep.paths.provenance.exists() else " --accept-changes"
-    if not path.exists():
+    if not is_there(path):
         # Of runs that were imported there is nothing to tell, and nobody could be asked.
         missing = (
             ""
@@ -81,7 +82,7 @@ def read_record(sweep: Sweep) -> TaskRecord:
         )
         return TaskRecord(name, examples, missing)
     with refusing("read", path):
-        content = path.read_bytes()
+        content = read_plain(path)
     try:
         kept = _Kept.model_validate_json(content)
     except ValidationError as error:

@@ -81,6 +81,6 @@ def new_folder(target: Path) -> Iterator[Path]:
     """Give a folder to fill, which takes the place of `target` when all is written. Raises StoreError for one that is used."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"--to {target}: exists already; choose another folder")
-    with folder_at_once(target) as folder:
+    with folder_at_once(target.resolve()) as folder:  # where it is, is the user's own choice
         folder.mkdir()
         yield folder

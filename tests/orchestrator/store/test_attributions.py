@@ -156,7 +156,9 @@ def test_attributes_are_read_without_arrays_and_everything_is_hashed_once(
     hashed, read = [], []
     digest, read_array = attributions._digest, attributions._read_array
     monkeypatch.setattr(attributions, "_digest", lambda arrays: hashed.append(1) or digest(arrays))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(attributions, "_read_array", lambda path: read.append(path.name) or read_array(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(
+        attributions, "_read_array", lambda path, said: read.append(path.name) or read_array(path, said)
+    )  # type: ignore[func-returns-value]
     assert read_attributes_of(paths, "a") == ATTRIBUTES
     assert (hashed, read) == ([], [])
     read_attribution(paths, "a")

@@ -48,7 +48,7 @@ def listed(trial: Trial) -> list[str]:
     return paths(trial).committed("fit").read_text().splitlines()
 
 
-def die(*_: object) -> None:
+def die(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.store import ledger as ledger_module
 from orchestrator.store.hashes import row_hashes
 from orchestrator.store.ledger import DONE, FAILED, PENDING, CommitRecord, Ledger, PackRecord, PlanRecord, RowRecord
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
+from orchestrator.store.plain_files import read_plain
 from workers.errors import StoreError
 from workers.runs import Failure
 
@@ -68,8 +70,9 @@ def test_a_replaced_record_is_noticed_and_unchanged_ones_are_not_read_again(
         writer.write(pack_record(pack, done(4 * pack)))
     reader.states()
     read: list[str] = []
-    plain_read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or plain_read(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(
+        ledger_module, "read_plain", lambda path, most: read.append(path.name) or read_plain(path, most)
+    )  # type: ignore[func-returns-value]
     writer.write(pack_record(1, failed(4)))
     assert reader.states().tolist() == [DONE, 0, 0, 0, FAILED, 0, 0, 0, DONE, 0]
     assert read == ["000001.json"]
@@ -158,7 +161,7 @@ def test_a_write_that_was_cut_off_is_looked_for_on_the_disk(paths: SweepPaths, m
     assert ledger.states()[0] == DONE
     with monkeypatch.context() as patch:
 
-        def written_but_cut_off(path: Path, content: bytes) -> None:
+        def written_but_cut_off(path: Path, content: bytes, *, private: bool) -> None:
             path.write_bytes(content)
             raise KeyboardInterrupt
 

@@ -1,0 +1,74 @@
+"""What looks like a secret, by its name, and is not kept in a sweep's folder: a folder is copied, shared and published.
+
+A name is split into words (api_key, apiKey and API-KEY are two); its value is not looked at, but for what cannot be a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SECRET = frozenset(
+    {"token", "secret", "secrets", "password", "passwd", "passphrase", "credential", "credentials", "apikey"}
+)
+"""Words that make a name look like a secret's."""
+KEYS = frozenset({"api", "access", "private", "secret", "signing", "encryption", "account"})
+"""Words that do so before `key`."""
+HARMLESS = frozenset(
+    {"pad", "eos", "bos", "unk", "mask", "cls", "sep", "start", "end", "stop", "special", "extra", "next"}
+)
+"""Words before `token` of what a tokenizer calls so."""
+LEFT_OUT = "(left out: looks like a secret)"
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+
+def looks_secret(name: str) -> bool:
+    """Say whether a name is one of a secret.
+
+    >>> from orchestrator.store.secret_names import looks_secret
+    >>> [name for name in ("api_key", "HF_TOKEN", "dbPassword", "max_tokens", "pad_token", "key") if looks_secret(name)]
+    ['api_key', 'HF_TOKEN', 'dbPassword']
+    """
+    words = [word.lower() for word in _WORD.findall(name)]
+    before = dict(zip(words[1:], words, strict=False))
+    found = SECRET & set(words)
+    if found == {"token"} and before.get("token") in HARMLESS:
+        return False
+    return bool(found) or before.get("key") in KEYS
+
+
+def without_secrets(plain: Any, where: str = "") -> tuple[Any, list[str]]:
+    """Return plain data without what looks like a secret, and the dotted keys of that; true, false and null are none."""
+    left_out: list[str] = []
+    if isinstance(plain, Mapping):
+        kept = {}
+        for key, value in plain.items():
+            place = f"{where}.{key}" if where else str(key)
+            if looks_secret(str(key)) and value is not None and not isinstance(value, bool):
+                left_out.append(place)
+            else:
+                kept[key], inside = without_secrets(value, place)
+                left_out += inside
+        return kept, left_out
+    if isinstance(plain, list | tuple):
+        parts = [without_secrets(value, f"{where}.{number}") for number, value in enumerate(plain)]
+        return [value for value, _ in parts], [place for _, inside in parts for place in inside]
+    return plain, left_out
+
+
+def command_without_secrets(arguments: Sequence[str]) -> str:
+    """Return a command line in one text, without the values of a secret's `key=value`, `--key=value` and `--key value`."""
+    said: list[str] = []
+    hidden = False
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        if hidden:
+            said.append(LEFT_OUT)
+        elif equals and looks_secret(key.rpartition(".")[2]):
+            said.append(f"{key}={LEFT_OUT}")
+        else:
+            said.append(argument)
+        hidden = not equals and argument.startswith("-") and looks_secret(argument)
+    return " ".join(said)
