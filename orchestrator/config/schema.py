@@ -224,6 +224,10 @@ class RaySection(Section):
     retries: int = Field(3, ge=0, description="system failures forgiven before a pack is split")
     in_flight: int = Field(2, ge=1, description="packs submitted for each that can run at once")
     patience: float = Field(30, ge=0, description="seconds that Ctrl-C waits for packs in flight")
+    environment: tuple[str, ...] = Field(
+        (),
+        description="environment variables that the workers of `address: local` get besides, by name or by a pattern: AWS_*",
+    )
 
 
 class Config(Section):

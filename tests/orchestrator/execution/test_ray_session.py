@@ -49,6 +49,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
     monkeypatch.setattr(ray_session, "ray", fake)
     monkeypatch.setattr(ray_session, "_session", None)
+    monkeypatch.setattr(ray_session, "_refuse_open", lambda: None)
     return fake
 
 
