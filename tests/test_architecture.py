@@ -59,7 +59,6 @@ def test_ray_is_in_two_files() -> None:
 
 def test_zarr_is_in_the_files_of_the_store() -> None:
     assert importing("zarr") | importing("numcodecs") == {
-        "orchestrator/store/arrays.py",
         "orchestrator/store/attributions.py",
         "orchestrator/store/chunks.py",
     }

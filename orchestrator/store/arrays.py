@@ -1,21 +1,21 @@
-"""The arrays of a run store: their metadata, which Zarr reads and writes, and their chunks, a pack's rows each."""
+"""The arrays of a run store: their metadata, as Zarr v3 has them, and their chunks, a pack's rows each.
+
+Zarr is not asked: it warns of the codec of masks each time that it meets one, and the filters that would silence it belong to all
+threads of the process. What is written here is what Zarr would write, and Zarr reads it.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.codecs.numcodecs import PackBits
 
-from orchestrator.store.chunks import LEVEL, MOST_PER_BYTE, ChunkFormat, CodecError
+from orchestrator.store.chunks import MOST_PER_BYTE, ChunkFormat, CodecError
 from orchestrator.store.durable import refusing
 from orchestrator.store.hashes import content_hash
 from orchestrator.store.manifest import DesignLayout, Manifest
@@ -58,6 +58,10 @@ class Spec:
         """Return the shape for so many rows."""
         return (rows,) if self.columns is None else (rows, self.columns)
 
+    def chunks(self, design: DesignLayout) -> ChunkFormat:
+        """Return how the chunks of a design's array are written."""
+        return ChunkFormat(np.dtype(self.dtype), self.shape(design.pack), self.fill)
+
 
 def specs(manifest: Manifest) -> dict[str, Spec]:
     """Return all arrays of a design, by their path below the design's group."""
@@ -72,30 +76,43 @@ def specs(manifest: Manifest) -> dict[str, Spec]:
 
 
 def create_tree(path: Path, manifest: Manifest) -> None:
-    """Create the whole group at `path`, with no chunk written yet."""
-    with refusing("create", path), quiet():
-        root = zarr.open_group(path, mode="w-", zarr_format=3)
+    """Create the whole group at `path`, with no chunk written yet; the folder is new, and nothing is synced."""
+    with refusing("create", path):
+        _write_node(path, group_metadata(manifest.model_dump(mode="json")))
         for design in manifest.designs:
-            group = root.create_group(design.name, attributes={"kind": design.kind, "purpose": design.purpose})
+            folder = path / design.name
+            _write_node(folder, group_metadata({"kind": design.kind, "purpose": design.purpose}))
+            _write_node(folder / "outputs", group_metadata({}))
             for name, spec in specs(manifest).items():
-                _create(group, name, spec, design)
-        root.attrs.update(manifest.model_dump(mode="json"))
+                _write_node(folder / name, array_metadata(spec, design))
 
 
-def _create(group: zarr.Group, name: str, spec: Spec, design: DesignLayout) -> None:
-    group.create_array(
-        name,
-        shape=spec.shape(design.runs),
-        chunks=spec.shape(design.pack),
-        dtype=spec.dtype,
-        fill_value=spec.fill,
-        filters=[PackBits()] if spec.dtype == "bool" else None,
-        # The checksum is outermost: it covers the bytes as they lie on the disk.
-        compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
-        dimension_names=("run", spec.dimension)[: len(spec.shape(1))],
+def _write_node(folder: Path, metadata: Mapping[str, Any]) -> None:
+    folder.mkdir()
+    (folder / METADATA).write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+
+
+def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the zarr.json of a group."""
+    return {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
+
+
+def array_metadata(spec: Spec, design: DesignLayout) -> dict[str, Any]:
+    """Return the zarr.json of one array of a design, as Zarr would write it."""
+    return {
+        "shape": list(spec.shape(design.runs)),
+        "data_type": spec.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(spec.shape(design.pack))}},
         # One flat folder an array, so that one fsync makes a new chunk's name durable.
-        chunk_key_encoding={"name": "default", "separator": "."},
-    )
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": "NaN" if spec.fill != spec.fill else spec.fill,
+        "codecs": spec.chunks(design).metadata(),
+        "attributes": {},
+        "dimension_names": ["run", spec.dimension][: len(spec.shape(1))],
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
 
 
 @dataclass(frozen=True)
@@ -116,7 +133,7 @@ class RunArray:
                 f"{file} says {said.dtype} {said.shape} in chunks of {said.chunks}, "
                 f"expected {spec.dtype} {spec.shape(design.runs)} in chunks of {chunk}"
             )
-        made = cls(path, ChunkFormat(np.dtype(spec.dtype), chunk, spec.fill))
+        made = cls(path, spec.chunks(design))
         if said.codecs != made.format.codecs():
             raise StoreError(
                 f"{file} says that chunks are written by {', '.join(said.codecs)}, expected {', '.join(made.format.codecs())}"
@@ -186,11 +203,3 @@ def read_rows(path: Path, said: ArrayMetadata, *, whole: bool) -> NDArray[np.flo
             with refusing("read", file), undamaged(str(file)):
                 values[start : start + said.chunks[0]] = format_.decode(read_plain(file))[: said.shape[0] - start]
     return values
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Zarr's remark that PackBits is a numcodecs codec; docs/store.md says so."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
-        yield

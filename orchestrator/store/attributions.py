@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
@@ -17,23 +18,27 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from orchestrator.store.arrays import read_rows
 from orchestrator.store.durable import (
     folder_at_once,
+    is_being_replaced,
     make_folder,
     refusing,
+    remove_at_once,
     remove_file,
-    remove_folders,
     write_atomically,
 )
 from orchestrator.store.manifest import parse_manifest
 from orchestrator.store.metadata import METADATA, ArrayMetadata, read_attributes
 from orchestrator.store.paths import SweepPaths, is_name
-from orchestrator.store.plain_files import entries_of, is_folder, is_plain
+from orchestrator.store.plain_files import entries_of, is_folder, is_plain, status_of
 from orchestrator.store.strict_json import jsonable
 from workers.errors import StoreError, near
 
 Floats = NDArray[np.float32]
+Content = TypeVar("Content")
 
 _DIGEST = "content_hash"
 _REMEDY = "run `counterfactory attribute --again` to compute it anew"
+_TRIES, _PAUSE = 20, 0.02
+"""How often an attribution that is being replaced is read, and how many seconds are waited in between."""
 _CHUNK_BYTES = 16 * 2**20
 _DIMENSIONS = {
     "values": ("example", "query"),
@@ -142,9 +147,13 @@ def write_attribution(paths: SweepPaths, name: str, stored: StoredAttribution) -
 def read_attribution(paths: SweepPaths, name: str) -> StoredAttribution:
     """Return an attribution, read once and its hash checked.
 
-    Raises StoreError when there is no such attribution, or its content is not what was written.
+    One that is replaced meanwhile is read again: what is returned was all written together. Raises StoreError when there is
+    no such attribution, or its content is not what was written.
     """
-    path = _find(paths, name)
+    return _read_while_it_stays(paths, name, lambda path: _read_checked(paths, path))
+
+
+def _read_checked(paths: SweepPaths, path: Path) -> StoredAttribution:
     attributes = read_attributes(path)
     said = {key: ArrayMetadata.read(path / key) for key in _DIMENSIONS if is_folder(path / key)}
     _refuse_shapes(paths, path, said)
@@ -159,8 +168,27 @@ def read_attributes_of(paths: SweepPaths, name: str) -> Attributes:
 
     Raises StoreError when there is no such attribution, or its metadata is damaged.
     """
-    path = _find(paths, name)
-    return Attributes.from_json(read_attributes(path), str(path))
+    return _read_while_it_stays(paths, name, lambda path: Attributes.from_json(read_attributes(path), str(path)))
+
+
+def _read_while_it_stays(paths: SweepPaths, name: str, read: Callable[[Path], Content]) -> Content:
+    """Return what `read` makes of an attribution's folder; where it fails and the folder was replaced meanwhile, read again."""
+    path = paths.attribution(name)
+    for _ in range(_TRIES):
+        before = _identity(path)
+        try:
+            return read(_find(paths, name))
+        except StoreError:
+            if _identity(path) == before and not (before is None and is_being_replaced(path)):
+                raise
+        time.sleep(_PAUSE)
+    return read(_find(paths, name))
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a folder from the one that replaces it, None where there is none."""
+    status = status_of(path)
+    return None if status is None else (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _find(paths: SweepPaths, name: str) -> Path:
@@ -173,7 +201,7 @@ def _find(paths: SweepPaths, name: str) -> Path:
 def remove_attribution(paths: SweepPaths, name: str) -> None:
     """Remove an attribution, if there is one of that name."""
     with refusing("remove", paths.attribution(name)):
-        remove_folders(paths.attribution(name))
+        remove_at_once(paths.attribution(name))
 
 
 def keep_failure(paths: SweepPaths, name: str, traceback: str) -> Path:

@@ -38,7 +38,15 @@ class ChunkFormat:
 
     def codecs(self) -> tuple[str, ...]:
         """Return what zarr.json must name, in this order."""
-        return (*["numcodecs.packbits"] * (self.dtype == np.bool_), "bytes", "zstd", "crc32c")
+        return tuple(codec["name"] for codec in self.metadata())
+
+    def metadata(self) -> list[dict[str, Any]]:
+        """Return what zarr.json says of the codecs; the checksum is outermost: it covers the bytes as they lie on the disk."""
+        packed = self.dtype == np.bool_
+        bits: list[dict[str, Any]] = [{"name": "numcodecs.packbits", "configuration": {}}] if packed else []
+        plain = {"name": "bytes"} if packed else {"name": "bytes", "configuration": {"endian": "little"}}
+        zstd = {"name": "zstd", "configuration": {"level": LEVEL, "checksum": False}}
+        return [*bits, plain, zstd, {"name": "crc32c"}]
 
     def encode(self, values: NDArray[Any]) -> bytes:
         """Return the bytes of a chunk that holds `values` (r, ...), r up to the chunk's rows, and fill below them."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from orchestrator.store.plain_files import files_below, is_folder, is_there, open_plain, refuse_links, status_of
+from orchestrator.store.plain_files import entries_of, is_folder, is_there, open_plain, refuse_links, status_of
 from workers.errors import StoreError
 
 PARTIAL = ".partial"
 """Ending of what is being written (Zarr's LocalStore uses the same one): at rest, it may be removed."""
 SYNCS_AT_ONCE = 16
+ABANDONED = 3600.0
+"""Seconds after which nobody is writing any more what was last written then."""
 PRIVATE = 0o600
 """Mode of a file that holds what a user typed, or what their code said."""
 
@@ -90,7 +93,7 @@ def folder_at_once(final: Path, what: str = "write") -> Iterator[Path]:
     A process killed meanwhile leaves `final` as it was, the new one or none, never part of one; a block that raises leaves it
     as it was. Raises StoreError ("cannot `what` ...") when the disk refuses.
     """
-    new, old = temporary_of(final), final.with_name(f".{final.name}.old{PARTIAL}")
+    new, old = temporary_of(final), _former(final)
     with refusing(what, final):
         refuse_links(final)
         make_folder(final.parent)
@@ -156,9 +159,51 @@ def sync_tree(root: Path) -> None:
     sync_all(Path(folder, name) for folder, _, files in os.walk(root) for name in (*files, ""))
 
 
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder, if it is there; who reads it meanwhile finds it whole or gone."""
+    old = _former(folder)
+    remove_folders(old)
+    if is_folder(folder):
+        os.rename(folder, old)
+        sync(folder.parent)
+        remove_folders(old)
+
+
+def is_being_replaced(path: Path) -> bool:
+    """Say whether what was at `path` lies beside it: something new is about to take its place, or a killed process left it."""
+    return is_there(_former(path))
+
+
+def _former(path: Path) -> Path:
+    """Return where a folder is while another one takes its place."""
+    return path.with_name(f".{path.name}.old{PARTIAL}")
+
+
 def remove_partials(*folders: Path) -> int:
-    """Remove the files that a killed process was writing inside `folders`; return how many there were."""
-    partial = [path for top in folders for path in files_below(top) if path.name.endswith(PARTIAL)]
-    for path in partial:
+    """Remove the files and folders that a killed process was writing inside `folders`; return how many there were."""
+    removed = 0
+    for top in folders:
+        for entry in entries_of(top):
+            if entry.name.endswith(PARTIAL):
+                _remove(Path(entry.path))
+                removed += 1
+            elif entry.is_dir(follow_symlinks=False):
+                removed += remove_partials(Path(entry.path))
+    return removed
+
+
+def remove_abandoned(folder: Path) -> int:
+    """Remove what lies half written in a folder itself, untouched for `ABANDONED`; return how many there were."""
+    known = [Path(entry.path) for entry in entries_of(folder) if entry.name.endswith(PARTIAL)]
+    gone = [path for path in known if time.time() - os.lstat(path).st_mtime > ABANDONED]
+    for path in gone:
+        _remove(path)
+    return len(gone)
+
+
+def _remove(path: Path) -> None:
+    """Remove what lies at a path inside a plain folder; of a link the link alone."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+    else:
         path.unlink()
-    return len(partial)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from orchestrator.store.arrays import create_tree
 from orchestrator.store.damage import Damage
 from orchestrator.store.design_runs import DesignRuns
-from orchestrator.store.durable import folder_at_once, refusing, remove_partials
+from orchestrator.store.durable import folder_at_once, refusing, remove_abandoned, remove_partials
 from orchestrator.store.lease import Lease
 from orchestrator.store.ledger import DONE, FAILED, PENDING, FailedRun, PackRecord, PackSummary
 from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout, Manifest, parse_manifest
@@ -107,7 +107,8 @@ class RunStore:
         try:
             if write:
                 with refusing("clean", paths.root):
-                    remove_partials(paths.runs, paths.ledger, paths.checkpoints)
+                    remove_partials(paths.runs, paths.ledger, paths.checkpoints, paths.attributions, paths.pieces)
+                    remove_abandoned(paths.root)  # scores and reports are written there without the lease
             manifest = parse_manifest(read_attributes(paths.runs), str(paths.runs / METADATA))
             return cls(paths, manifest, lease)
         except BaseException:

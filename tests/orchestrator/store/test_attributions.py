@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from orchestrator.store.attributions import (
     list_attributions,
     read_attributes_of,
     read_attribution,
+    remove_attribution,
     write_attribution,
 )
 from orchestrator.store.paths import SweepPaths
@@ -147,6 +149,75 @@ def test_the_file_holds_plain_attributes(paths: SweepPaths) -> None:
     ]
     assert plain["degrees_of_freedom"] is None, "JSON has no infinity"
     assert read_attributes_of(paths, "a") == OTHER
+
+
+def test_one_that_is_replaced_while_it_is_read_is_read_again(
+    paths: SweepPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_attribution(paths, "a", WHOLE)
+    read_array, replaced = attributions._read_array, []
+
+    def slow(path: Path) -> attributions.Floats:
+        found = read_array(path)
+        if len(replaced) < 3:
+            replaced.append(path)
+            write_attribution(paths, "a", StoredAttribution(VALUES - len(replaced), OTHER, BIAS - len(replaced)))
+        return found
+
+    monkeypatch.setattr(attributions, "_read_array", slow)
+    found = read_attribution(paths, "a")
+    assert len(replaced) == 3
+    np.testing.assert_array_equal(found.values, VALUES - 3)
+    assert found.attributes == OTHER
+
+
+@pytest.mark.parametrize("read", [read_attribution, read_attributes_of])
+def test_one_that_takes_its_place_just_then_is_waited_for(
+    paths: SweepPaths, monkeypatch: pytest.MonkeyPatch, read: Callable[[SweepPaths, str], object]
+) -> None:
+    write_attribution(paths, "a", StoredAttribution(VALUES, ATTRIBUTES))
+    new = paths.attribution("a")
+    old = new.with_name(".a.old.partial")
+    new.rename(old)
+    monkeypatch.setattr(attributions.time, "sleep", lambda _: old.rename(new))
+    assert read(paths, "a")
+
+
+def test_one_that_a_killed_process_left_nowhere_is_not_there(
+    paths: SweepPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_attribution(paths, "a", StoredAttribution(VALUES, ATTRIBUTES))
+    new = paths.attribution("a")
+    new.rename(new.with_name(".a.old.partial"))
+    waited: list[float] = []
+    monkeypatch.setattr(attributions.time, "sleep", waited.append)
+    with pytest.raises(StoreError, match="has no attribution 'a'"):
+        read_attribution(paths, "a")
+    assert 0 < sum(waited) < 1
+
+
+def test_one_that_is_removed_is_there_whole_or_not_at_all(paths: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_attribution(paths, "a", WHOLE)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove_attribution(paths, "a")
+    assert list_attributions(paths) == []
+
+
+def test_damage_is_said_at_once(paths: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_attribution(paths, "a", WHOLE)
+    (paths.attribution("a") / "values/c/0/0").unlink()
+
+    def refuse(_: float) -> None:
+        raise AssertionError("nothing is being replaced")
+
+    monkeypatch.setattr(attributions.time, "sleep", refuse)
+    with pytest.raises(StoreError, match="is damaged"):
+        read_attribution(paths, "a")
 
 
 def test_attributes_are_read_without_arrays_and_everything_is_hashed_once(

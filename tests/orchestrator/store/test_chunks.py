@@ -1,5 +1,6 @@
 """A chunk's bytes are those that Zarr writes and reads; bytes of anything else are refused."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 import zarr
 from numcodecs import Zstd
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs.numcodecs import PackBits
 
 from orchestrator.store.arrays import Chunk, RunArray, Spec, Unreadable, create_tree
 from orchestrator.store.chunks import ChunkFormat, CodecError
 from orchestrator.store.manifest import DesignLayout, Manifest
+from workers.errors import StoreError
 
 SPECS = {
     "masks": Spec("bool", False, 13, "example"),
@@ -41,6 +45,68 @@ def by_zarr(array: RunArray) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return zarr.open_array(array.path, mode="r+")
+
+
+def test_the_metadata_is_what_zarr_would_write(array: RunArray, tmp_path: Path) -> None:
+    spec = next(spec for name, spec in SPECS.items() if array.path.as_posix().endswith(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.create_array(
+            tmp_path / "other",
+            shape=spec.shape(10),
+            chunks=spec.shape(4),
+            dtype=spec.dtype,
+            fill_value=spec.fill,
+            filters=[PackBits()] if spec.dtype == "bool" else None,
+            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            dimension_names=("run", spec.dimension)[: len(spec.shape(1))],
+            chunk_key_encoding={"name": "default", "separator": "."},
+        )
+    expected = json.loads((tmp_path / "other" / "zarr.json").read_text())
+    assert json.loads((array.path / "zarr.json").read_text()) == expected
+
+
+def test_groups_are_what_zarr_would_write(array: RunArray, tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "other", mode="w", zarr_format=3, attributes={"kind": "subsets", "purpose": "fit"})
+    expected = json.loads((tmp_path / "other" / "zarr.json").read_text())
+    assert json.loads((tmp_path / "runs/fit/zarr.json").read_text()) == expected
+    assert json.loads((tmp_path / "runs/fit/outputs/zarr.json").read_text()) == {**expected, "attributes": {}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data_type", "float64"),
+        ("shape", [9]),
+        ("shape", []),
+        ("chunk_key_encoding", {"name": "default", "configuration": {"separator": "/"}}),
+        ("node_type", "group"),
+        ("codecs", [{"name": "bytes"}]),
+        ("codecs", None),
+        ("chunk_grid", {}),
+    ],
+)
+def test_an_array_that_is_described_otherwise_is_refused_in_a_line(array: RunArray, key: str, value: Any) -> None:
+    spec = next(spec for name, spec in SPECS.items() if array.path.as_posix().endswith(name))
+    path = array.path / "zarr.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(StoreError, match=f"^{path} (says|is damaged)") as caught:
+        RunArray.open(array.path, spec, LAYOUT)
+    assert "\n" not in str(caught.value)
+
+
+def test_opening_touches_no_filter_of_warnings(
+    array: RunArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the filters of warnings belong to all threads")
+
+    monkeypatch.setattr(warnings, "catch_warnings", refuse)
+    monkeypatch.setattr(warnings, "filterwarnings", refuse)
+    spec = next(spec for name, spec in SPECS.items() if array.path.as_posix().endswith(name))
+    assert RunArray.open(array.path, spec, LAYOUT).dtype == array.dtype
+    again = Manifest(config_hash="", n=13, t=5, measures=("loss",), designs=(LAYOUT,))
+    create_tree(tmp_path / "again", again)
 
 
 def test_zarr_reads_what_is_written(array: RunArray) -> None:

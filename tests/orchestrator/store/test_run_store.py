@@ -236,6 +236,26 @@ class TestCrashes:
         sweep.expect(done=range(4))
         assert not any(path.exists() for path in left)
 
+    def test_what_was_being_written_beside_the_runs_is_cleaned_too(self, sweep: Sweep) -> None:
+        sweep.close()
+        root, attributions = sweep.paths.root, sweep.paths.attributions
+        for folder in (attributions / ".a.partial", attributions / ".a.old.partial" / "values", root / ".x.partial"):
+            folder.mkdir(parents=True)
+            (folder / "zarr.json").write_text("{}")
+        old, young = root / ".config.yaml.1.partial", root / ".report.html.2.partial"
+        for path in (old, young):
+            path.write_bytes(b"half")
+        for path in (old, root / ".x.partial"):
+            os.utime(path, (1.7e9, 1.7e9))
+        kept = attributions / "a.partials"
+        kept.mkdir()
+        RunStore.open(sweep.paths).close()
+        assert len(list(attributions.iterdir())) == 3
+        RunStore.open(sweep.paths, write=True).close()
+        assert list(attributions.iterdir()) == [kept]
+        left = [path for path in root.iterdir() if path.name.endswith(".partial")]
+        assert left == [young], "one that a report without the lease may be writing stays"
+
     def test_a_killed_process_loses_nothing_it_committed(self, sweep: Sweep) -> None:
         sweep.close()
         program = f"""
