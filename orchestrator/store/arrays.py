@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.store.chunks import MOST_PER_BYTE, ChunkFormat, CodecError
-from orchestrator.store.durable import refusing
+from orchestrator.store.durable import create_file, refusing
 from orchestrator.store.hashes import content_hash
 from orchestrator.store.manifest import DesignLayout, Manifest
 from orchestrator.store.metadata import METADATA, ArrayMetadata, resize, undamaged
@@ -25,6 +25,9 @@ from workers.errors import StoreError
 
 PLAN = ("masks", "seeds", "subsets", "repeats")
 """The arrays that say what is to be trained."""
+
+SEPARATOR = "."
+"""In the names of chunks: one flat folder an array, so that one fsync makes a new chunk's name durable."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def create_tree(path: Path, manifest: Manifest) -> None:
 
 def _write_node(folder: Path, metadata: Mapping[str, Any]) -> None:
     folder.mkdir()
-    (folder / METADATA).write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+    create_file(folder / METADATA, json.dumps(metadata, indent=2).encode())
 
 
 def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,8 +106,7 @@ def array_metadata(spec: Spec, design: DesignLayout) -> dict[str, Any]:
         "shape": list(spec.shape(design.runs)),
         "data_type": spec.dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(spec.shape(design.pack))}},
-        # One flat folder an array, so that one fsync makes a new chunk's name durable.
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": SEPARATOR}},
         "fill_value": "NaN" if spec.fill != spec.fill else spec.fill,
         "codecs": spec.chunks(design).metadata(),
         "attributes": {},
@@ -128,10 +130,10 @@ class RunArray:
         said, file = ArrayMetadata.read(path), path / METADATA
         chunk = spec.shape(design.pack)
         fits = said.dtype == spec.dtype and said.shape[1:] == chunk[1:] and said.shape[0] >= design.runs
-        if not fits or said.chunks != chunk:
+        if not fits or said.chunks != chunk or said.separator != SEPARATOR:
             raise StoreError(
-                f"{file} says {said.dtype} {said.shape} in chunks of {said.chunks}, "
-                f"expected {spec.dtype} {spec.shape(design.runs)} in chunks of {chunk}"
+                f"{file} says {said.dtype} {said.shape} in chunks of {said.chunks}, parted by {said.separator!r}; "
+                f"expected {spec.dtype} {spec.shape(design.runs)} in chunks of {chunk}, parted by {SEPARATOR!r}"
             )
         made = cls(path, spec.chunks(design))
         if said.codecs != made.format.codecs():

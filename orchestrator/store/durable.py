@@ -72,6 +72,12 @@ def write_together(files: Mapping[Path, bytes], *, private: bool = False) -> Non
                 one.unlink()
 
 
+def create_file(path: Path, content: bytes) -> None:
+    """Write a new file in a folder that is being made; nothing is synced before the whole folder is."""
+    with open(open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+        file.write(content)
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents, durably."""
     refuse_links(path)

@@ -17,6 +17,7 @@ from orchestrator.store.attributions import (
     remove_attribution,
     write_attribution,
 )
+from orchestrator.store.metadata import ArrayMetadata
 from orchestrator.store.paths import SweepPaths
 from workers.errors import StoreError
 
@@ -157,8 +158,8 @@ def test_one_that_is_replaced_while_it_is_read_is_read_again(
     write_attribution(paths, "a", WHOLE)
     read_array, replaced = attributions._read_array, []
 
-    def slow(path: Path) -> attributions.Floats:
-        found = read_array(path)
+    def slow(path: Path, said: ArrayMetadata) -> attributions.Floats:
+        found = read_array(path, said)
         if len(replaced) < 3:
             replaced.append(path)
             write_attribution(paths, "a", StoredAttribution(VALUES - len(replaced), OTHER, BIAS - len(replaced)))
