@@ -109,15 +109,27 @@ def test_pure_noise_has_nothing_to_find(shared):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal", SIGNALS)
-@pytest.mark.parametrize(("s", "seeds", "t", "shared"), [(100, 3, 100, 0.0), (50, 2, 200, 0.0), (50, 3, 60, 0.2)])
-def test_the_interval_covers_the_truth(signal, s, seeds, t, shared):
-    """About 95%: held to 90%, since the little bias that is left counts against it."""
+@pytest.mark.parametrize(
+    ("s", "seeds", "t", "shared", "least"),
+    [
+        (20, 2, 50, 0.0, 0.83),
+        (20, 2, 300, 0.0, 0.9),
+        (20, 5, 50, 0.0, 0.9),
+        (50, 2, 200, 0.0, 0.9),
+        (50, 3, 60, 0.2, 0.9),
+        (50, 5, 150, 0.0, 0.9),
+        (100, 3, 100, 0.0, 0.9),
+        (200, 2, 50, 0.0, 0.9),
+    ],
+)
+def test_the_interval_covers_the_truth(signal, s, seeds, t, shared, least):
+    """About 95%: held to 90%, since the little bias that is left counts against it; to less in the grid's poorest corner."""
     trials = 100
     drawn = [simulate(np.random.default_rng([trial, 1]), signal, s, seeds, t, shared) for trial in range(trials)]
     truth = 0.0 if signal == "none" else np.mean([one for _, one in drawn])
     found = [noise_ceiling(runs_of(outputs)) for outputs, _ in drawn]
     covered = sum(one.low <= truth <= one.high for one in found)
-    assert covered >= stats.binom.ppf(0.002, trials, 0.90)
+    assert covered >= stats.binom.ppf(0.002, trials, least)
 
 
 @pytest.mark.parametrize(("s", "seeds"), [(20, 2), (20, 5), (60, 3)])
