@@ -39,6 +39,9 @@ class Runs:
     A permutation without its last prefixes was truncated: there its outputs count as those of the full set."""
     antithetic: bool = False
     """Whether permutation 2k + 1 is the reverse of permutation 2k, so that only pairs are independent."""
+    order: str = ""
+    """Whose batches a run takes: `own` (its subset is shuffled and batched by its seed) or `shared` (those of the full set for
+    that seed, a left-out example weighing 0 in them); empty where nobody knows."""
 
     def blocks(
         self, rows: int = 4096, start: int = 0, stop: int | None = None

@@ -4,6 +4,7 @@ All of it is imported at once: it is NumPy alone (SciPy where a function needs i
 module and of the function in it, which only an import that has happened tells apart.
 """
 
+from estimators.scores.basis import Basis
 from estimators.scores.bootstrap import difference
 from estimators.scores.ceiling import Ceiling, noise_ceiling
 from estimators.scores.detection import auc
@@ -19,6 +20,7 @@ from estimators.scores.spearman import spearman
 __all__ = [
     "UNKNOWN",
     "Agreement",
+    "Basis",
     "Ceiling",
     "Estimate",
     "Score",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from estimators.evidence import Runs
+from estimators.scores.basis import Basis, constant
 from estimators.scores.bootstrap import Resamples, correlation_estimate
 from estimators.scores.ceiling import Ceiling, noise_ceiling
 from estimators.scores.external import judge_array
@@ -36,7 +39,7 @@ def lds(
     Per query, Spearman's correlation (average ranks for ties) over subsets between the output, averaged over the
     subset's seeds, and `masks @ tau`; the score is the mean over queries. The interval is a bootstrap over
     subsets and queries, with everything ranked anew in each resample. A query whose prediction or output is the same
-    for all subsets has correlation 0, since nothing is ranked; `details` counts both kinds. Subsets count once,
+    for all subsets has correlation 0, since nothing is ranked; `basis` counts both kinds. Subsets count once,
     whatever their number of seeds; one without any run is left out and, given `planned`, the number of subsets in the
     design, counted.
 
@@ -80,7 +83,13 @@ def lds(
         queries=t,
         subsets=len(masks),
         seeds=int(seeds_per_subset(runs).max()),
-        details=_counted(runs, predicted, outputs, planned),
+        basis=replace(
+            Basis.of(runs, planned),
+            queries_left_out=0,
+            constant_predictions=constant(predicted),
+            constant_outputs=constant(outputs),
+        ),
+        details={"runs": len(runs.subsets)},
     )
 
 
@@ -98,20 +107,6 @@ def _share(
     left_out = resampled_spearman(predicted[compared], outputs[compared], Jackknife.of(ceiling.subsets).counts)
     correlation = Jackknife.of(ceiling.subsets).correlation(left_out, ceiling.left_out)
     return share_of(score, ceiling.estimate, correlation)
-
-
-def _counted(
-    runs: Runs, predicted: NDArray[np.float64], outputs: NDArray[np.float64], planned: int | None
-) -> dict[str, int]:
-    """Return what a score leaves out, or counts as nothing ranked."""
-    seeds = seeds_per_subset(runs)
-    counted = {
-        "runs": len(runs.outputs),
-        "constant_predictions": int((np.ptp(predicted, axis=0) == 0).sum()),
-        "constant_outputs": int((np.ptp(outputs, axis=0) == 0).sum()),
-        "subsets_with_fewer_seeds": int((seeds < seeds.max()).sum()),
-    }
-    return counted if planned is None else {**counted, "subsets_left_out": planned - len(outputs)}
 
 
 def predict(masks: NDArray[np.bool_], tau: NDArray[np.floating]) -> NDArray[np.float64]:

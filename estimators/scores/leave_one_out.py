@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from estimators.scores.basis import Basis, constant
 from estimators.scores.bootstrap import Resamples, correlation_estimate
 from estimators.scores.external import judge_array
 from estimators.scores.result import Score
@@ -22,6 +25,7 @@ def loo_correlation(
     seed: int = 0,
     level: float = 0.95,
     seeds: int = 0,
+    basis: Basis | None = None,
 ) -> Score:
     """Return how `tau` (n, t) ranks examples by their measured leave-one-out effects.
 
@@ -29,7 +33,7 @@ def loo_correlation(
     `estimators.retraining_based.leave_one_out.measured_effects` gives them. Per query, Spearman's correlation over
     the k examples; the score is the mean over queries, with a bootstrap over examples and queries.
     `details["pearson"]` is the mean over queries of Pearson's correlation. A constant column has correlation 0.
-    `seeds` is only carried into the score.
+    `seeds`, and what `basis` says of the runs (`Basis.of`), are only carried into the score.
 
     Raises DataError for shapes that do not fit, values that are not finite, or examples that are too few (< 2),
     repeated or out of range.
@@ -59,11 +63,13 @@ def loo_correlation(
         subsets=len(examples),
         seeds=seeds,
         resampled=means,
-        details={
-            "pearson": float(pearson(ours, measured).mean()),
-            "constant_predictions": int((np.ptp(ours, axis=0) == 0).sum()),
-            "constant_outputs": int((np.ptp(measured, axis=0) == 0).sum()),
-        },
+        basis=replace(
+            basis or Basis(alpha=(n - 1) / n),
+            queries_left_out=0,
+            constant_predictions=constant(ours),
+            constant_outputs=constant(measured),
+        ),
+        details={"pearson": float(pearson(ours, measured).mean())},
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.scores.basis import Basis
+
 
 class Estimate(NamedTuple):
     """A value with the ends of its confidence interval; the ends are NaN where no interval can be given."""
@@ -43,7 +45,9 @@ class Score:
     subsets: int
     """Number of points each query's correlation runs over: held-out subsets (lds) or left-out examples (loo)."""
     seeds: int
-    """Seeds of the subset that has most; `details` tells when others have fewer. 0 where unknown."""
+    """Seeds of the subset that has most; `basis` tells when others have fewer. 0 where unknown."""
+    basis: Basis = field(default_factory=Basis)
+    """The regime of the subsets, and what was left out."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else is worth telling: numbers and strings."""
     ceiling_low: float = math.nan

@@ -158,4 +158,5 @@ def _area(one: Removal, order: str, t: int) -> ScoreRow:
         seeds=one.seeds,
         train_seconds=one.train_seconds,
         attribute_seconds=math.nan,
+        order="own",
     )

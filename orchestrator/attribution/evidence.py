@@ -48,6 +48,9 @@ def _load(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
         repeats=store.repeats(design)[done].astype(np.int64),
         permutations=permutations,
         antithetic=antithetic,
+        order="own"
+        if sweep.config.designs[design].drawable
+        else "",  # how imported runs took their batches, nobody says
     )
 
 
@@ -121,6 +124,11 @@ def heldout(sweep: Sweep, store: RunStore, measure: str) -> Runs | None:
         return None
     runs = load_runs(sweep, store, design, measure)
     return runs if len(np.unique(runs.subsets)) >= 2 else None
+
+
+def planned_subsets(store: RunStore, design: str) -> int:
+    """Return how many subsets a design has, those without a finished run included."""
+    return len(np.unique(store.subsets(design)))
 
 
 def no_runs_yet(sweep: Sweep, measure: str) -> Evidence:

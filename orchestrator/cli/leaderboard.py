@@ -1,8 +1,9 @@
-"""The table of scores in the terminal: a table a quantity, the best first, and below it what it stands on."""
+"""The table of scores in the terminal: a table a quantity and regime, the best first, and below it what it stands on."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -10,9 +11,9 @@ from rich.table import Table
 
 from orchestrator.cli.console import shown
 from orchestrator.scoring.metric import Quantity
-from orchestrator.scoring.ranking import quantity, ranked
+from orchestrator.scoring.ranking import tables
 from orchestrator.scoring.table import ScoreRow, as_rows
-from orchestrator.scoring.wording import LEGEND, ceilings, from_best, from_next, is_compared
+from orchestrator.scoring.wording import LEGEND, ceilings, from_best, from_next, is_compared, stands_on
 from workers.wording import duration
 
 if TYPE_CHECKING:
@@ -20,27 +21,25 @@ if TYPE_CHECKING:
 
 
 def leaderboard(scores: pd.DataFrame) -> RenderableType:
-    """Return the scores, a table a quantity in the metrics' order, the best first.
+    """Return the scores, a table a quantity and regime in the metrics' order, the best first.
 
     With the built-in names it fits into 120 columns; where it does not, cells are folded and nothing is cut.
     """
     if scores.empty:
         return "no scores: the sweep has no finished scoring runs, and nothing else to judge by"
-    ordered = ranked(as_rows(scores))
-    names = list(dict.fromkeys(row.metric for row in ordered))
     parts: list[RenderableType] = ["[italic]Leaderboard[/]"]
-    for name in names:
-        drawn, lines = quantity(name), [row for row in ordered if row.metric == name]
-        title = name if drawn.title == name else f"{name}: {drawn.title}"
+    for table in tables(as_rows(scores)):
+        drawn, lines = table.quantity, table.rows
+        title = drawn.name if drawn.title == drawn.name else f"{drawn.name}: {drawn.title}"
         parts.append(shown(title + " (lower is better)" * (drawn.better == "lower")))
         parts.append(_scores_of(drawn, lines))
-        parts += [shown(line) for line in ceilings(drawn, lines)]
+        parts += [shown(line) for line in (*stands_on(lines), *ceilings(drawn, lines))]
         if any(is_compared(row) for row in lines):
             parts.append(LEGEND)
     return Group(*parts)
 
 
-def _scores_of(drawn: Quantity, lines: list[ScoreRow]) -> Table:
+def _scores_of(drawn: Quantity, lines: Sequence[ScoreRow]) -> Table:
     table = Table(header_style="bold")
     for name in ("estimator", "measure"):
         table.add_column(name, overflow="fold")

@@ -8,6 +8,7 @@ from typing import Any
 
 from estimators.scores import Estimate, difference
 from orchestrator.scoring.ranking import quantity, ranked
+from orchestrator.scoring.regime import regime_of
 from orchestrator.scoring.table import ScoreRow
 
 
@@ -40,7 +41,7 @@ def _ranked(rows: list[ScoreRow], places: list[int]) -> list[int]:
 def _judged_by(row: ScoreRow) -> Hashable:
     """Return what rows have in common that can be compared."""
     resamples = 0 if row.resampled is None else len(row.resampled)
-    return row.metric, row.design, row.queries, row.subsets, row.seeds, resamples
+    return row.metric, regime_of(row), row.design, row.queries, row.subsets, row.seeds, resamples
 
 
 def _apart(name: str, better: ScoreRow, worse: ScoreRow) -> Mapping[str, Any]:

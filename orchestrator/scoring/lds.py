@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from estimators.evidence import Runs
 from estimators.scores import lds, refuse_overlap
-from orchestrator.attribution.evidence import heldout
+from orchestrator.attribution.evidence import heldout, planned_subsets
 from orchestrator.scoring.metric import Metric, Quantity
 from orchestrator.scoring.table import Judged, ScoreRow
 from orchestrator.store.run_store import RunStore
@@ -30,7 +30,13 @@ class LinearDatamodelingScore(Metric):
         if runs is None or section is None:
             return []
         refuse_fitted(store, judged, runs)
-        found = lds(judged.values, runs, resamples=section.resamples, seed=sweep.config.seed)
+        found = lds(
+            judged.values,
+            runs,
+            resamples=section.resamples,
+            seed=sweep.config.seed,
+            planned=planned_subsets(store, runs.design),
+        )
         return [ScoreRow.of(judged, found, LDS.name, runs.design)]
 
 

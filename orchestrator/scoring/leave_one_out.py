@@ -6,8 +6,8 @@ import numpy as np
 
 from estimators.evidence import Runs
 from estimators.retraining_based.leave_one_out import measured_effects
-from estimators.scores import loo_correlation
-from orchestrator.attribution.evidence import load_runs
+from estimators.scores import Basis, loo_correlation
+from orchestrator.attribution.evidence import load_runs, planned_subsets
 from orchestrator.scoring.metric import Metric, Quantity
 from orchestrator.scoring.table import Judged, ScoreRow
 from orchestrator.store.run_store import RunStore
@@ -46,6 +46,7 @@ class LeaveOneOutCorrelation(Metric):
             resamples=section.resamples,
             seed=sweep.config.seed,
             seeds=sweep.config.designs[design].seeds,
+            basis=Basis.of(left_out, planned_subsets(store, design)),
         )
         return [ScoreRow.of(judged, found, LEAVE_ONE_OUT.name, design)]
 

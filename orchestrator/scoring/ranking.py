@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
 
 from orchestrator.scoring.metric import Quantity
+from orchestrator.scoring.regime import regime_of
 from orchestrator.scoring.registry import quantities
 from orchestrator.scoring.table import ScoreRow
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that may stand below one another: scores of one quantity in one regime."""
+
+    quantity: Quantity
+    rows: tuple[ScoreRow, ...]
+    """The best first."""
+
+
+def tables(rows: Iterable[ScoreRow]) -> list[Table]:
+    """Return the rows as they are shown: a table a quantity and regime, in the order of the metrics."""
+    found: dict[Hashable, list[ScoreRow]] = {}
+    for row in ranked(rows):
+        found.setdefault((row.metric, regime_of(row)), []).append(row)
+    return [Table(quantity(some[0].metric), tuple(some)) for some in found.values()]
 
 
 def ranked(rows: Iterable[ScoreRow]) -> list[ScoreRow]:

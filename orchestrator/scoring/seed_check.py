@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from estimators.scores import seed_check
+from estimators.scores import Basis, seed_check
 from estimators.scores.agreement import FEWEST
-from orchestrator.attribution.evidence import heldout, load_runs
+from orchestrator.attribution.evidence import heldout, load_runs, planned_subsets
 from orchestrator.scoring.metric import Metric, Quantity
 from orchestrator.scoring.table import ScoreRow
 from orchestrator.store import accounting
@@ -38,7 +39,8 @@ class SeedCheck(Metric):
         if len(np.unique(again.subsets)) < FEWEST or len(np.unique(runs.repeats)) < 2:
             return []
         found = seed_check(runs, again)
-        single = found.single
+        single, planned = found.single, planned_subsets(store, fresh)
+        basis = Basis.of(again, planned)
         row = ScoreRow(
             estimator="retraining",
             metric=SEED_CHECK.name,
@@ -53,5 +55,6 @@ class SeedCheck(Metric):
             seeds=found.fresh_seeds,
             train_seconds=accounting.train_seconds(store, [fresh]),
             attribute_seconds=math.nan,
+            **vars(replace(basis, subsets_left_out=planned - found.subsets, queries_left_out=0)),
         )
         return [row]

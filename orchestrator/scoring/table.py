@@ -94,6 +94,21 @@ class ScoreRow:
     """Lower end of the 95% interval of that difference: above 0 it is told from the next."""
     ahead_of_next_high: float = math.nan
     """Upper end of that interval."""
+
+    alpha: float = math.nan
+    """Regime: the fraction of the examples that a subset keeps; NaN where that is unknown, or no one number."""
+    order: str = ""
+    """Regime: whose batches a run takes, `own` (its subset's) or `shared` (those of the full set); empty where unknown."""
+    subsets_left_out: float = math.nan
+    """Subsets (or left-out examples) that were planned and have no finished run; NaN where nobody counted, as in those below."""
+    subsets_with_fewer_seeds: float = math.nan
+    """Subsets with fewer finished runs than `seeds`."""
+    queries_left_out: float = math.nan
+    """Queries of the sweep that the value is not computed on."""
+    constant_predictions: float = math.nan
+    """Queries of which the attribution predicts the same for all subsets: a rank correlation counts them as 0."""
+    constant_outputs: float = math.nan
+    """Queries whose measured output is the same for all subsets: a rank correlation counts them as 0."""
     resampled: NDArray[np.float64] | None = field(default=None, repr=False, compare=False, metadata={"column": False})
     """(1 + b,) the value in the data and in every resample, for comparing rows; no column, None where there are none."""
 
@@ -124,6 +139,7 @@ class ScoreRow:
             share=found.share.value,
             share_low=found.share.low,
             share_high=found.share.high,
+            **vars(found.basis),
             resampled=found.resampled,
         )
 
@@ -143,7 +159,7 @@ def as_table(rows: Iterable[ScoreRow]) -> pd.DataFrame:
 
 
 def as_rows(table: pd.DataFrame) -> tuple[ScoreRow, ...]:
-    """Return a table's rows; what is missing is NaN, or 0 where it is a count. Raises DataError without the columns."""
+    """Return a table's rows; what is missing is NaN, empty, or 0 where it is a count. Raises DataError without the columns."""
     refuse_other_columns(table)
     return tuple(_row(record) for record in table.to_dict(orient="records"))
 
@@ -166,6 +182,10 @@ def _is_missing(cell: Any) -> bool:
     return bool(pd.isna(cell))
 
 
+def _word(cell: Any) -> str:
+    return "" if _is_missing(cell) else str(cell)
+
+
 def _number(cell: Any) -> float:
     return math.nan if _is_missing(cell) else float(cell)
 
@@ -174,7 +194,7 @@ def _count(cell: Any) -> int:
     return 0 if _is_missing(cell) else int(cell)
 
 
-_READ: Mapping[str, Callable[[Any], Any]] = {"str": str, "float": _number, "int": _count}
+_READ: Mapping[str, Callable[[Any], Any]] = {"str": _word, "float": _number, "int": _count}
 """Type of a field -> how a cell of its column is read."""
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from orchestrator.scoring.metric import Quantity
+from orchestrator.scoring.regime import percent_kept
 from orchestrator.scoring.table import ScoreRow
 
 LEGEND = (
@@ -35,6 +36,42 @@ def _told(low: float, sign: str) -> str:
     if not math.isfinite(low):
         return "-"
     return sign if low > 0 else "\u2248"
+
+
+def stands_on(rows: Iterable[ScoreRow]) -> list[str]:
+    """Return what the scores of one table are computed on: regime, subsets, seeds and queries, and what was left out of them."""
+    rows = list(rows)
+    lines = list(dict.fromkeys(_basis(row) for row in rows))
+    for what, column in _COUNTED.items():
+        by = "measure" if column == "constant_outputs" else "estimator"
+        counts = {getattr(row, by): getattr(row, column) for row in rows if getattr(row, column) > 0}
+        if counts:
+            lines.append(f"{what}: {', '.join(f'{count:,.0f} ({name})' for name, count in counts.items())}")
+    return lines
+
+
+_COUNTED = {
+    "queries left out": "queries_left_out",
+    "queries with constant predictions": "constant_predictions",
+    "queries with constant outputs": "constant_outputs",
+}
+"""What is counted query by query -> column."""
+
+
+def _basis(row: ScoreRow) -> str:
+    """Return one row's regime, its subsets, seeds and queries, and which subsets are missing."""
+    kept = percent_kept(row.alpha)
+    said = [f"{kept} of the examples kept" if kept else "", f"order {row.order}" if row.order else ""]
+    if row.subsets and not any(said):
+        said = ["regime unknown"]
+    said.append(f"{row.subsets:,} subsets" if row.subsets else "")
+    said.append(f"{row.seeds} seed{'s' * (row.seeds != 1)} each" if row.seeds else "")
+    said.append(f"{row.queries:,} queries" if row.queries else "")
+    said.append(f"{row.subsets_left_out:,.0f} subsets without a finished run" if row.subsets_left_out > 0 else "")
+    fewer = row.subsets_with_fewer_seeds
+    said.append(f"{fewer:,.0f} subsets with fewer seeds" if fewer > 0 else "")
+    line = ", ".join(one for one in said if one)
+    return f"{row.design}: {line}" if row.design else line
 
 
 def ceilings(shown: Quantity, rows: Iterable[ScoreRow]) -> list[str]:

@@ -35,22 +35,20 @@ class Prediction:
 
 def render(data: ReportData) -> str:
     """Return the report as one HTML page that loads nothing else and runs no script."""
-    board = leaderboard.entries(data)
+    boards = leaderboard.boards(data)
+    board = boards[0].entries if boards else ()
     ranked = tuple(entry for entry in board if math.isfinite(entry.lds.value))
     context = {
         "data": data,
         "text": text,
         "said": wording,
-        "compared": any(wording.is_compared(entry.row) for entry in board),
         "duration": duration,
         "css": Markup(resource("style.css")),
-        "board": board,
+        "boards": boards,
         "best": ranked[0] if ranked else None,
         "best_loo": max((e.loo.value for e in board if e.loo and math.isfinite(e.loo.value)), default=None),
-        "several_designs": len({entry.design for entry in board}) > 1,
         "check": leaderboard.seed_check(data),
-        "ceilings": leaderboard.ceilings_of(data),
-        "scale": scale_of([entry.lds for entry in ranked]),
+        "scale": scale_of([entry.lds for one in boards for entry in one.entries]),
         "others": [(one, scale_of([line.score for line in one.lines])) for one in leaderboard.others(data)],
         "charts": _charts(data, _main_design(ranked)),
         "unplaced": [entry.estimator for entry in _main_design(ranked) if not entry.models],

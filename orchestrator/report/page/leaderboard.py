@@ -17,10 +17,11 @@ from orchestrator.scoring.detection import DETECTION
 from orchestrator.scoring.lds import LDS
 from orchestrator.scoring.leave_one_out import LEAVE_ONE_OUT
 from orchestrator.scoring.metric import Quantity
-from orchestrator.scoring.ranking import quantity, ranked
+from orchestrator.scoring.ranking import tables
+from orchestrator.scoring.regime import Regime, regime_of
 from orchestrator.scoring.seed_check import SEED_CHECK
 from orchestrator.scoring.table import ScoreRow, as_rows
-from orchestrator.scoring.wording import ceilings
+from orchestrator.scoring.wording import ceilings, is_compared, stands_on
 from workers.errors import ConfigError
 
 SHOWN_ELSEWHERE = frozenset(one.name for one in (LDS, LEAVE_ONE_OUT, SEED_CHECK, DETECTION, *AREAS.values()))
@@ -62,9 +63,36 @@ def entries(data: ReportData) -> tuple[Entry, ...]:
     return tuple(sorted(found, key=lambda entry: (math.isnan(entry.lds.value), -entry.lds.value, entry.estimator)))
 
 
-def ceilings_of(data: ReportData) -> list[str]:
-    """Return what the leaderboard says of its noise ceiling."""
-    return ceilings(LDS, _rows(data.scores[data.scores["measure"] == data.measure], LDS.name))
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard of one regime."""
+
+    entries: tuple[Entry, ...]
+    """The best first."""
+    compared: bool
+    """Whether some rows say what they can be told from."""
+    said: tuple[str, ...]
+    """What the scores stand on, those of leaving one out included, and what is to be said of the noise ceiling."""
+
+    @property
+    def several_designs(self) -> bool:
+        """Whether its scores are those of several designs."""
+        return len({entry.design for entry in self.entries}) > 1
+
+
+def boards(data: ReportData) -> tuple[Board, ...]:
+    """Return a leaderboard a regime, that of the best entry first."""
+    found: dict[Regime, list[Entry]] = {}
+    for entry in entries(data):
+        found.setdefault(regime_of(entry.row), []).append(entry)
+    loo = _rows(data.scores[data.scores["measure"] == data.measure], LEAVE_ONE_OUT.name)
+    return tuple(_board(tuple(some), loo) for some in found.values())
+
+
+def _board(some: tuple[Entry, ...], loo: tuple[ScoreRow, ...]) -> Board:
+    rows = [entry.row for entry in some]
+    of_loo = [f"LOO corr., {line}" for line in stands_on(loo)]
+    return Board(some, any(is_compared(row) for row in rows), (*stands_on(rows), *of_loo, *ceilings(LDS, rows)))
 
 
 def seed_check(data: ReportData) -> ShownScore | None:
@@ -130,33 +158,27 @@ class OtherScore:
 
 @dataclass(frozen=True)
 class OtherTable:
-    """All scores of one quantity that has no part of the page to itself."""
+    """All scores of one quantity, in one regime, that has no part of the page to itself."""
 
     quantity: Quantity
     lines: tuple[OtherScore, ...]
-    ceilings: tuple[str, ...] = ()
-    """What is to be said of the noise ceiling."""
+    said: tuple[str, ...] = ()
+    """What the numbers stand on, and what is to be said of the noise ceiling."""
 
 
 def others(data: ReportData) -> tuple[OtherTable, ...]:
-    """Return a table for every quantity that has no part of the page to itself, of all measures, in the metrics' order."""
-    rows = [row for row in ranked(as_rows(data.scores)) if row.metric not in SHOWN_ELSEWHERE]
+    """Return the tables of quantities that have no part of the page to themselves, of all measures, in the metrics' order."""
+    rows = [row for row in as_rows(data.scores) if row.metric not in SHOWN_ELSEWHERE]
     return tuple(
         OtherTable(
-            quantity(name),
+            table.quantity,
             tuple(
-                OtherScore(
-                    row.estimator,
-                    family(data, row.estimator),
-                    row.measure,
-                    ShownScore.of(row),
-                )
-                for row in rows
-                if row.metric == name
+                OtherScore(row.estimator, family(data, row.estimator), row.measure, ShownScore.of(row))
+                for row in table.rows
             ),
-            tuple(ceilings(quantity(name), [row for row in rows if row.metric == name])),
+            (*stands_on(table.rows), *ceilings(table.quantity, table.rows)),
         )
-        for name in dict.fromkeys(row.metric for row in rows)
+        for table in tables(rows)
     )
 
 

@@ -16,7 +16,7 @@ from orchestrator.report.page.shown_score import Scale, ShownScore, scale_of
 from orchestrator.report.page.templates import resource, template
 from orchestrator.scoring import wording
 from orchestrator.scoring.metric import Quantity
-from orchestrator.scoring.ranking import quantity, ranked
+from orchestrator.scoring.ranking import Table, tables
 from orchestrator.scoring.table import ScoreRow, as_rows
 from workers.wording import duration
 
@@ -26,7 +26,7 @@ Design = tuple[str, str, str, int, int, int]
 
 @dataclass(frozen=True)
 class Board:
-    """All scores of one quantity."""
+    """All scores of one quantity in one regime."""
 
     quantity: Quantity
     scale: Scale
@@ -34,8 +34,8 @@ class Board:
     """Each row with its number, the best first."""
     compared: bool
     """Whether some rows say what they can be told from."""
-    ceilings: tuple[str, ...]
-    """What is to be said of the noise ceiling."""
+    said: tuple[str, ...]
+    """What the numbers stand on, and what is to be said of the noise ceiling."""
 
 
 def scores_html(scores: pd.DataFrame) -> str:
@@ -69,18 +69,15 @@ def _design(design: Design) -> dict[str, object]:
 
 
 def _boards(scores: pd.DataFrame) -> list[Board]:
-    rows = ranked(as_rows(scores))
-    boards = []
-    for name in dict.fromkeys(row.metric for row in rows):
-        lines = tuple((row, ShownScore.of(row)) for row in rows if row.metric == name)
-        said = tuple(wording.ceilings(quantity(name), [row for row, _ in lines]))
-        boards.append(
-            Board(
-                quantity(name),
-                scale_of(shown for _, shown in lines),
-                lines,
-                any(wording.is_compared(row) for row, _ in lines),
-                said,
-            )
-        )
-    return boards
+    return [_board(table) for table in tables(as_rows(scores))]
+
+
+def _board(table: Table) -> Board:
+    lines = tuple((row, ShownScore.of(row)) for row in table.rows)
+    return Board(
+        table.quantity,
+        scale_of(shown for _, shown in lines),
+        lines,
+        any(wording.is_compared(row) for row in table.rows),
+        (*wording.stands_on(table.rows), *wording.ceilings(table.quantity, table.rows)),
+    )

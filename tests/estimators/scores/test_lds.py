@@ -89,8 +89,8 @@ def test_runs_in_any_order_and_with_missing_seeds():
     )
     score = lds(tau, some, resamples=0, planned=14)
     assert score.value == pytest.approx(literal(tau, some), abs=1e-12)
-    assert score.details["subsets_left_out"] == 14 - len(np.unique(some.subsets))
-    assert score.details["subsets_with_fewer_seeds"] > 0
+    assert score.basis.subsets_left_out == 14 - len(np.unique(some.subsets))
+    assert score.basis.subsets_with_fewer_seeds > 0
     assert score.details["runs"] == len(kept)
 
 
@@ -102,8 +102,8 @@ def test_a_constant_column_scores_zero_and_is_counted():
     score = lds(tau.astype(np.float64), runs, resamples=20)
     assert (score.per_query[[1, 2, 3]] == 0).all()
     assert (score.per_query[[0, 4]] != 0).all()
-    assert score.details["constant_predictions"] == 2
-    assert score.details["constant_outputs"] == 1
+    assert score.basis.constant_predictions == 2
+    assert score.basis.constant_outputs == 1
 
 
 def test_predictions_in_blocks(monkeypatch):

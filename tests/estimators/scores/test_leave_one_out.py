@@ -43,7 +43,7 @@ def test_interval_equals_a_brute_force_bootstrap_over_examples_and_queries():
 def test_a_constant_attribution_has_correlation_zero():
     score = loo_correlation(np.ones((20, 4)), EFFECTS, EXAMPLES, n=20, resamples=10)
     assert (score.value, score.low, score.high, score.details["pearson"]) == (0, 0, 0, 0)
-    assert score.details["constant_predictions"] == 4
+    assert score.basis.constant_predictions == 4
 
 
 @pytest.mark.parametrize(

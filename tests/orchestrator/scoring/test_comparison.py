@@ -60,6 +60,8 @@ def test_where_lower_is_better_the_lowest_is_the_best() -> None:
         {"subsets": 99},
         {"seeds": 2},
         {"queries": 7},
+        {"alpha": 0.99},
+        {"order": "shared"},
         {"metric": "loo_correlation"},
         {"resampled": None},
         {"resampled": np.zeros(5)},
