@@ -15,10 +15,11 @@ import gc
 import logging
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread, main_thread
 
 import ray
 from ray._private import ray_constants
@@ -70,6 +71,7 @@ class _Session:
         except BaseException:  # Ctrl-C: what is starting is to end
             self.stop()
             raise
+        _hear_terminate()
         if isinstance(self._error, (ConnectionError, RuntimeError, ValueError)):
             raise ConfigError(f"ray.address: cannot use {address!r}: {self._error}") from self._error
         if self._error is not None:
@@ -92,6 +94,15 @@ class _Session:
             self._over.wait()
             ray.shutdown()
             _forget_token()
+
+
+def _hear_terminate() -> None:
+    """Put Python's handler of SIGTERM back in its place: Ray's own prints a trace, and aborts the process seconds later.
+
+    Only the main thread can; a session that another one starts leaves Ray's there.
+    """
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 _LOCK = Lock()

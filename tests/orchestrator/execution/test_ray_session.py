@@ -1,6 +1,8 @@
 """Whose session Ray's is, how long it lives and where it starts: with a Ray that starts nothing."""
 
+import faulthandler
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -173,3 +175,17 @@ def test_a_start_that_fails_is_one_line_and_leaves_nothing(ray: FakeRay, error: 
     ray.on_init = lambda: None
     with started(LOCAL):
         assert ray.running
+
+
+def test_a_polite_end_is_heard_as_before_whatever_ray_put_in_place(ray: FakeRay) -> None:
+    heard: list[int] = []
+    former = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with open(os.devnull, "w") as nowhere:
+            ray.on_init = lambda: faulthandler.register(signal.SIGTERM, file=nowhere)  # as Ray does: below Python
+            with started(LOCAL):
+                os.kill(os.getpid(), signal.SIGTERM)
+            faulthandler.unregister(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert heard == [signal.SIGTERM]
