@@ -58,11 +58,18 @@ class Estimator(BaseModel, ABC):
     """Its name in the configuration."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What it looks at whatever its options."""
+    in_units: ClassVar[bool] = False
+    """Whether its values claim to be in units of the measure, whatever its options: 0.1 for a change of 0.1."""
 
     @property
     def needed(self) -> frozenset[Need]:
         """What it looks at with these options: more than `needs` where an option asks for more."""
         return self.needs
+
+    @property
+    def claims_units(self) -> bool:
+        """Whether its values claim units of the measure with these options. Their scale is then judged, not only their order."""
+        return self.in_units
 
     def check(self, evidence: Evidence) -> None:
         """Raise ConfigError for what can be known to be wrong before anything is trained: `evidence` has no runs yet."""

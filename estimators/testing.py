@@ -34,6 +34,7 @@ __all__ = [
     "check_refusals",
     "check_shapes",
     "check_sign",
+    "check_units",
     "evidence_for",
     "game_evidence",
     "model_evidence",
@@ -41,6 +42,8 @@ __all__ = [
 
 EXACT, LIKELY = 0.7, 0.3
 """Least correlation with true effects that are seen exactly (the game's), and that are approximated (retraining's)."""
+NEAR, ROUGH = 2.5, 10.0
+"""Factors by which values in units of the measure may differ from true effects: seen exactly, and approximated."""
 
 
 def evidence_for(estimator: Estimator, measure: str = "margin") -> Evidence:
@@ -143,6 +146,23 @@ def check_sign(estimator: Estimator, evidence: Evidence | None = None) -> None:
                 f"query {query}: the values' correlation with the true effects of including examples on the {each.measure} is "
                 f"{found:.2f}, expected more than {least}: is the sign that of leaving out, is the query another one?"
             )
+
+
+def check_units(estimator: Estimator, evidence: Evidence | None = None) -> None:
+    """Values that claim units of the measure have the size of the effects, which are known: of the game within a factor of 2.5.
+
+    First-order effects may be larger than what retraining without an example does, or smaller, but not by orders of magnitude.
+    """
+    if not estimator.claims_units:
+        return
+    evidence = evidence or evidence_for(estimator)
+    values = estimator.attribute(evidence).values.astype(np.float64)
+    exact = isinstance(evidence.task, Game)
+    expected, room = (_known(estimator), NEAR) if exact else (retrained(evidence), ROUGH)
+    size = float(np.sqrt(np.square(values).sum() / np.square(expected).sum()))
+    assert 1 / room < size < room, (
+        f"the values are {size:.3g} times as large as the true effects: claims_units says that they are in units of the measure"
+    )
 
 
 def _correlation(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float:
@@ -255,5 +275,6 @@ def check_estimator(estimator: Estimator, *, attributes: bool = True) -> None:
     if attributes:
         check_sign(estimator)
         check_queries(estimator, evidence)
+        check_units(estimator, evidence)
     check_determinism(estimator, evidence)
     check_refusals(estimator)

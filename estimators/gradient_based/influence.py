@@ -69,6 +69,7 @@ class Influence(ReferenceEstimator):
     """
 
     name: ClassVar[str] = "influence"
+    in_units: ClassVar[bool] = True
 
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="added to the curvature's diagonal; auto = 0.1 x its mean eigenvalue"

@@ -53,6 +53,11 @@ class TracIn(ReferenceEstimator):
     )
     epochs: tuple[int, ...] | None = Field(None, description="checkpoints to use; null takes all kept after epoch 0")
 
+    @property
+    def claims_units(self) -> bool:
+        """Where a checkpoint weighs as much as the steps it stands for."""
+        return self.weights == "segment"
+
     def effects(self, material: Material) -> TracInEffects:
         """Sum over checkpoints, average over models. Raises ConfigError for a missing checkpoint or a flat measure."""
         return TracInEffects(self, material)

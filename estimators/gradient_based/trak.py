@@ -102,6 +102,11 @@ class Trak(ReferenceEstimator):
     )
     reweight: bool = Field(False, description="weight the Gram matrix by the loss's second derivative")
 
+    @property
+    def claims_units(self) -> bool:
+        """Where the Gram matrix is the loss's curvature: in classification only with `reweight`."""
+        return self.reweight
+
     def effects(self, material: Material) -> TrakEffects:
         """Average over models. Raises ConfigError for a flat measure, features beyond the budget, a singular matrix."""
         return TrakEffects(self, material)

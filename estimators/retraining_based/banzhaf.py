@@ -48,6 +48,7 @@ class Banzhaf(Estimator):
 
     name: ClassVar[str] = "banzhaf"
     needs: ClassVar[frozenset[Need]] = frozenset({"subsets"})
+    in_units: ClassVar[bool] = True
 
     design: str | None = Field(None, description="the design of random subsets to use, when there are several")
     empty: float | None = Field(

@@ -50,6 +50,11 @@ class Groups(Estimator):
         "example", description="example: each example gets its share of the group's effect; group: the whole of it"
     )
 
+    @property
+    def claims_units(self) -> bool:
+        """Where a group's values add up to its effect."""
+        return self.share == "example"
+
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return tau (n, t) and the values of the utility (n,), in the units of the measure."""
         left_out = evidence.of_kind("leave_group_out", design=self.design)

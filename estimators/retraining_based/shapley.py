@@ -46,6 +46,7 @@ class Shapley(Estimator):
 
     name: ClassVar[str] = "shapley"
     needs: ClassVar[frozenset[Need]] = frozenset({"permutations"})
+    in_units: ClassVar[bool] = True
 
     design: str | None = Field(None, description="the design of permutations to use, when there are several")
     full: str | None = Field(

@@ -1,11 +1,12 @@
 """Score attributions against runs they were not fitted on: pure functions on arrays.
 
-All of it is imported at once: it is NumPy alone (SciPy where a function needs it), and `lds` and `spearman` are names of a
-module and of the function in it, which only an import that has happened tells apart.
+All of it is imported at once: it is NumPy alone (SciPy where a function needs it), and `lds`, `calibration` and `spearman` are
+names of a module and of the function in it, which only an import that has happened tells apart.
 """
 
 from estimators.scores.basis import Basis
 from estimators.scores.bootstrap import difference
+from estimators.scores.calibration import Calibration, calibration
 from estimators.scores.ceiling import Ceiling, noise_ceiling
 from estimators.scores.detection import auc
 from estimators.scores.external import judge_array
@@ -21,11 +22,13 @@ __all__ = [
     "UNKNOWN",
     "Agreement",
     "Basis",
+    "Calibration",
     "Ceiling",
     "Estimate",
     "Score",
     "SeedCheck",
     "auc",
+    "calibration",
     "count_overlap",
     "difference",
     "judge_array",

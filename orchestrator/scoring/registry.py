@@ -15,6 +15,7 @@ from workers.errors import ConfigError
 
 BUILT_IN = {
     "lds": "orchestrator.scoring.lds:LinearDatamodelingScore",
+    "calibration": "orchestrator.scoring.calibration:ScaleCalibration",
     "leave_one_out": "orchestrator.scoring.leave_one_out:LeaveOneOutCorrelation",
     "seed_check": "orchestrator.scoring.seed_check:SeedCheck",
     "detection": "orchestrator.scoring.detection:Detection",

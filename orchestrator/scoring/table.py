@@ -39,6 +39,8 @@ class Judged:
     """Designs whose runs it was computed from."""
     utility: NDArray[np.floating] | None = None
     """(n,)"""
+    claims_units: bool = False
+    """Whether the values claim to be in units of the measure."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from estimators.registry import find
 from estimators.scores import judge_array
 from orchestrator.scoring.comparison import compare
 from orchestrator.scoring.metric import Metric
 from orchestrator.scoring.registry import metrics
 from orchestrator.scoring.table import Judged, ScoreRow, as_table, write_scores
-from orchestrator.store.attributions import list_attributions, read_attribution
+from orchestrator.store.attributions import Attributes, list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError, near
@@ -65,7 +66,17 @@ def _stored(sweep: Sweep) -> Iterator[Judged]:
                 kept.attributes.seconds,
                 kept.attributes.fitted_on,
                 kept.utility,
+                _claims_units(kept.attributes),
             )
+
+
+def _claims_units(attributes: Attributes) -> bool:
+    """Return whether the estimator, with the options it was made with, claims units; one that is not installed claims nothing."""
+    try:
+        estimator = find(attributes.estimator)
+    except ConfigError:
+        return False
+    return estimator.model_validate(dict(attributes.options)).claims_units
 
 
 def _judge(sweep: Sweep, store: RunStore, judged: Judged) -> list[ScoreRow]:

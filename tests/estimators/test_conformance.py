@@ -246,3 +246,40 @@ def test_one_that_looks_at_runs_and_at_models_is_given_both() -> None:
         assert runs.masks.shape == (len(runs.outputs), evidence.n)
         assert np.isfinite(runs.outputs).all()
     testing.check_estimator(Mixed())
+
+
+class Magnified(find("difference_in_means")):  # type: ignore[misc]
+    """Effects a thousand times too large."""
+
+    def attribute(self, evidence: Evidence) -> Attribution:
+        made = super().attribute(evidence)
+        return replace(made, values=1000 * made.values, standard_error=None, utility=None, utility_standard_error=None)
+
+
+class Modest(Magnified):
+    """The same, claiming nothing of their size."""
+
+    in_units: ClassVar[bool] = False
+
+
+def test_values_that_claim_units_have_the_size_of_effects() -> None:
+    with pytest.raises(AssertionError, match="times as large as the true effects"):
+        testing.check_units(Magnified())
+    testing.check_units(Modest())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "claims"),
+    [
+        ("tracin", {"weights": "segment"}, True),
+        ("tracin", {}, False),
+        ("trak", {"reweight": True}, True),
+        ("trak", {}, False),
+        ("groups", {"share": "group"}, False),
+        ("random", {}, False),
+    ],
+)
+def test_whether_units_are_claimed_depends_on_the_options(name: str, options: dict[str, Any], claims: bool) -> None:
+    estimator = find(name)(**options)
+    assert estimator.claims_units == claims
+    testing.check_units(estimator)

@@ -103,3 +103,10 @@ def test_the_terminal_the_report_and_a_notebook_say_so(judged: tuple[Sweep, tupl
         assert f"{said}, {missing}" in flat
         assert "queries with constant outputs: 1 (worth)" in flat
         assert "loo: 91.7% of the examples kept, order own" in flat
+
+
+def test_an_attribution_that_claims_units_has_a_slope(judged: tuple[Sweep, tuple[ScoreRow, ...]]) -> None:
+    rows = {one.metric: one for one in judged[1]}
+    assert rows["slope"].low < rows["slope"].value < rows["slope"].high
+    assert (rows["slope"].queries, rows["slope"].queries_left_out, rows["slope"].alpha) == (2, 1, 0.5)
+    assert rows["explained_variance"].queries == 3
