@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.api.score_table import ScoreTable
 from orchestrator.report.page.notebook import sweep_html
 from orchestrator.retraining.counts import finished
+from orchestrator.scoring.stale import stale_scores
 from orchestrator.scoring.table import read_scores
 from orchestrator.stages.status import Status, status
 from orchestrator.store.attributions import list_attributions, read_attribution
@@ -118,8 +119,13 @@ class OpenedSweep:
         return xr.DataArray(kept.values, coordinates, ("example", "query"), name=estimator, attrs=provenance)
 
     def scores(self) -> ScoreTable:
-        """Return the scores, a row an (estimator, metric); empty when nothing was scored yet."""
-        return ScoreTable(read_scores(self._sweep.paths.scores))
+        """Return the scores, a row an (estimator, metric); empty when nothing was scored yet.
+
+        `attrs["stale"]` says of which attributions they are not the scores any more, and why: they changed, or are gone.
+        """
+        found = ScoreTable(read_scores(self._sweep.paths.scores))
+        found.attrs["stale"] = stale_scores(self._sweep)
+        return found
 
     def top(self, query: int, estimator: str, k: int = 10) -> pd.DataFrame:
         """Return the `k` most helpful and the `k` most harmful training examples of a query (0 <= query < t).

@@ -136,6 +136,10 @@ def status_view(status: Status) -> RenderableType:
         f"stale: {shown(name)}, {shown(why)}; `counterfactory attribute DIR` computes it anew"
         for name, why in status.stale.items()
     ]
+    lines += [
+        f"stale scores: {shown(name)}, {shown(why)}; `counterfactory score DIR` takes them anew"
+        for name, why in status.stale_scores.items()
+    ]
     return Group(table, *lines)
 
 

@@ -17,6 +17,7 @@ from orchestrator.report import sections
 from orchestrator.report.data import DesignHealth, Family, ReportData
 from orchestrator.report.page.leaderboard import family_of
 from orchestrator.retraining.counts import finished
+from orchestrator.scoring.stale import stale_scores
 from orchestrator.scoring.table import read_scores
 from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, list_attributions, read_attribution
@@ -84,6 +85,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         group_effects=sections.group_effects(sweep, record.examples, attributes),
         class_effects=sections.class_tables(sweep, record.examples, attributes),
         removal=sections.removal_lines(sweep),
+        stale_scores=stale_scores(sweep),
     )
 
 

@@ -211,6 +211,8 @@ class ReportData:
     group_effects: tuple[GroupRow, ...] = ()
     class_effects: tuple[ClassTable, ...] = ()
     removal: tuple[RemovalLine, ...] = ()
+    stale_scores: Mapping[str, str] = field(default_factory=dict)
+    """Estimator -> why its scores are not those of the attribution that is there."""
 
     def __post_init__(self) -> None:
         refuse_other_columns(self.scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from workers.errors import ConfigError, DataError, near
 def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
     """Score every stored attribution of the configuration and write scores.parquet; return the tidy table."""
     rows: list[ScoreRow] = []
-    for judged in _stored(sweep):
-        rows += _judge(sweep, store, judged)
+    for judged, content in _stored(sweep):
+        rows += [replace(row, attribution=content) for row in _judge(sweep, store, judged)]
     for metric in metrics():
         rows += _its_own(metric, metric.judge_sweep(sweep, store))
     return write_scores(sweep.paths.scores, compare(rows))
@@ -52,13 +53,13 @@ def judge(
     return as_table(rows)
 
 
-def _stored(sweep: Sweep) -> Iterator[Judged]:
-    """Yield the stored attributions of the configuration, in its order."""
+def _stored(sweep: Sweep) -> Iterator[tuple[Judged, str]]:
+    """Yield the stored attributions of the configuration, in its order, each with its hash."""
     stored = list_attributions(sweep.paths)
     for label in sweep.config.estimators:
         if label in stored:
             kept = read_attribution(sweep.paths, label)
-            yield Judged(
+            judged = Judged(
                 label,
                 kept.values,
                 kept.attributes.measure,
@@ -68,6 +69,7 @@ def _stored(sweep: Sweep) -> Iterator[Judged]:
                 kept.utility,
                 _claims_units(kept.attributes),
             )
+            yield judged, kept.content_hash
 
 
 def _claims_units(attributes: Attributes) -> bool:

@@ -7,11 +7,13 @@ from typing import Any
 
 from orchestrator.attribution.standing import why_runs_differ
 from orchestrator.retraining.counts import finished
+from orchestrator.scoring.stale import stale_scores
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions
 from orchestrator.store.lease import holder
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
+from workers.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,15 @@ class Status:
     """Runs a second over the last two minutes of work; None when nothing was finished lately."""
     seconds_left: float | None
     damages: tuple[str, ...]
-    """Records of the ledger that are lost, whose rows count as pending; `verify` looks for all other damage."""
+    """Records of the ledger that are lost, whose rows count as pending, and a table of scores that makes no sense; `verify` looks
+    for all other damage."""
     failures: tuple[str, ...]
     """Every distinct failure once, with how often it occurred."""
     attributions: tuple[str, ...]
     stale: dict[str, str]
     """Attributions that were computed from other rows than those that are there, and what is known of it."""
+    stale_scores: dict[str, str]
+    """Attributions whose scores were taken of others than those that are there, and what is known of it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold, for --json."""
@@ -57,6 +62,7 @@ def _status(sweep: Sweep, store: RunStore) -> Status:
     rate = accounting.recent_rate(store) if running else None
     kept = list_attributions(sweep.paths)
     differing = {name: why_runs_differ(store, name) for name in kept}
+    scores, damages = _scores(sweep)
     return Status(
         str(sweep.paths.root),
         running,
@@ -66,8 +72,17 @@ def _status(sweep: Sweep, store: RunStore) -> Status:
         total["pending"],
         rate,
         total["pending"] / rate if rate and total["pending"] else None,
-        tuple(str(damage) for name in store.designs for damage in store.lost(name)),
+        (*(str(damage) for name in store.designs for damage in store.lost(name)), *damages),
         tuple(accounting.failure_lines(store)),
         tuple(kept),
         {name: why for name, why in differing.items() if why},
+        scores,
     )
+
+
+def _scores(sweep: Sweep) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return which scores are stale, and what is wrong with their file."""
+    try:
+        return stale_scores(sweep), ()
+    except StoreError as error:
+        return {}, (str(error),)

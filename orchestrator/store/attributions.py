@@ -119,6 +119,8 @@ class StoredAttribution:
     """(n,) values of the measure's mean over the queries, where the estimator gives them."""
     utility_standard_error: Floats | None = None
     """(n,) their standard errors."""
+    content_hash: str = ""
+    """Hash of all of these, where it was read from a sweep."""
 
     def arrays(self) -> dict[str, Floats]:
         """Return the arrays that are given, by name. Raises ValueError for shapes that do not fit together."""
@@ -160,7 +162,8 @@ def _read_checked(paths: SweepPaths, path: Path) -> StoredAttribution:
     arrays = {key: _read_array(path / key, one) for key, one in said.items()}
     if attributes.get(_DIGEST) != _digest(arrays):
         raise StoreError(f"{path} is damaged: {_REMEDY}")
-    return StoredAttribution(attributes=Attributes.from_json(attributes, str(path)), **arrays)
+    content = str(attributes[_DIGEST])
+    return StoredAttribution(attributes=Attributes.from_json(attributes, str(path)), content_hash=content, **arrays)
 
 
 def read_attributes_of(paths: SweepPaths, name: str) -> Attributes:
@@ -169,6 +172,11 @@ def read_attributes_of(paths: SweepPaths, name: str) -> Attributes:
     Raises StoreError when there is no such attribution, or its metadata is damaged.
     """
     return _read_while_it_stays(paths, name, lambda path: Attributes.from_json(read_attributes(path), str(path)))
+
+
+def content_hash_of(paths: SweepPaths, name: str) -> str:
+    """Return the hash that an attribution says its arrays have: none is read. Raises StoreError as `read_attributes_of` does."""
+    return _read_while_it_stays(paths, name, lambda path: str(read_attributes(path).get(_DIGEST, "")))
 
 
 def _read_while_it_stays(paths: SweepPaths, name: str, read: Callable[[Path], Content]) -> Content:

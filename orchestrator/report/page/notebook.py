@@ -40,13 +40,13 @@ class Board:
 
 def scores_html(scores: pd.DataFrame) -> str:
     """Return the leaderboard with its bars, metric by metric. Raises DataError where the table lacks columns."""
-    return template("notebook.html.j2").render(**_common(), sweep=None, boards=_boards(scores))
+    return template("notebook.html.j2").render(**_common(), sweep=None, **_shown(scores))
 
 
 def sweep_html(name: str, folder: str, designs: Iterable[Design], scores: pd.DataFrame) -> str:
     """Return how far a sweep's designs are, and its leaderboard below. Raises DataError where the table lacks columns."""
     sweep = {"name": name, "folder": folder, "designs": [_design(design) for design in designs]}
-    return template("notebook.html.j2").render(**_common(), sweep=sweep, boards=_boards(scores))
+    return template("notebook.html.j2").render(**_common(), sweep=sweep, **_shown(scores))
 
 
 def _common() -> dict[str, object]:
@@ -66,6 +66,11 @@ def _design(design: Design) -> dict[str, object]:
         "width": f"{100 * done / runs if runs else 0:.2f}%",
         "lost": f"{100 * failed / runs if runs else 0:.2f}%",
     }
+
+
+def _shown(scores: pd.DataFrame) -> dict[str, object]:
+    """Return the tables of scores, and which of them are stale, as `OpenedSweep.scores` says."""
+    return {"boards": _boards(scores), "stale": scores.attrs.get("stale", {})}
 
 
 def _boards(scores: pd.DataFrame) -> list[Board]:
