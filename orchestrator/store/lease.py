@@ -60,7 +60,7 @@ class Lease:
 
 def holder(paths: SweepPaths) -> dict[str, Any] | None:
     """Return who is writing the sweep folder now (pid, host, started, command), or None when nobody is."""
-    if not is_there(paths.lease):
+    if not is_there(paths.lease) or is_folder(paths.lease):  # nobody can hold a folder; who wants to write says so
         return None
     with refusing("read", paths.lease):
         descriptor = open_plain(paths.lease, os.O_RDONLY)

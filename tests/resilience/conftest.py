@@ -62,7 +62,7 @@ SWEEP: dict[str, Any] = {
     },
     "estimators": {"tracin": {}, "difference_in_means": {}},
     "scores": {"lds": {"resamples": 100}},
-    "ray": {"workers": 2},
+    "ray": {"workers": 2, "environment": ["PAUSE", "FAULTS"]},  # what the tasks here ask for
 }
 """64 runs in 17 packs, reference models with checkpoints, an estimator of each kind."""
 

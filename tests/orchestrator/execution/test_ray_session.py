@@ -52,6 +52,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     monkeypatch.setattr(ray_session, "ray", fake)
     monkeypatch.setattr(ray_session, "_session", None)
     monkeypatch.setattr(ray_session, "_refuse_open", lambda: None)
+    monkeypatch.setattr(ray_session, "_forget_token", lambda: None)  # a real session of this process needs its own
     return fake
 
 
