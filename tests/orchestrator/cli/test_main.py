@@ -61,7 +61,7 @@ def test_run_does_everything_and_says_where(finished_sweep: Path) -> None:
         (estimator, metric)
         for estimator in ("random", "tracin", "difference_in_means")
         for metric in ("lds", "loo_correlation")
-    }
+    } | {("difference_in_means", metric) for metric in ("slope", "explained_variance")}
     assert (finished_sweep / "report.html").stat().st_size > 1000
     kept = yaml_format.load((finished_sweep / "config.yaml").read_text())
     assert len(kept["hash"]) == 16
@@ -104,7 +104,7 @@ def test_one_stage_each_gives_the_same_as_all_at_once(
 def test_run_json_is_one_document(command: Command, sweep_copy: Path, tiny_yaml: Path) -> None:
     answer = parse(command("run", tiny_yaml, "--out", sweep_copy, "--json").out)
     assert answer["folder"] == str(sweep_copy)
-    assert len(answer["scores"]) == 6
+    assert len(answer["scores"]) == 8
 
 
 def parse(text: str) -> Any:

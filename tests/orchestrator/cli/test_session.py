@@ -62,7 +62,7 @@ def test_all_stages_are_run_and_shown_on_the_console(
 ) -> None:
     outcome = run_sweep(sweep, console=console)
     assert outcome.failed == 0
-    assert set(outcome.scores.metric) == {"lds", "loo_correlation"}
+    assert set(outcome.scores.metric) == {"lds", "loo_correlation", "slope", "explained_variance"}
     assert outcome.report.stat().st_size > 1000
     for line in ("tiny: 42 runs to train", "trained 42 runs in ", "attributed tracin"):
         assert line in said(console)
