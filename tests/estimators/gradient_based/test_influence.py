@@ -71,8 +71,11 @@ def test_automatic_damping_needs_no_matrix(evidence):
     np.testing.assert_allclose(estimated, exact, rtol=0.5)
 
 
-def test_non_convergence_is_told(evidence, caplog):
-    with caplog.at_level(logging.WARNING):
+def test_non_convergence_is_told(evidence, caplog, monkeypatch):
+    # Who configures logging in the same process may have turned loggers off that were there before.
+    for name, value in (("disabled", False), ("propagate", True)):
+        monkeypatch.setattr(logging.getLogger(Influence.__module__), name, value)
+    with caplog.at_level(logging.WARNING, logger=Influence.__module__):
         got = Influence(damping=1e-8, solver="cg", max_iterations=2).attribute(evidence)
     assert got.details["unconverged"] == 10
     assert got.details["iterations"] == 2
