@@ -9,14 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from estimators.evidence import Runs
-from estimators.scores.basis import Basis, constant
 from estimators.scores.bootstrap import Resamples, estimate
-from estimators.scores.external import judge_array
-from estimators.scores.lds import predict
-from estimators.scores.overlap import refuse_overlap
+from estimators.scores.predictions import Predictions
 from estimators.scores.result import Score
 from estimators.scores.seeds import seeds_per_subset
-from workers.errors import DataError
 
 Floats = NDArray[np.float64]
 
@@ -68,20 +64,11 @@ def calibration(
     >>> round(found.slope.value, 2), round(found.explained.value, 2)
     (0.5, 0.0)
     """
-    t = runs.outputs.shape[1]
-    values = judge_array(tau, runs.masks.shape[1], t)
-    if fitted_masks is not None:
-        refuse_overlap(fitted_masks, runs.masks)
-    masks, outputs = runs.means()
-    if len(masks) < 2:
-        raise DataError(f"a slope needs at least 2 subsets, {runs.design!r} has {len(masks)} with a finished run")
-    predicted = predict(masks, values)
-    drawn = Resamples.draw(len(masks), t, resamples, seed)
-    moments = _Moments.of(predicted, outputs, drawn.rows)
+    made = Predictions.of(tau, runs, "a slope", fitted_masks=fitted_masks, planned=planned)
+    s, t = made.measured.shape
+    drawn = Resamples.draw(s, t, resamples, seed)
+    moments = _Moments.of(made.predicted, made.measured, drawn.rows)
     pp, py, yy = (drawn.means(one) for one in (moments.pp, moments.py, moments.yy))
-    basis = replace(
-        Basis.of(runs, planned), constant_predictions=constant(predicted), constant_outputs=constant(outputs)
-    )
 
     def score(metric: str, resampled: Floats, per_query: Floats, left_out: float) -> Score:
         return Score(
@@ -90,14 +77,14 @@ def calibration(
             ceiling=np.nan,
             per_query=per_query,
             queries=t - int(left_out),
-            subsets=len(masks),
+            subsets=s,
             seeds=int(seeds_per_subset(runs).max()),
-            basis=replace(basis, queries_left_out=left_out),
+            basis=replace(made.basis, queries_left_out=left_out),
             resampled=resampled,
         )
 
     return Calibration(
-        score("slope", _ratio(py, pp), _by_query(moments.py[0], moments.pp[0]), basis.constant_predictions),
+        score("slope", _ratio(py, pp), _by_query(moments.py[0], moments.pp[0]), made.basis.constant_predictions),
         score(
             "explained_variance",
             _ratio(2 * py - pp, yy),

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from estimators.evidence import Runs
-from estimators.scores.basis import Basis, constant
 from estimators.scores.bootstrap import Resamples, correlation_estimate
 from estimators.scores.ceiling import Ceiling, noise_ceiling
-from estimators.scores.external import judge_array
 from estimators.scores.jackknife import Jackknife
-from estimators.scores.overlap import refuse_overlap
+from estimators.scores.predictions import Predictions
 from estimators.scores.result import UNKNOWN, Estimate, Score
 from estimators.scores.seeds import seeds_per_subset
 from estimators.scores.share import share_of
 from estimators.scores.spearman import resampled_spearman
-from workers.errors import DataError
-
-_BLOCK = 1 << 24
-_ROUND_OFF = 1e-12
 
 
 def lds(
@@ -59,15 +51,10 @@ def lds(
     >>> round(lds([[2.0], [-1.0], [1.0], [0.5]], runs).value, 2)  # two examples mistaken for each other
     0.89
     """
-    n, t = runs.masks.shape[1], runs.outputs.shape[1]
-    values = judge_array(tau, n, t)
-    if fitted_masks is not None:
-        refuse_overlap(fitted_masks, runs.masks)
-    masks, outputs = runs.means()
-    if len(masks) < 2:
-        raise DataError(f"the LDS needs at least 2 subsets, {runs.design!r} has {len(masks)} with a finished run")
-    predicted = predict(masks, values)
-    drawn = Resamples.draw(len(masks), t, resamples, seed)
+    made = Predictions.of(tau, runs, "the LDS", fitted_masks=fitted_masks, planned=planned)
+    predicted, outputs = made.predicted, made.measured
+    s, t = outputs.shape
+    drawn = Resamples.draw(s, t, resamples, seed)
     correlations = resampled_spearman(predicted, outputs, drawn.rows)
     means = drawn.means(correlations)
     estimate, ceiling = correlation_estimate(means, level), noise_ceiling(runs, level=level)
@@ -81,14 +68,9 @@ def lds(
         share=_share(estimate, ceiling, predicted, outputs, np.unique(runs.subsets)),
         per_query=correlations[0],
         queries=t,
-        subsets=len(masks),
+        subsets=s,
         seeds=int(seeds_per_subset(runs).max()),
-        basis=replace(
-            Basis.of(runs, planned),
-            queries_left_out=0,
-            constant_predictions=constant(predicted),
-            constant_outputs=constant(outputs),
-        ),
+        basis=made.basis,
         details={"runs": len(runs.subsets)},
     )
 
@@ -107,17 +89,3 @@ def _share(
     left_out = resampled_spearman(predicted[compared], outputs[compared], Jackknife.of(ceiling.subsets).counts)
     correlation = Jackknife.of(ceiling.subsets).correlation(left_out, ceiling.left_out)
     return share_of(score, ceiling.estimate, correlation)
-
-
-def predict(masks: NDArray[np.bool_], tau: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return `masks @ tau` (s, t) in float64, for masks (s, n) and tau (n, t).
-
-    A column that varies by no more than round-off is made exactly constant: its order would be that of rounding errors.
-    """
-    exact = np.asarray(tau, dtype=np.float64)
-    step = max(1, _BLOCK // max(1, masks.shape[1]))
-    parts = [masks[start : start + step].astype(np.float64) @ exact for start in range(0, len(masks), step)]
-    predicted = np.concatenate(parts)
-    flat = np.ptp(predicted, axis=0) <= _ROUND_OFF * np.abs(predicted).max(axis=0)
-    predicted[:, flat] = 0
-    return predicted

@@ -44,14 +44,15 @@ def _scores_of(drawn: Quantity, lines: Sequence[ScoreRow]) -> Table:
     for name in ("estimator", "measure"):
         table.add_column(name, overflow="fold")
     compared = any(is_compared(row) for row in lines)
-    shares = ("ceiling", "of ceiling") if drawn.has_ceiling else ()
+    has_shares = any(math.isfinite(row.share) for row in lines)  # the ceiling itself is said below the table
+    limit = (("of ceiling" if has_shares else "ceiling"),) if drawn.has_ceiling else ()
     apart = ("best", "next") if compared else ()
-    for name in ("value", "95% interval", *apart, *shares, "trained", "attributed"):
+    for name in ("value", "95% interval", *apart, *limit, "trained", "attributed"):
         table.add_column(name, justify="right", overflow="fold", no_wrap=name == "value")
     for row in lines:
         cells = [shown(row.estimator), shown(row.measure), _number(row.value), _interval(row.low, row.high)]
         cells += [from_best(row), from_next(row)] if compared else []
-        cells += [_number(row.ceiling), _share(row)] if drawn.has_ceiling else []
+        cells += [_share(row) if has_shares else _number(row.ceiling)] if limit else []
         table.add_row(*cells, _seconds(row.train_seconds), _seconds(row.attribute_seconds))
     return table
 

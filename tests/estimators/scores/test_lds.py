@@ -11,7 +11,7 @@ from scipy import stats
 from estimators.evidence import Runs
 from estimators.scores import difference, lds
 from estimators.scores.bootstrap import Resamples
-from estimators.scores.lds import predict
+from estimators.scores.predictions import predict
 from workers.errors import ConfigError, DataError
 
 
@@ -109,7 +109,7 @@ def test_a_constant_column_scores_zero_and_is_counted():
 def test_predictions_in_blocks(monkeypatch):
     tau, runs = problem()
     expected = runs.masks.astype(float) @ tau
-    monkeypatch.setattr(import_module("estimators.scores.lds"), "_BLOCK", 25)
+    monkeypatch.setattr(import_module("estimators.scores.predictions"), "_BLOCK", 25)
     np.testing.assert_allclose(predict(runs.masks, tau), expected, atol=1e-12)
 
 

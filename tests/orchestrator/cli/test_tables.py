@@ -56,10 +56,9 @@ def test_the_leaderboard_is_a_table_a_metric_the_best_first() -> None:
     shown = text(tables.leaderboard(table))
     lines = [line for line in shown.splitlines() if "│ margin" in line]
     assert [line.split()[1] for line in lines] == ["b", "a", "c", "b", "retraining", "low", "high"]
-    assert [cell.strip() for cell in lines[0].split("│")[3:8]] == [
+    assert [cell.strip() for cell in lines[0].split("│")[3:7]] == [
         "0.400",
         "0.300 to 0.500",
-        "0.800",
         "50% (40% to 60%)",
         "2 min 10 s",
     ]
@@ -92,6 +91,21 @@ def test_rows_say_what_they_can_be_told_from() -> None:
     assert cells == [["-", ">"], ["<", "≈"], ["≈", "-"]]
     assert shown.count("told from the best") == 1
     assert "told from" not in text(tables.leaderboard(pd.DataFrame([row("a", 0.5)])))
+
+
+def test_a_ceiling_without_shares_is_a_column_of_its_own() -> None:
+    known = {**row("retraining", 0.7, "seed_check"), "share": math.nan, "ceiling_low": math.nan}
+    (line,) = [line for line in text(tables.leaderboard(pd.DataFrame([known]))).splitlines() if "│ margin" in line]
+    assert [cell.strip() for cell in line.split("│")[3:6]] == ["0.700", "0.600 to 0.800", "0.800"]
+
+
+def test_a_whole_row_fits_into_120_columns() -> None:
+    judged = {**row("difference_in_means", -0.0232), "attribute_seconds": 113.0}
+    apart = {f"{what}{end}": -0.1 for what in ("behind_best", "ahead_of_next") for end in ("", "_low", "_high")}
+    shown = text(tables.leaderboard(pd.DataFrame([{**judged, **apart}])), 120)
+    (line,) = [line for line in shown.splitlines() if "difference_in_means" in line]
+    for cell in ("margin", "-0.023", "-0.123 to 0.077", "-3% (-13% to 7%)", "2 min 10 s", "1 min 53 s"):
+        assert cell in line, cell
 
 
 @pytest.mark.parametrize("width", [120, 80])
