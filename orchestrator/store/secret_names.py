@@ -1,6 +1,7 @@
 """What looks like a secret, by its name, and is not kept in a sweep's folder: a folder is copied, shared and published.
 
-A name is split into words (api_key, apiKey and API-KEY are two); its value is not looked at, but for what cannot be a secret.
+A name is split into words (api_key, apiKey and API-KEY are two), and the last one says what it is a name of: `token_type` and
+`password_rounds` are no secrets, and decide what is trained. Numbers are none either, whatever their name.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 SECRET = frozenset(
     {"token", "secret", "secrets", "password", "passwd", "passphrase", "credential", "credentials", "apikey"}
 )
-"""Words that make a name look like a secret's."""
+"""Last words that make a name look like a secret's."""
 KEYS = frozenset({"api", "access", "private", "secret", "signing", "encryption", "account"})
 """Words that do so before `key`."""
 HARMLESS = frozenset(
@@ -28,25 +29,25 @@ def looks_secret(name: str) -> bool:
     """Say whether a name is one of a secret.
 
     >>> from orchestrator.store.secret_names import looks_secret
-    >>> [name for name in ("api_key", "HF_TOKEN", "dbPassword", "max_tokens", "pad_token", "key") if looks_secret(name)]
+    >>> names = ("api_key", "HF_TOKEN", "dbPassword", "max_tokens", "pad_token", "token_type", "key")
+    >>> [name for name in names if looks_secret(name)]
     ['api_key', 'HF_TOKEN', 'dbPassword']
     """
-    words = [word.lower() for word in _WORD.findall(name)]
-    before = dict(zip(words[1:], words, strict=False))
-    found = SECRET & set(words)
-    if found == {"token"} and before.get("token") in HARMLESS:
-        return False
-    return bool(found) or before.get("key") in KEYS
+    words = ["", "", *(word.lower() for word in _WORD.findall(name) if not word.isdigit())]
+    before, last = words[-2:]
+    if last == "key":
+        return before in KEYS
+    return last in SECRET and not (last == "token" and before in HARMLESS)
 
 
 def without_secrets(plain: Any, where: str = "") -> tuple[Any, list[str]]:
-    """Return plain data without what looks like a secret, and the dotted keys of that; true, false and null are none."""
+    """Return plain data without what looks like a secret, and the dotted keys of that; numbers, true, false and null are none."""
     left_out: list[str] = []
     if isinstance(plain, Mapping):
         kept = {}
         for key, value in plain.items():
             place = f"{where}.{key}" if where else str(key)
-            if looks_secret(str(key)) and value is not None and not isinstance(value, bool):
+            if looks_secret(str(key)) and value is not None and not isinstance(value, int | float):
                 left_out.append(place)
             else:
                 kept[key], inside = without_secrets(value, place)

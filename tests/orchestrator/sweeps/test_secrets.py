@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.stages.plan import prepare
 from orchestrator.store.lease import holder
-from orchestrator.store.secret_names import LEFT_OUT, command_without_secrets, looks_secret
+from orchestrator.store.secret_names import LEFT_OUT, command_without_secrets, looks_secret, without_secrets
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
@@ -42,11 +42,28 @@ def test_names_of_secrets(name: str) -> None:
     "name",
     [
         *("tokenizer", "max_tokens", "tokens", "pad_token", "eos_token", "mask_token", "key", "keys", "keyboard"),
-        *("sort_key", "secretary", "n", "path", "seed", "passed", "tokenize"),
+        *(
+            "sort_key",
+            "secretary",
+            "n",
+            "path",
+            "seed",
+            "passed",
+            "tokenize",
+            "token_type",
+            "password_rounds",
+            "secret_2_size",
+        ),
     ],
 )
 def test_names_of_other_things(name: str) -> None:
     assert not looks_secret(name)
+
+
+def test_what_decides_runs_is_kept_whatever_its_name() -> None:
+    kept, left_out = without_secrets({"token_type": "bytes", "secret": 3, "token": 0.5, "hub": {"hf_token": VALUE}})
+    assert kept == {"token_type": "bytes", "secret": 3, "token": 0.5, "hub": {}}
+    assert left_out == ["hub.hf_token"]
 
 
 def test_command_lines() -> None:
