@@ -61,7 +61,7 @@ _COUNTED = {
 def _basis(row: ScoreRow) -> str:
     """Return one row's regime, its subsets, seeds and queries, and which subsets are missing."""
     kept = percent_kept(row.alpha)
-    said = [f"{kept} of the examples kept" if kept else "", f"order {row.order}" if row.order else ""]
+    said = [f"{kept} of the examples kept" if kept else "", f"{row.order} order of batches" if row.order else ""]
     if row.subsets and not any(said):
         said = ["regime unknown"]
     said.append(f"{row.subsets:,} subsets" if row.subsets else "")

@@ -16,7 +16,6 @@ from orchestrator.report.page import figures, gallery, leaderboard, learning_cur
 from orchestrator.report.page.leaderboard import Entry
 from orchestrator.report.page.shown_score import scale_of
 from orchestrator.report.page.templates import resource, template
-from orchestrator.scoring import wording
 from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from workers.wording import duration
 
@@ -41,7 +40,6 @@ def render(data: ReportData) -> str:
     context = {
         "data": data,
         "text": text,
-        "said": wording,
         "duration": duration,
         "css": Markup(resource("style.css")),
         "boards": boards,

@@ -52,7 +52,7 @@ def test_rows_of_different_regimes_are_never_in_one_table() -> None:
 
 def test_a_table_says_what_it_stands_on_once() -> None:
     assert stands_on([ROW, replace(ROW, estimator="b", measure="loss")]) == [
-        "heldout: 50% of the examples kept, order own, 1,000 subsets, 3 seeds each, 200 queries"
+        "heldout: 50% of the examples kept, own order of batches, 1,000 subsets, 3 seeds each, 200 queries"
     ]
     assert stands_on([replace(ROW, alpha=math.nan, order="", seeds=1)]) == [
         "heldout: regime unknown, 1,000 subsets, 1 seed each, 200 queries"
@@ -64,7 +64,7 @@ def test_what_is_left_out_is_said() -> None:
     row = replace(ROW, subsets_left_out=1200.0, subsets_with_fewer_seeds=2.0, constant_predictions=3.0)
     other = replace(row, estimator="b", constant_predictions=0.0, queries_left_out=4.0)
     assert stands_on([row, other]) == [
-        "heldout: 50% of the examples kept, order own, 1,000 subsets, 3 seeds each, 200 queries, "
+        "heldout: 50% of the examples kept, own order of batches, 1,000 subsets, 3 seeds each, 200 queries, "
         "1,200 subsets without a finished run, 2 subsets with fewer seeds",
         "queries left out: 4 (b)",
         "queries with constant predictions: 3 (a)",

@@ -89,7 +89,7 @@ def test_a_score_names_its_regime_and_counts_what_is_missing(judged: tuple[Sweep
 def test_the_terminal_the_report_and_a_notebook_say_so(judged: tuple[Sweep, tuple[ScoreRow, ...]]) -> None:
     sweep, rows = judged
     (row,) = (one for one in rows if one.metric == "lds")
-    said = f"heldout: 50% of the examples kept, order own, {row.subsets} subsets, 3 seeds each, 3 queries"
+    said = f"heldout: 50% of the examples kept, own order of batches, {row.subsets} subsets, 3 seeds each, 3 queries"
     missing = (
         f"{row.subsets_left_out:.0f} subsets without a finished run, {row.subsets_with_fewer_seeds:.0f} subsets with"
     )
@@ -102,7 +102,7 @@ def test_the_terminal_the_report_and_a_notebook_say_so(judged: tuple[Sweep, tupl
         flat = " ".join(shown.split())
         assert f"{said}, {missing}" in flat
         assert "queries with constant outputs: 1 (worth)" in flat
-        assert "loo: 91.7% of the examples kept, order own" in flat
+        assert "loo: 91.7% of the examples kept, own order of batches" in flat
 
 
 def test_an_attribution_that_claims_units_has_a_slope(judged: tuple[Sweep, tuple[ScoreRow, ...]]) -> None:
