@@ -28,14 +28,16 @@ def leaderboard(scores: pd.DataFrame) -> RenderableType:
     if scores.empty:
         return "no scores: the sweep has no finished scoring runs, and nothing else to judge by"
     parts: list[RenderableType] = ["[italic]Leaderboard[/]"]
-    for table in tables(as_rows(scores)):
+    drawn_tables = tables(as_rows(scores))
+    for table in drawn_tables:
         drawn, lines = table.quantity, table.rows
         title = drawn.name if drawn.title == drawn.name else f"{drawn.name}: {drawn.title}"
         parts.append(shown(title + " (lower is better)" * (drawn.better == "lower")))
         parts.append(_scores_of(drawn, lines))
         parts += [shown(line) for line in (*stands_on(lines), *ceilings(drawn, lines))]
-        if any(is_compared(row) for row in lines):
-            parts.append(LEGEND)
+        parts.append("")
+    if any(is_compared(row) for table in drawn_tables for row in table.rows):
+        parts.append(LEGEND)
     return Group(*parts)
 
 
