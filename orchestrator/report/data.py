@@ -215,7 +215,7 @@ class ReportData:
     """Estimator -> why its scores are not those of the attribution that is there."""
 
     def __post_init__(self) -> None:
-        refuse_other_columns(self.scores)
+        refuse_other_columns(self.scores.columns)
         subsets = self.actual.shape[0]
         self._expect("actual", self.actual, (subsets, self.t))
         self._expect("per_query_ceiling", self.per_query_ceiling, (self.t,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.scoring.table import as_rows, read_scores
+from orchestrator.scoring.table import read_score_rows
 from orchestrator.store.attributions import content_hash_of, list_attributions
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
@@ -20,7 +20,7 @@ def stale_scores(sweep: Sweep) -> dict[str, str]:
     if not sweep.paths.scores.exists():
         return {}
     judged: dict[str, set[str]] = {}
-    for row in as_rows(read_scores(sweep.paths.scores)):
+    for row in read_score_rows(sweep.paths.scores):
         judged.setdefault(row.estimator, set()).add(row.attribution)
     there = list_attributions(sweep.paths)
     reasons = {label: _why(sweep, label, known - {""}, label in there) for label, known in judged.items()}

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from orchestrator.store.arrays import read_rows
 from orchestrator.store.durable import (
@@ -241,6 +239,9 @@ def _make_root(path: Path) -> None:
 
 
 def _write_group(path: Path, arrays: Mapping[str, Floats], attributes: Mapping[str, Any]) -> None:
+    import zarr  # takes a third of a second, which who only reads need not wait
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
     group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=dict(attributes))
     for key, array in arrays.items():
         rows = max(1, min(len(array), _CHUNK_BYTES // max(1, array[:1].nbytes)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ def write(request: Request) -> Exported:
     for name in store.designs:
         masks = store.masks(name)
         columns = {
-            "design": pa.array([name] * len(masks), pa.string()),
-            "row": np.arange(len(masks)),
-            "subset": store.subsets(name),
-            "repeat": store.repeats(name),
-            "seed": store.seeds(name),
-            "state": pa.array(np.array(STATES)[store.states(name)].tolist(), pa.string()),
+            "design": _words(np.zeros(len(masks), np.int8), (name,)),
+            "row": _numbers(np.arange(len(masks))),
+            "subset": _numbers(store.subsets(name)),
+            "repeat": _numbers(store.repeats(name)),
+            "seed": _numbers(store.seeds(name)),
+            "state": _words(store.states(name), STATES),
             "examples": _lists(np.nonzero(masks)[1].astype(np.int32), masks.sum(axis=1)),
         }
         for measure in store.measures:
@@ -42,4 +43,22 @@ def _lists(values: NDArray[Any], lengths: NDArray[np.integer]) -> Any:
     """Return an Arrow array of lists: the first `lengths[0]` values, the next `lengths[1]`, and so on."""
     import pyarrow as pa
 
-    return pa.ListArray.from_arrays(pa.array([0, *np.cumsum(lengths)], pa.int32()), pa.array(values))
+    return pa.ListArray.from_arrays(_numbers(np.cumsum([0, *lengths], dtype=np.int32)), _numbers(values))
+
+
+def _words(which: NDArray[np.integer], words: Sequence[str]) -> Any:
+    """Return an Arrow array of strings, words[which]."""
+    import pyarrow as pa
+
+    encoded = [word.encode() for word in words]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    known = pa.StringArray.from_buffers(len(words), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+    return pa.DictionaryArray.from_arrays(_numbers(which), known).dictionary_decode()
+
+
+def _numbers(values: NDArray[Any]) -> Any:
+    """Return an Arrow array of the same numbers (k,). `pa.array` would import pandas first, to see whether they are its own."""
+    import pyarrow as pa
+
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])

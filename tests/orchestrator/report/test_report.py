@@ -232,8 +232,8 @@ def test_rows_say_what_they_can_be_told_from(make, html):
     assert "not told apart" not in html
     scores = make().scores.assign(behind_best=0.12, behind_best_low=0.05, behind_best_high=0.19)
     page = render(make(scores=scores.assign(ahead_of_next=0.01, ahead_of_next_low=-0.02, ahead_of_next_high=0.04)))
-    assert page.count('&lt; 0.120<br><span class="quiet">0.050 to 0.190</span>') == 7
-    assert page.count('≈ 0.010<br><span class="quiet">−0.020 to 0.040</span>') == 7
+    assert page.count('<td class="n">0.120<br><span class="quiet">0.050 to 0.190</span>') == 7, "told apart: no mark"
+    assert page.count('<td class="n">≈ 0.010<br><span class="quiet">−0.020 to 0.040</span>') == 7
     assert "not told apart" in page
 
 
