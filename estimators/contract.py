@@ -58,6 +58,8 @@ class Estimator(BaseModel, ABC):
     """Its name in the configuration."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What it looks at whatever its options."""
+    naming_designs: ClassVar[tuple[str, ...]] = ()
+    """Its options that name a fitting design, or None: one that is not there is refused before anything is trained."""
     in_units: ClassVar[bool] = False
     """Whether its values claim to be in units of the measure, whatever its options: 0.1 for a change of 0.1."""
 
@@ -65,6 +67,11 @@ class Estimator(BaseModel, ABC):
     def needed(self) -> frozenset[Need]:
         """What it looks at with these options: more than `needs` where an option asks for more."""
         return self.needs
+
+    @property
+    def empty_output(self) -> float | None:
+        """What its options say that a model of no data outputs for every query; None where they say nothing."""
+        return None
 
     @property
     def claims_units(self) -> bool:

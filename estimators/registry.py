@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from estimators.contract import Estimator
 from workers.errors import ConfigError, near
+from workers.plugins import offered
+
+GROUP = "counterfactory.estimators"
 
 BUILT_IN = {
     "datamodel": "estimators.retraining_based.datamodel:DatamodelEstimator",
@@ -30,7 +32,7 @@ BUILT_IN = {
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of all estimators, ours first."""
-    return tuple(BUILT_IN) + tuple(entry.name for entry in entry_points(group="counterfactory.estimators"))
+    return tuple(BUILT_IN) + tuple(entry.name for entry in offered(GROUP))
 
 
 @cache
@@ -40,7 +42,8 @@ def find(name: str) -> type[Estimator]:
         module, _, attribute = BUILT_IN[name].partition(":")
         found: type[Estimator] = getattr(import_module(module), attribute)
         return found
-    for entry in entry_points(group="counterfactory.estimators", name=name):
-        loaded: type[Estimator] = entry.load()
-        return loaded
+    for entry in offered(GROUP):
+        if entry.name == name:
+            loaded: type[Estimator] = entry.load()
+            return loaded
     raise ConfigError(f"unknown estimator {name!r}: {near(name, list(names()))}")

@@ -48,6 +48,7 @@ class Banzhaf(Estimator):
 
     name: ClassVar[str] = "banzhaf"
     needs: ClassVar[frozenset[Need]] = frozenset({"subsets"})
+    naming_designs: ClassVar[tuple[str, ...]] = ("design",)
     in_units: ClassVar[bool] = True
 
     design: str | None = Field(None, description="the design of random subsets to use, when there are several")
@@ -56,6 +57,11 @@ class Banzhaf(Estimator):
         allow_inf_nan=False,
         description="the output of a model of no data, for every query, where no run gives it",
     )
+
+    @property
+    def empty_output(self) -> float | None:
+        """The option `empty`."""
+        return self.empty
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return tau (n, t) and the values of the utility (n,), in the units of the measure, with standard errors."""

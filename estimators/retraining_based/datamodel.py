@@ -39,6 +39,7 @@ class DatamodelEstimator(Settings, Estimator):
 
     name: ClassVar[str] = "datamodel"
     needs: ClassVar[frozenset[Need]] = frozenset({"subsets"})
+    naming_designs: ClassVar[tuple[str, ...]] = ("design",)
     in_units: ClassVar[bool] = True
 
     design: str | None = Field(None, description="the fitting design, when the sweep has several")

@@ -39,6 +39,7 @@ class DifferenceInMeans(Estimator):
 
     name: ClassVar[str] = "difference_in_means"
     needs: ClassVar[frozenset[Need]] = frozenset({"subsets"})
+    naming_designs: ClassVar[tuple[str, ...]] = ("design",)
     in_units: ClassVar[bool] = True
 
     design: str | None = Field(None, description="the design of random subsets to use, when there are several")

@@ -43,6 +43,7 @@ class Groups(Estimator):
 
     name: ClassVar[str] = "groups"
     needs: ClassVar[frozenset[Need]] = frozenset({"leave_group_out", "full"})
+    naming_designs: ClassVar[tuple[str, ...]] = ("design", "full")
 
     design: str | None = Field(None, description="the leave_group_out design to use, when there are several")
     full: str | None = Field(None, description="the full design to compare with, when there are several")

@@ -37,6 +37,7 @@ class LeaveOneOut(Estimator):
 
     name: ClassVar[str] = "leave_one_out"
     needs: ClassVar[frozenset[Need]] = frozenset({"leave_one_out", "full"})
+    naming_designs: ClassVar[tuple[str, ...]] = ("design", "full")
     in_units: ClassVar[bool] = True
 
     design: str | None = Field(None, description="the leave_one_out design to use, when there are several")

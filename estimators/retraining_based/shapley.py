@@ -46,6 +46,7 @@ class Shapley(Estimator):
 
     name: ClassVar[str] = "shapley"
     needs: ClassVar[frozenset[Need]] = frozenset({"permutations"})
+    naming_designs: ClassVar[tuple[str, ...]] = ("design", "full")
     in_units: ClassVar[bool] = True
 
     design: str | None = Field(None, description="the design of permutations to use, when there are several")
@@ -57,6 +58,11 @@ class Shapley(Estimator):
         allow_inf_nan=False,
         description="the output of a model of no data, for every query, where no run gives it",
     )
+
+    @property
+    def empty_output(self) -> float | None:
+        """The option `empty`."""
+        return self.empty
 
     def check(self, evidence: Evidence) -> None:
         """Refuse to begin without knowing what a model of no data outputs."""

@@ -73,9 +73,9 @@ def _check_named(sweep: Sweep, label: str) -> None:
     """Refuse an estimator's `design` (or `full`) that is no fitting design."""
     options = sweep.config.estimators[label].options
     fitting = [name for name, plan in sweep.plans.items() if plan.design.purpose == "fit"]
-    for key in ("design", "full"):
-        named = getattr(options, key, None)
-        if isinstance(named, str) and named not in fitting:
+    for key in options.naming_designs:
+        named = getattr(options, key)
+        if named is not None and named not in fitting:
             why = "is kept for scoring" if named in sweep.plans else "does not exist"
             raise ConfigError(f"estimators.{label}.{key}: fitting design {named!r} {why}: {near(named, fitting)}")
 

@@ -133,6 +133,11 @@ class Design(BaseModel, ABC):
         """The design whose subsets these are, trained with seeds of their own; None: they are its own."""
         return None
 
+    @property
+    def grouped_by(self) -> str | None:
+        """The grouping of the examples whose groups are left out, one of the task's or a file; None: its subsets know none."""
+        return None
+
     def prefixes(self, context: Context) -> Prefixes | None:
         """Return the permutations whose prefixes its rows are; None for a design of other subsets."""
         return None

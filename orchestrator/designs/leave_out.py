@@ -99,6 +99,11 @@ class LeaveGroupOut(Design):
     kind: Literal["leave_group_out"]
     by: str = Field("label", description="a grouping that the task offers (label, ...), or a .npy file of n group ids")
 
+    @property
+    def grouped_by(self) -> str | None:
+        """The option `by`."""
+        return self.by
+
     def ids(self, context: Context) -> NDArray[np.int64]:
         """Return the group id of every example (n,). Raises ConfigError when there is no such grouping."""
         if not self.by.endswith(".npy"):

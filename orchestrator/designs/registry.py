@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
@@ -17,6 +16,7 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from orchestrator.designs.base import Design
 from workers.errors import ConfigError, near
+from workers.plugins import offered
 
 GROUP = "counterfactory.designs"
 BUILT_IN = {
@@ -62,13 +62,7 @@ def is_again(new: type, old: type | None) -> bool:
 
 def kinds() -> tuple[str, ...]:
     """Return the kinds of all designs, ours first."""
-    return (*BUILT_IN, *_offered(), *registered)
-
-
-@cache
-def _offered() -> tuple[str, ...]:
-    """Return the kinds that installed packages offer."""
-    return tuple(entry.name for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN)
+    return (*BUILT_IN, *(entry.name for entry in offered(GROUP) if entry.name not in BUILT_IN), *registered)
 
 
 def find(kind: str) -> type[Design]:
@@ -79,9 +73,10 @@ def find(kind: str) -> type[Design]:
         module, _, attribute = BUILT_IN[kind].partition(":")
         found: type[Design] = getattr(import_module(module), attribute)
         return found
-    for entry in entry_points(group=GROUP, name=kind):
-        loaded: type[Design] = entry.load()
-        return loaded
+    for entry in offered(GROUP):
+        if entry.name == kind:
+            loaded: type[Design] = entry.load()
+            return loaded
     raise ConfigError(f"unknown kind of design {kind!r}: {near(kind, list(kinds()))}")
 
 

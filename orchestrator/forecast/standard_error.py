@@ -163,8 +163,8 @@ def _no_data(trial: Trial) -> Outputs | None:
     """Return the outputs (t,) of a model of no data: as an estimator's `empty` option says, else as the task does."""
     sweep = trial.sweep
     for section in sweep.config.estimators.values():
-        empty = getattr(section.options, "empty", None)
+        empty = section.options.empty_output
         if empty is not None and section.measure in (None, sweep.config.measures[0]):
-            return np.full(sweep.t, float(empty))
+            return np.full(sweep.t, empty)
     found = empty_outputs(sweep, sweep.config.measures[0])
     return None if found is None else found.astype(np.float64)

@@ -31,7 +31,7 @@ def class_table(
 def group_name(sweep: Sweep, examples: Examples, designs: Sequence[str], first: int) -> str:
     """Return the label of the group left out by one of the designs, where groups are classes that the task names; else its
     first example."""
-    by = {getattr(sweep.config.designs.get(name), "by", None) for name in designs}
+    by = {sweep.config.designs[name].grouped_by for name in designs if name in sweep.config.designs}
     wrong = examples.mislabelled
     label = examples.labels.get(("train", first)) if "label" in by and (wrong is None or not wrong[first]) else None
     return f"of example {first}" if label is None else label

@@ -167,7 +167,7 @@ def utilities(answers: Mapping[str, StoredAttribution]) -> tuple[Utilities, ...]
     found = []
     for label, answer in answers.items():
         attributes, values, errors = answer.attributes, answer.utility, answer.utility_standard_error
-        if values is None or attributes.estimator == "groups":  # all examples of a group are worth the same
+        if values is None or _findings(attributes).groups:  # all examples of a group are worth the same
             continue
         low = high = np.full(len(values), np.nan)
         if errors is not None:

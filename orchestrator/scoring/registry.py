@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from orchestrator.designs.registry import is_again
 from orchestrator.scoring.metric import Metric, Quantity
 from workers.errors import ConfigError
+from workers.plugins import offered
+
+GROUP = "counterfactory.metrics"
 
 BUILT_IN = {
     "lds": "orchestrator.scoring.lds:LinearDatamodelingScore",
@@ -56,7 +58,7 @@ def _found() -> dict[str, type[Metric]]:
     for name, path in BUILT_IN.items():
         module, _, attribute = path.partition(":")
         found[name] = getattr(import_module(module), attribute)
-    for entry in entry_points(group="counterfactory.metrics"):
+    for entry in offered(GROUP):
         if entry.name in found:
             raise ConfigError(f"metric {entry.name!r} of {entry.value}: there is one of that name already")
         metric = entry.load()

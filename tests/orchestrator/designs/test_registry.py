@@ -194,17 +194,13 @@ def test_a_class_defined_again_takes_the_place_of_the_first() -> None:
 
 
 def test_a_package_offers_one_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    offered = EntryPoint("other_halves", "offered:Halves", registry.GROUP)
-    monkeypatch.setattr(EntryPoint, "load", lambda entry: Halves)
-    monkeypatch.setattr(registry, "entry_points", lambda group, name="other_halves": [offered][: name == offered.name])
-    registry._offered.cache_clear()
-    try:
-        assert "other_halves" in kinds()
-        assert find("other_halves") is Halves
-        with pytest.raises(ConfigError, match=r"^unknown kind of design 'other_halvs': did you mean other_halves"):
-            find("other_halvs")
-    finally:
-        registry._offered.cache_clear()
+    entry = EntryPoint("other_halves", "offered:Halves", registry.GROUP)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: Halves)
+    monkeypatch.setattr(registry, "offered", lambda group: (entry,) if group == entry.group else ())
+    assert "other_halves" in kinds()
+    assert find("other_halves") is Halves
+    with pytest.raises(ConfigError, match=r"^unknown kind of design 'other_halvs': did you mean other_halves"):
+        find("other_halvs")
 
 
 @pytest.mark.parametrize("kind", list(registry.BUILT_IN))
