@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Of tests side by side, each with a Ray of two cores. Files go in their order: the longest tests are not left for the end.
 PROCESSES ?= 2
 
-.PHONY: demo test lint types check mutants clean help
+.PHONY: demo test lint types check pages docs mutants clean help
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -36,7 +36,18 @@ types: $(VENV)/.installed-test ## mypy, strict
 
 check: lint types test        ## what CI runs
 
-$(VENV)/.installed-mutants: $(VENV)/.installed-test
+$(VENV)/.installed-pages: $(VENV)/.installed     ## draw docs/estimators.md, designs.md and tasks.md from the code
+	$(BIN)/python docs/pages.py
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.installed-docs ## the documentation as a site with a search, in docs/_build/html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+mutants: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
 	touch $@
 
@@ -45,4 +56,4 @@ mutants: $(VENV)/.installed-mutants ## break the code in small ways, list what n
 	$(BIN)/mutmut results
 
 clean:           ## remove the virtual environment and caches; runs/ is kept
-	rm -rf $(VENV) mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) docs/_build mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis

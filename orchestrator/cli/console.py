@@ -6,9 +6,11 @@ The consoles let no control character out that was forgotten.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
@@ -43,6 +45,11 @@ class PlainConsole(Console):
                 yield segment
             else:
                 yield Segment(_COMMANDS.sub(_written_out, segment.text), segment.style)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document. NaN is none of its numbers: `jsonable` makes null of it before."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
 
 
 WIDTH = None if sys.stdout.isatty() else 120

@@ -6,16 +6,16 @@ neither PyTorch nor Ray.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.console import err, out, shown
-from workers.errors import ConfigError, CounterfactoryError, StoreError, UserError
+from orchestrator.cli import catalog
+from orchestrator.cli.console import err, out, print_json, shown
+from workers.errors import ConfigError, CounterfactoryError, UserError
 
 if TYPE_CHECKING:
     from orchestrator.sweeps.sweep import Sweep
@@ -92,10 +92,6 @@ def _cut_off(error: BaseException | None) -> bool:
     return error is not None and not isinstance(error, Interrupted)
 
 
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
-
-
 def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sample: float | None = None) -> Sweep:
     """Return the sweep that a command names."""
     from orchestrator.sweeps.request import requested
@@ -137,7 +133,7 @@ def run(
     outcome = run_sweep(sweep, retry_failed=retry_failed, accept_changes=accept_changes, ask=None if yes else _ask)
     if as_json:
         folder = str(outcome.sweep.paths.root)
-        _print_json({"folder": folder, "report": str(outcome.report), "scores": tables.records(outcome.scores)})
+        print_json({"folder": folder, "report": str(outcome.report), "scores": tables.records(outcome.scores)})
     else:
         out.print(tables.leaderboard(outcome.scores))
         out.print(f"report: {shown(outcome.report)}", soft_wrap=True, highlight=False)
@@ -162,7 +158,7 @@ def plan(
     sweep, expected = settle(sweep, always=True)
     planned = preview(sweep)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "folder": str(sweep.paths.root),
                 "identity": sweep.config.identity(),
@@ -239,7 +235,7 @@ def score(
             scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
         )
     if as_json:
-        _print_json(tables.records(scores))
+        print_json(tables.records(scores))
     else:
         out.print(tables.leaderboard(scores))
 
@@ -268,7 +264,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
     with RunStore.open(sweep.paths) as store:
         found = standing.status(sweep, store)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         out.print(tables.status_view(found))
 
@@ -298,7 +294,7 @@ def verify(
         changes = verifying.machine_changes(sweep) if rerun and sound else {}
         counts = finished(sweep, store) if sound else {}
     if as_json:
-        _print_json({"damages": tables.rows(damages), "reruns": tables.rows(reruns), "machine_changes": changes})
+        print_json({"damages": tables.rows(damages), "reruns": tables.rows(reruns), "machine_changes": changes})
     else:
         out.print(tables.verification(counts, damages, reruns, changes))
     if damages or not all(one.equal for one in reruns):
@@ -350,7 +346,7 @@ def import_runs(
     )
     imported = importing.import_runs(request, out_dir)
     if as_json:
-        _print_json({"folder": str(out_dir), "designs": tables.rows(imported)})
+        print_json({"folder": str(out_dir), "designs": tables.rows(imported)})
     else:
         out.print(tables.import_table(imported))
         out.print(shown(f"{out_dir}: go on with `counterfactory attribute {out_dir}`"), soft_wrap=True, highlight=False)
@@ -401,37 +397,4 @@ def export(
         out.print(shown(line), soft_wrap=True, highlight=False)
 
 
-@app.command()
-def init(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("sweep.yaml"),
-) -> None:
-    """Write a commented configuration to start from."""
-    from orchestrator.config.template import template
-
-    if path.exists():
-        raise StoreError(f"{path}: exists already; choose another name")
-    path.write_text(template(str(path)), encoding="utf-8")
-    out.print(shown(f"{path}: written; run it with `counterfactory run {path}`"), soft_wrap=True, highlight=False)
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of a configuration, for editors."""
-    from orchestrator.config import json_schema
-
-    _print_json(json_schema.schema())
-
-
-@app.command()
-def configs() -> None:
-    """List the configurations that ship."""
-    from rich.table import Table
-
-    from orchestrator.config.shipped import description, shipped
-
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="bold", overflow="ignore")
-    table.add_column()
-    for name, path in shipped().items():
-        table.add_row(name, shown(description(path)))
-    out.print(table, highlight=False)
+app.add_typer(catalog.app)

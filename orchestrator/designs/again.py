@@ -14,7 +14,10 @@ from workers.errors import ConfigError, near
 
 
 class Again(Design):
-    """Every subset of the design `of`, trained with seeds of its own."""
+    """Every subset of the design `of`, trained with seeds of its own.
+
+    For the check of seeds: do values learned from one design hold for models trained anew on the same subsets?
+    """
 
     keeps_its_side: ClassVar[bool] = True
 

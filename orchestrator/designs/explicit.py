@@ -22,7 +22,11 @@ def _load(path: Path, key: str, modified: int) -> NDArray[np.generic]:
 
 
 class Explicit(Design):
-    """The rows of a .npy file, (subsets, n) bool or 0/1."""
+    """The rows of a .npy file, (subsets, n) bool or 0/1.
+
+    For subsets of your own, such as all subsets of a dozen examples, or those of a published ground truth. Estimators can assume
+    nothing of how they were drawn.
+    """
 
     serves: ClassVar[frozenset[Need]] = frozenset({"subsets", "permutations"})
     watched_by: ClassVar[str | None] = "difference_in_means"

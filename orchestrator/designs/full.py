@@ -14,7 +14,10 @@ from workers.errors import ConfigError
 
 
 class Full(Design):
-    """All examples, once a seed."""
+    """All examples, once a seed.
+
+    Its models are what gradient-based estimators look at, by the checkpoints it keeps, and what leaving out is compared with.
+    """
 
     serves: ClassVar[frozenset[Need]] = frozenset({"full", "checkpoints"})
     law: ClassVar[str | None] = "full"

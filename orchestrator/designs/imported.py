@@ -32,7 +32,7 @@ class _Imported(Design):
 
 
 class Imported(_Imported):
-    """Runs of any subsets."""
+    """Runs of any subsets, made elsewhere. `counterfactory import` writes this section."""
 
     serves: ClassVar[frozenset[Need]] = frozenset({"subsets", "permutations"})
 
@@ -40,7 +40,7 @@ class Imported(_Imported):
 
 
 class ImportedLeaveOneOut(_Imported):
-    """Runs that each left one example out."""
+    """Runs that each left one example out, made elsewhere. `counterfactory import` writes this section."""
 
     serves: ClassVar[frozenset[Need]] = frozenset({"leave_one_out"})
     law: ClassVar[str | None] = "leave_one_out"
@@ -49,7 +49,7 @@ class ImportedLeaveOneOut(_Imported):
 
 
 class ImportedFull(_Imported):
-    """Runs on the full set."""
+    """Runs on the full set, made elsewhere. `counterfactory import` writes this section."""
 
     serves: ClassVar[frozenset[Need]] = frozenset({"full"})
     law: ClassVar[str | None] = "full"

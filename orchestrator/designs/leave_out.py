@@ -15,7 +15,11 @@ from workers.errors import ConfigError, near
 
 
 class LeaveOneOut(Design):
-    """All examples but one: subset j leaves out the j-th chosen example."""
+    """All examples but one: subset j leaves out the j-th chosen example.
+
+    What one example did to the full model, beside runs of `full`: paired with them (`paired_with`), noise cancels. Effects are
+    small against the noise of training unless the model is deterministic or there are many seeds.
+    """
 
     serves: ClassVar[frozenset[Need]] = frozenset({"leave_one_out"})
     law: ClassVar[str | None] = "leave_one_out"
@@ -87,7 +91,10 @@ class LeaveOneOut(Design):
 
 
 class LeaveGroupOut(Design):
-    """All examples but one group: subset j leaves out the j-th group in ascending order of its id."""
+    """All examples but one group: subset j leaves out the j-th group in ascending order of its id.
+
+    What a class, a source or any other group did to the full model, beside runs of `full`.
+    """
 
     serves: ClassVar[frozenset[Need]] = frozenset({"leave_group_out"})
     law: ClassVar[str | None] = "leave_group_out"

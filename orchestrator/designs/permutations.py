@@ -20,7 +20,9 @@ class Permutations(Design):
 
     All prefixes of one permutation have the same seed, so that its noise cancels in their differences. With `truncation`,
     a permutation's remaining prefixes are not trained once the utility (the first measure's mean over the queries) is within
-    that distance of the full set's (Ghorbani & Zou 2019, algorithm 1). Looked at a block at a time: see truncation.py.
+    that distance of the full set's (Ghorbani & Zou 2019, algorithm 1), looked at a block of prefixes at a time.
+
+    For Shapley values and their relatives, at n / step trainings a permutation.
     """
 
     serves: ClassVar[frozenset[Need]] = frozenset({"permutations"})

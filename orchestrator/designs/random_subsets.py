@@ -16,7 +16,11 @@ RAREST = 0.01
 
 
 class Subsets(RandomDesign):
-    """Uniform over the subsets of round(alpha * n) examples (Ilyas et al. 2022, section 2)."""
+    """Uniform over the subsets of round(alpha * n) examples (Ilyas et al. 2022, section 2).
+
+    What datamodels and the LDS are published with: every training has the same length. What an example adds is then seen only
+    against what the others add.
+    """
 
     law: ClassVar[str | None] = "subsets"
 
@@ -40,7 +44,11 @@ class Subsets(RandomDesign):
 
 
 class Bernoulli(RandomDesign):
-    """Every example independently with the same probability; an empty subset is drawn again."""
+    """Every example independently with the same probability; an empty subset is drawn again.
+
+    Effects of examples are estimated without bias from it, as their presences are independent; with a probability of a half it
+    gives Banzhaf values. Sizes differ by about sqrt(n).
+    """
 
     law: ClassVar[str | None] = "bernoulli"
     watched_by: ClassVar[str | None] = "banzhaf"

@@ -1,12 +1,13 @@
-"""Checking the arguments of built-in tasks: annotations are the rule, and a breach is one ConfigError."""
+"""The arguments of built-in tasks: annotations are the rule, with descriptions for users; a breach is one ConfigError."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
-from pydantic import Field, ValidationError, validate_call
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, validate_call
 
 from workers.errors import ConfigError
 from workers.recipe import Recipe
@@ -16,7 +17,37 @@ R = TypeVar("R")
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 """A share of a whole, in [0, 1)."""
-RecipeArgument = dict[str, Any] | Recipe | None
+Count = Annotated[PositiveInt, Field(description="number of training examples")]
+"""The argument `n`."""
+QueryCount = Annotated[PositiveInt, Field(description="number of queries")]
+"""The argument `t`."""
+SplitSeed = Annotated[
+    NonNegativeInt | None,
+    Field(
+        description="shuffles the examples before the first n train and the next t are queries; null keeps their order"
+    ),
+]
+TestFraction = Annotated[
+    Fraction, Field(description="where `t` is null: the fraction of the examples that are queries")
+]
+Dropout = Annotated[Fraction, Field(description="dropout rate")]
+FlipLabels = Annotated[Fraction, Field(description="fraction of the training labels that are changed to another class")]
+FlipSeed = Annotated[NonNegativeInt, Field(description="draws which labels are changed, and to what")]
+ImagesPath = Annotated[
+    str | Path | None,
+    Field(description="an .npz, or a folder of torchvision's; null is torchvision's copy in ~/.cache/counterfactory"),
+]
+Download = Annotated[bool, Field(description="fetch the data set where it is not there")]
+TablePath = Annotated[str | Path, Field(description="a CSV, TSV or Parquet file")]
+Target = Annotated[str | None, Field(description="the column to predict; null is the last one")]
+Drop = Annotated[list[str] | None, Field(description="columns to leave out")]
+Group = Annotated[
+    str | None, Field(description="a column to group examples by (for leave_group_out); it is no feature")
+]
+RecipeArgument = Annotated[
+    dict[str, Any] | Recipe | None,
+    Field(description="how to train: fields in place of the task's own, such as {epochs: 5}"),
+]
 """The argument `recipe`: fields to override, a whole recipe, or nothing."""
 
 

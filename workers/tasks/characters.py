@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +19,8 @@ from workers.errors import ConfigError
 from workers.measures import Measure
 from workers.recipe import Recipe
 from workers.task import DifferentiableTask
-from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
+from workers.tasks import arguments
+from workers.tasks.arguments import RecipeArgument, checked, override
 from workers.tasks.networks import CausalTransformer
 from workers.tasks.splits import encode, split
 
@@ -36,15 +38,15 @@ class Characters(DifferentiableTask):
     @checked
     def __init__(
         self,
-        path: str | Path,
-        n: PositiveInt = 1000,
-        t: PositiveInt = 100,
-        length: PositiveInt = 64,
-        split_seed: NonNegativeInt | None = 0,
-        width: PositiveInt = 64,
-        heads: PositiveInt = 4,
-        layers: PositiveInt = 2,
-        dropout: Fraction = 0.0,
+        path: Annotated[str | Path, Field(description="a text file")],
+        n: arguments.Count = 1000,
+        t: arguments.QueryCount = 100,
+        length: Annotated[PositiveInt, Field(description="tokens of a chunk, which is one example")] = 64,
+        split_seed: arguments.SplitSeed = 0,
+        width: Annotated[PositiveInt, Field(description="the transformer's width, a multiple of `heads`")] = 64,
+        heads: Annotated[PositiveInt, Field(description="attention heads of a layer")] = 4,
+        layers: Annotated[PositiveInt, Field(description="layers of the transformer")] = 2,
+        dropout: arguments.Dropout = 0.0,
         recipe: RecipeArgument = None,
     ):
         if width % heads:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from workers.data import images
 from workers.recipe import Recipe
-from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
+from workers.tasks import arguments
+from workers.tasks.arguments import RecipeArgument, checked, override
 from workers.tasks.images import ImageTask, Network, choose
 from workers.tasks.networks import cnn, resnet9
 
@@ -29,9 +29,10 @@ RECIPE = Recipe(
 class Cifar10(ImageTask):
     """CIFAR-10; `width` is the number of channels of the network's first layer (64 in the literature's ResNet-9).
 
-    `path` is an .npz (arrays or JPEG bytes) or a torchvision root folder (see images.cifar10). Where there is a test
-    set, queries are its first t images; otherwise they follow the training examples. `split_seed` permutes
-    first, as a copy may be sorted by class.
+    `path` is an .npz with `x` (m, 32, 32, 3) uint8 and `y` (m,), an .npz of JPEG bytes (`train_jpeg`, `train_offset`,
+    `y_train`, and the same for `test`: image i is jpeg[offset[i]:offset[i + 1]]), or a torchvision root folder. Where there
+    is a test set, queries are its first t images; otherwise they follow the training examples. `split_seed` permutes first, as
+    a copy may be sorted by class.
     """
 
     title = "CIFAR-10"
@@ -42,15 +43,17 @@ class Cifar10(ImageTask):
     @checked
     def __init__(
         self,
-        path: str | Path | None = None,
-        n: PositiveInt = 50_000,
-        t: PositiveInt = 10_000,
-        split_seed: NonNegativeInt | None = 0,
-        model: Literal["resnet9", "cnn"] = "resnet9",
-        width: PositiveInt = 64,
-        flip_labels: Fraction = 0.0,
-        flip_seed: NonNegativeInt = 0,
-        download: bool = False,
+        path: arguments.ImagesPath = None,
+        n: arguments.Count = 50_000,
+        t: arguments.QueryCount = 10_000,
+        split_seed: arguments.SplitSeed = 0,
+        model: Annotated[Literal["resnet9", "cnn"], Field(description="the network")] = "resnet9",
+        width: Annotated[
+            PositiveInt, Field(description="channels of the first layer; 64 in the literature's ResNet-9")
+        ] = 64,
+        flip_labels: arguments.FlipLabels = 0.0,
+        flip_seed: arguments.FlipSeed = 0,
+        download: arguments.Download = False,
         recipe: RecipeArgument = None,
     ):
         if model == "resnet9":

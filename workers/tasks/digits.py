@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from workers.data import datasets
 from workers.recipe import Recipe
-from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
+from workers.tasks import arguments
+from workers.tasks.arguments import RecipeArgument, checked, override
 from workers.tasks.images import ImageTask, Network, choose
 from workers.tasks.networks import mlp
 
@@ -25,14 +26,14 @@ class Digits(ImageTask):
     @checked
     def __init__(
         self,
-        n: PositiveInt = 1000,
-        t: PositiveInt = 200,
-        split_seed: NonNegativeInt | None = 0,
-        model: Literal["mlp", "logistic"] = "mlp",
-        hidden: PositiveInt = 64,
-        dropout: Fraction = 0.0,
-        flip_labels: Fraction = 0.0,
-        flip_seed: NonNegativeInt = 0,
+        n: arguments.Count = 1000,
+        t: arguments.QueryCount = 200,
+        split_seed: arguments.SplitSeed = 0,
+        model: Annotated[Literal["mlp", "logistic"], Field(description="the network")] = "mlp",
+        hidden: Annotated[PositiveInt, Field(description="width of the MLP's hidden layer")] = 64,
+        dropout: arguments.Dropout = 0.0,
+        flip_labels: arguments.FlipLabels = 0.0,
+        flip_seed: arguments.FlipSeed = 0,
         recipe: RecipeArgument = None,
     ):
         widths = [hidden] if model == "mlp" else []

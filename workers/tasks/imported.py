@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from workers.errors import TaskError
+from workers.tasks import arguments
 from workers.tasks.arguments import checked
 
 
@@ -17,7 +17,7 @@ class ImportedTask:
     """The task of a sweep that `counterfactory import` made."""
 
     @checked
-    def __init__(self, n: Annotated[int, Field(ge=1)], t: Annotated[int, Field(ge=1)]):
+    def __init__(self, n: arguments.Count, t: arguments.QueryCount):
         self.n, self.t = n, t
 
     def train(self, subset: NDArray[np.int64], seed: int) -> Any:

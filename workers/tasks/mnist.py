@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from workers.data import images
 from workers.recipe import Recipe
+from workers.tasks import arguments
 from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
 from workers.tasks.images import ImageTask, Network, choose
 from workers.tasks.networks import cnn, mlp
@@ -27,8 +27,9 @@ RECIPES: dict[Model, Recipe] = {
 class Mnist(ImageTask):
     """MNIST by an MLP 784-128-64-10, a linear model or a small CNN.
 
-    `path` is an .npz or a torchvision root folder (see images.mnist). Where there is a test set, queries are its
-    first t images; otherwise they follow the training examples. `split_seed` permutes first.
+    `path` is an .npz with `x` (m, 28, 28) uint8, `y` (m,) and perhaps `x_test` and `y_test`, or a torchvision root folder.
+    Where there is a test set, queries are its first t images; otherwise they follow the training examples. `split_seed`
+    permutes first.
     """
 
     title = "MNIST"
@@ -38,17 +39,19 @@ class Mnist(ImageTask):
     @checked
     def __init__(
         self,
-        path: str | Path | None = None,
-        n: PositiveInt = 5000,
-        t: PositiveInt = 500,
-        split_seed: NonNegativeInt | None = None,
-        model: Model = "mlp",
-        hidden: list[PositiveInt] | None = None,
-        width: PositiveInt = 16,
-        dropout: Fraction | None = None,
-        flip_labels: Fraction = 0.0,
-        flip_seed: NonNegativeInt = 0,
-        download: bool = False,
+        path: arguments.ImagesPath = None,
+        n: arguments.Count = 5000,
+        t: arguments.QueryCount = 500,
+        split_seed: arguments.SplitSeed = None,
+        model: Annotated[Model, Field(description="the network")] = "mlp",
+        hidden: Annotated[
+            list[PositiveInt] | None, Field(description="widths of the MLP's hidden layers; null is [128, 64]")
+        ] = None,
+        width: Annotated[PositiveInt, Field(description="channels of the CNN's first layer")] = 16,
+        dropout: Annotated[Fraction | None, Field(description="dropout rate; null is 0.1 for the MLP, else 0")] = None,
+        flip_labels: arguments.FlipLabels = 0.0,
+        flip_seed: arguments.FlipSeed = 0,
+        download: arguments.Download = False,
         recipe: RecipeArgument = None,
     ):
         network = _network(model, [128, 64] if hidden is None else hidden, width, dropout)

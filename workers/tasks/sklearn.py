@@ -7,16 +7,16 @@ import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from sklearn.base import is_classifier
 
 from workers.errors import ConfigError, near
-from workers.tasks import splits, tables
-from workers.tasks.arguments import Fraction, checked
+from workers.tasks import arguments, splits, tables
+from workers.tasks.arguments import checked
 from workers.tasks.splits import split
 from workers.tasks.tables import Table
 
@@ -35,20 +35,22 @@ class SklearnTask:
     @checked
     def __init__(
         self,
-        estimator: str,
-        parameters: dict[str, Any] | None = None,
-        data: str | None = None,
-        path: str | Path | None = None,
-        target: str | None = None,
-        drop: list[str] | None = None,
-        group: str | None = None,
-        n: PositiveInt | None = None,
-        t: PositiveInt | None = None,
-        test_fraction: Fraction = 0.2,
-        split_seed: NonNegativeInt | None = 0,
-        epsilon: PositiveFloat = 1e-12,
-        flip_labels: Fraction = 0.0,
-        flip_seed: NonNegativeInt = 0,
+        estimator: Annotated[str, Field(description="import path of its class, such as sklearn.svm:SVC")],
+        parameters: Annotated[dict[str, Any] | None, Field(description="what the class is called with")] = None,
+        data: Annotated[
+            str | None, Field(description="one of scikit-learn's data sets, such as breast_cancer, or null for a path")
+        ] = None,
+        path: arguments.TablePath | None = None,
+        target: arguments.Target = None,
+        drop: arguments.Drop = None,
+        group: arguments.Group = None,
+        n: arguments.Count | None = None,
+        t: arguments.QueryCount | None = None,
+        test_fraction: arguments.TestFraction = 0.2,
+        split_seed: arguments.SplitSeed = 0,
+        epsilon: Annotated[PositiveFloat, Field(description="least p and 1 - p whose logarithm is taken")] = 1e-12,
+        flip_labels: arguments.FlipLabels = 0.0,
+        flip_seed: arguments.FlipSeed = 0,
     ):
         self._factory, self._name = _import(estimator), estimator.rpartition(":")[2]
         self._parameters, self._epsilon = parameters or {}, epsilon

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from workers.data.shared import to_tensor
 from workers.recipe import Recipe
 from workers.task import Classification, DifferentiableTask, Regression
-from workers.tasks import tables
-from workers.tasks.arguments import Fraction, RecipeArgument, checked, override
+from workers.tasks import arguments, tables
+from workers.tasks.arguments import RecipeArgument, checked, override
 from workers.tasks.networks import mlp
 from workers.tasks.splits import split
 from workers.tasks.tables import Table
@@ -27,22 +26,26 @@ RECIPE = Recipe(lr=0.03, weight_decay=1e-5, batch_size=32, epochs=20)
 
 @checked
 def tabular(
-    path: str | Path,
-    target: str | None = None,
-    kind: Literal["regression", "classification"] = "regression",
-    drop: list[str] | None = None,
-    group: str | None = None,
-    n: PositiveInt | None = None,
-    t: PositiveInt | None = None,
-    test_fraction: Fraction = 0.2,
-    split_seed: NonNegativeInt | None = 0,
-    standardize: bool = True,
-    standardize_target: bool = True,
-    hidden: list[PositiveInt] | None = None,
-    dropout: Fraction = 0.0,
+    path: arguments.TablePath,
+    target: arguments.Target = None,
+    kind: Annotated[Literal["regression", "classification"], Field(description="what the target is")] = "regression",
+    drop: arguments.Drop = None,
+    group: arguments.Group = None,
+    n: arguments.Count | None = None,
+    t: arguments.QueryCount | None = None,
+    test_fraction: arguments.TestFraction = 0.2,
+    split_seed: arguments.SplitSeed = 0,
+    standardize: Annotated[bool, Field(description="bring numeric features to mean 0 and variance 1")] = True,
+    standardize_target: Annotated[
+        bool, Field(description="bring the target of a regression to mean 0 and variance 1")
+    ] = True,
+    hidden: Annotated[
+        list[PositiveInt] | None, Field(description="widths of the hidden layers; null is [128, 128, 128]")
+    ] = None,
+    dropout: arguments.Dropout = 0.0,
     recipe: RecipeArgument = None,
 ) -> DifferentiableTask:
-    """Return the task of predicting the column `target` (the last one by default) from the others.
+    """The task of predicting the column `target` (the last one by default) from the others.
 
     Text columns become one-hot features. `standardize` brings numeric features, and `standardize_target` the target of
     a regression, to mean 0 and variance 1 over the n training examples; outputs are then in those units. `group`

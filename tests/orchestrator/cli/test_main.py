@@ -270,13 +270,28 @@ def test_configs_lists_what_ships_in_columns(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["run", "plan", "retrain", "attribute", "score", "report", "status", "verify", "export", "init", "schema"]
+    "name",
+    [
+        "run",
+        "plan",
+        "retrain",
+        "attribute",
+        "score",
+        "report",
+        "status",
+        "verify",
+        "export",
+        "init",
+        "schema",
+        "list",
+        "describe",
+    ],
 )
 def test_every_command_explains_itself(command: Command, name: str) -> None:
     shown = command(name, "--help")
     assert shown.code == 0
     assert len(shown.out) > 150
-    if name in {"run", "plan", "score", "status", "verify"}:
+    if name in {"list", "describe", "run", "plan", "score", "status", "verify"}:
         assert "--json" in shown.out
 
 

@@ -52,6 +52,7 @@ def answer(*arguments: object) -> Answer:
 
 COMMANDS = (
     "run", "plan", "retrain", "attribute", "score", "report", "status", "verify", "import", "export", "init", "schema", "configs",
+    "list", "describe",
 )  # fmt: skip
 
 
@@ -62,9 +63,19 @@ def test_help_is_given_at_once(arguments: tuple[str, ...]) -> None:
     assert "Usage:" in given.out
 
 
-@pytest.mark.parametrize(("command", "named"), [("configs", "digits_shapley"), ("schema", "difference_in_means")])
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("configs", "digits_shapley"),
+        ("schema", "difference_in_means"),
+        ("list tasks", "cifar10"),
+        ("list estimators", "trak"),
+        ("list designs", "bernoulli"),
+        ("describe shapley", "antithetic"),
+    ],
+)
 def test_what_there_is_is_listed_at_once(command: str, named: str) -> None:
-    given = answer(command)
+    given = answer(*command.split())
     assert (given.code, given.heavy) == (0, [])
     assert named in given.out
 

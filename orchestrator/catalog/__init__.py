@@ -1,0 +1,1 @@
+"""What there is to choose from, drawn from the code itself: estimators, designs, tasks, with their options."""

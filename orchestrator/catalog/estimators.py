@@ -1,0 +1,62 @@
+"""The estimators: what each needs, in which units it answers, its options."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+
+from estimators.contract import Estimator, Need
+from estimators.registry import find
+from orchestrator.catalog.entry import Entry, Option, first_paragraph, paragraphs
+from orchestrator.catalog.options import options_of
+from orchestrator.designs import registry as designs
+
+NEEDS: dict[Need, str] = {
+    "subsets": "runs of random subsets",
+    "leave_one_out": "leave-one-out runs",
+    "leave_group_out": "leave-group-out runs",
+    "permutations": "runs of prefixes of permutations",
+    "full": "runs on the full set",
+    "checkpoints": "checkpoints of models trained on the full set",
+    "gradients": "a differentiable task",
+}
+"""What an estimator may ask for, in words."""
+MEASURE = Option(
+    "measure", "one of the configuration's `measures`", "the first of them", "the output that is attributed"
+)
+
+
+def entry(name: str) -> Entry:
+    """Return one estimator. Raises ConfigError where there is none of that name."""
+    estimator = find(name)
+    facts = (
+        (
+            "needs",
+            ", ".join(words for need, words in NEEDS.items() if need in estimator.needs) or "nothing but the task",
+        ),
+        ("designs", ", ".join(f"`{kind}`" for kind in _serving(estimator)) or "none"),
+        ("units", _units(estimator)),
+    )
+    return Entry(name, summary(name), tuple(paragraphs(estimator)), facts, (MEASURE, *options_of(estimator)))
+
+
+def summary(name: str) -> str:
+    """Return one sentence on an estimator: what its file says, else what its class says."""
+    estimator = find(name)
+    return first_paragraph(inspect.getdoc(sys.modules[estimator.__module__])) or next(paragraphs(estimator))
+
+
+def _serving(estimator: type[Estimator]) -> list[str]:
+    """Return the kinds of designs that meet one of its needs."""
+    return [kind for kind in designs.kinds() if designs.find(kind).serves & estimator.needs]
+
+
+def _units(estimator: type[Estimator]) -> str:
+    if estimator.in_units:
+        return "those of the measure"
+    own = estimator.claims_units is not Estimator.claims_units
+    return (
+        "those of the measure with some options, of its own with others"
+        if own
+        else "its own: only order and ratios count"
+    )

@@ -1,0 +1,58 @@
+"""The three groups of things that a configuration can name, and where to find one by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from estimators.registry import names as estimator_names
+from orchestrator.catalog import designs, estimators, tasks
+from orchestrator.catalog.entry import Entry
+from orchestrator.designs.registry import kinds
+from workers.errors import ConfigError, near
+from workers.loading import BUILT_IN
+
+
+@dataclass(frozen=True)
+class Group:
+    """One kind of thing."""
+
+    word: str
+    """What one of them is called."""
+    key: str
+    """Where in a configuration its name stands."""
+    names: Callable[[], tuple[str, ...]]
+    summary: Callable[[str], str]
+    """One sentence on one of them."""
+    entry: Callable[[str], Entry]
+    """Raises ConfigError for a name that there is not."""
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return all of them, ours first."""
+        return tuple(map(self.entry, self.names()))
+
+
+GROUPS: Mapping[str, Group] = {
+    "estimators": Group(
+        "estimator", "estimators.LABEL.estimator", estimator_names, estimators.summary, estimators.entry
+    ),
+    "designs": Group("design", "designs.LABEL.kind", kinds, designs.summary, designs.entry),
+    "tasks": Group("task", "task.name", lambda: tuple(BUILT_IN), tasks.summary, tasks.entry),
+}
+"""In the order of documents. The keys are what `counterfactory list` takes."""
+
+
+def group(name: str) -> Group:
+    """Return the group of that name. Raises ConfigError where there is none."""
+    if name not in GROUPS:
+        raise ConfigError(f"there is no list of {name!r}: {near(name, list(GROUPS))}")
+    return GROUPS[name]
+
+
+def named(name: str) -> tuple[tuple[Group, Entry], ...]:
+    """Return everything of that name: an estimator and a design may share one. Raises ConfigError, with near names, for none."""
+    found = tuple((one, one.entry(name)) for one in GROUPS.values() if name in one.names())
+    if not found:
+        known = sorted({known for one in GROUPS.values() for known in one.names()})
+        raise ConfigError(f"there is no estimator, design or task {name!r}: {near(name, known)}")
+    return found
