@@ -38,7 +38,14 @@ def test_what_is_said_to_run_nothing_is_tried() -> None:
     """tests/orchestrator/test_nothing_runs.py runs these on a sweep that names a stranger's code."""
     tried = (ROOT / "tests" / "orchestrator" / "test_nothing_runs.py").read_text(encoding="utf-8")
     looked = set(re.findall(r'\("(\w+)", "DIR"', tried.partition("def test_no_command_that_looks")[0]))
-    never = set(rows()["never"]) - {"import", "init", "schema", "configs", "list", "describe"}  # they are given no sweep
+    never = set(rows()["never"]) - {
+        "import",
+        "init",
+        "schema",
+        "configs",
+        "list",
+        "describe",
+    }  # they are given no sweep
     assert looked == never | {"attribute"}
 
 

@@ -33,6 +33,7 @@ from ray._raylet import (  # type: ignore[attr-defined]
 from orchestrator.config.schema import RaySection
 from orchestrator.execution.environment import passed
 from orchestrator.execution.resources import room_on
+from orchestrator.execution.watchdog import Watchdog
 from workers.errors import ConfigError, CounterfactoryError
 from workers.machine import cores
 
@@ -83,7 +84,7 @@ class _Session:
         self._thread.join()
 
     def _live(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="counterfactory-") as empty:  # outlives the workers: they live in it
+        with tempfile.TemporaryDirectory(prefix="counterfactory-") as empty, _watched(self.address, empty):
             try:
                 _start(self.address, self.environment, empty)
             except Exception as error:
@@ -94,6 +95,19 @@ class _Session:
             self._over.wait()
             ray.shutdown()
             _forget_token()
+
+
+@contextmanager
+def _watched(address: str, folder: str) -> Iterator[None]:
+    """Have what an embedded Ray starts from a folder ended when the driver is, even where it is killed."""
+    if address != "local":
+        yield  # nothing is started
+        return
+    watchdog = Watchdog(folder)
+    try:
+        yield
+    finally:
+        watchdog.stop()
 
 
 def _hear_terminate() -> None:
