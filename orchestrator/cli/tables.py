@@ -116,7 +116,7 @@ def status_view(status: Status) -> RenderableType:
         table.add_column(name, justify="right")
     for name, counts in status.designs.items():
         table.add_row(shown(name), *(f"{counts[key]:,}" for key in ("done", "failed", "pending")))
-    lines = []
+    lines = [shown(str(one)) for one in status.stopped]
     if status.running:
         who = shown(f"process {status.running['pid']} on {status.running['host']}")
         rate = f"{status.rate:.1f} runs/s" if status.rate else "nothing finished lately"
