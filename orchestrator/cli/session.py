@@ -94,15 +94,16 @@ def prepared(sweep: Sweep, accept_changes: bool = False, console: Console = err)
 
 def settled(sweep: Sweep, console: Console = err, ask: Callable[[str], None] | None = None) -> Sweep:
     """Return the sweep with its packs sized; say what it is forecast to take, or let `ask` say it of a long one."""
+    settling.refuse_another(sweep)
     announce(sweep, console)
     sized, expected = settling.settle(sweep)
     if expected is None or sweep.paths.runs.exists():
         return sized
     line = tables.forecast_line(expected)
-    if ask is not None and expected.seconds > settling.LARGE_SECONDS:
+    if ask is not None and expected.total[0] > settling.LARGE_SECONDS:
         ask(line)
     else:
-        console.print(shown(line), highlight=False)
+        console.print(shown(line), soft_wrap=True, highlight=False)
     cost.keep_forecast(sized, expected)
     return sized
 
