@@ -1,9 +1,10 @@
-"""Stop drawing from a design when it knows enough: its criterion is evaluated by the driver as rows land."""
+"""Stop drawing from a design when it knows enough: its criterion is held against what is stored, and again as runs land."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,10 +18,11 @@ from estimators.scores import lds
 from orchestrator.attribution.evidence import heldout, load_runs, no_runs_yet
 from orchestrator.config.schema import Config
 from orchestrator.config.stopping_criteria import Criterion, Progress, parse
+from orchestrator.store.accounting import as_they_came
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.stopping_record import Look, StoppingRecord, read_stopping
+from orchestrator.sweeps.stopping_record import Look, Stopped, StoppingRecord, read_stopping, stopped_designs
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError
 
@@ -40,8 +42,9 @@ def watched(config: Config, design: str) -> Estimator:
 class Stopper:
     """Watches the designs that have a criterion. What it saw is kept in the sweep's folder, for the report and the next call."""
 
-    def __init__(self, sweep: Sweep, store: RunStore):
-        self._sweep, self._store = sweep, store
+    def __init__(self, sweep: Sweep, store: RunStore, on_stop: Callable[[Stopped], None] = lambda stopped: None):
+        """Tell `on_stop` of every design that is drawn from no more."""
+        self._sweep, self._store, self._on_stop = sweep, store, on_stop
         kept = read_stopping(sweep)
         self.curves = {
             name: kept[name]
@@ -58,15 +61,45 @@ class Stopper:
         """Say whether a design is to be drawn from no more."""
         return design in self.curves and self.curves[design].met
 
+    def begin(self) -> None:
+        """Look at what is stored, before anything is launched. Of looks at runs that are there no more nothing is kept."""
+        for design, curve in self.curves.items():
+            done = self._done(design)
+            curve.looks[:] = [look for look in curve.looks if look.runs <= done]
+            if curve.met:
+                self._say(design)
+            elif done and (not curve.looks or curve.looks[-1].runs < done):
+                self._recall(design)
+                self._add_look(design, done)
+
     def landed(self, design: str) -> None:
         """Look again, if enough has landed since the last time."""
         if design not in self.curves or self.met(design):
             return
-        done = int((self._store.states(design) == DONE).sum())
-        looks = self.curves[design].looks
+        done, looks = self._done(design), self.curves[design].looks
         if done - (looks[-1].runs if looks else 0) >= self._sweep.config.stop[design].every:
-            looks.append(self._look(design, done))
-            self._keep()
+            self._add_look(design, done)
+
+    def _done(self, design: str) -> int:
+        return int((self._store.states(design) == DONE).sum())
+
+    def _add_look(self, design: str, done: int) -> None:
+        self.curves[design].looks.append(self._look(design, done))
+        self._keep()
+        self._say(design)
+
+    def _say(self, design: str) -> None:
+        stopped = stopped_designs(self._sweep, self._store)
+        if design in stopped:
+            self._on_stop(stopped[design])
+
+    def _recall(self, design: str) -> None:
+        """Take the values of the runs that were there `every` runs ago, twice as many ago, ...: a criterion may look back."""
+        rows, every = as_they_came(self._store, design), self._sweep.config.stop[design].every
+        for back in range(self._criteria[design].looks_back(), 0, -1):
+            made = self._values(design, rows[: max(0, len(rows) - back * every)])
+            if made is not None:
+                self._history[design].append(watched_values(made)[0])
 
     def _look(self, design: str, done: int) -> Look:
         criterion = self._criteria[design]
@@ -89,16 +122,18 @@ class Stopper:
         width = self._lds_width(made) if "lds_interval" in asked else math.nan
         return Progress(done, hours, errors, tuple(history), width)
 
-    def _values(self, design: str) -> Attribution | None:
+    def _values(self, design: str, among: NDArray[np.int64] | None = None) -> Attribution | None:
         try:
-            return watched(self._sweep.config, design).attribute(self._evidence(design))
+            return watched(self._sweep.config, design).attribute(self._evidence(design, among))
         except DataError:  # too few runs by now
             return None
 
-    def _evidence(self, design: str) -> Evidence:
+    def _evidence(self, design: str, among: NDArray[np.int64] | None) -> Evidence:
+        """Return what the design's finished runs, or those `among` some rows, and full ones give."""
         measure = self._sweep.config.measures[0]
         full = [name for name in self._store.designs if "full" in self._sweep.config.designs[name].serves]
-        runs = {name: load_runs(self._sweep, self._store, name, measure) for name in {design, *full}}
+        runs = {name: load_runs(self._sweep, self._store, name, measure) for name in full if name != design}
+        runs[design] = load_runs(self._sweep, self._store, design, measure, among)
         return replace(
             no_runs_yet(self._sweep, measure), runs={name: found for name, found in runs.items() if len(found.subsets)}
         )

@@ -23,14 +23,16 @@ IN_MEMORY = 2**28
 """Bytes of masks and outputs up to which a design's runs are read at once; larger ones are read when asked for."""
 
 
-def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
-    """Return the finished runs of one design, seen through one measure, as of one moment."""
+def load_runs(sweep: Sweep, store: RunStore, design: str, measure: str, among: NDArray[np.int64] | None = None) -> Runs:
+    """Return the finished runs of one design, or those `among` some rows (k,), seen through one measure, as of one moment."""
     with store.snapshot():
-        return _load(sweep, store, design, measure)
+        return _load(sweep, store, design, measure, among)
 
 
-def _load(sweep: Sweep, store: RunStore, design: str, measure: str) -> Runs:
+def _load(sweep: Sweep, store: RunStore, design: str, measure: str, among: NDArray[np.int64] | None) -> Runs:
     rows = store.finished(design)
+    if among is not None:
+        rows = np.intersect1d(rows, among)
     done = np.zeros(store.designs[design].runs, dtype=bool)
     done[rows] = True
     permutations, antithetic = _permutations(sweep, store, design, done)

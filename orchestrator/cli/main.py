@@ -154,16 +154,19 @@ def plan(
     from orchestrator.cli import tables
     from orchestrator.stages.forecast import settle
     from orchestrator.stages.plan import preview
+    from orchestrator.sweeps.identity import why_other
 
     sweep, expected = settle(sweep, always=True)
     planned = preview(sweep)
+    if refused := why_other(sweep):
+        err.print(shown(f"`run` would be refused: {refused}"), soft_wrap=True, highlight=False)
     if as_json:
         print_json(
             {
                 "folder": str(sweep.paths.root),
                 "identity": sweep.config.identity(),
                 "designs": tables.rows(planned),
-                "forecast": None if expected is None else expected.to_json(),
+                "forecast": None if expected is None else {**expected.to_json(), "total": expected.total},
             }
         )
     else:

@@ -53,6 +53,8 @@ class Reporter:
 
     def __init__(self, console: Console, totals: Mapping[str, int]):
         self.counter = Counter(sum(totals.values()))
+        self._left = dict(totals)
+        """Runs to come, by design."""
         self._console = console
         self._bars: Progress | None = None
         self._said = time.monotonic()
@@ -71,6 +73,9 @@ class Reporter:
     def add(self, design: str, done: int, failed: int) -> None:
         """Show a committed pack."""
         self.counter.add(done, failed)
+        self._left[design] -= done + failed
+        if self._left[design] < 0:  # what was in flight of a design that is stopped
+            self._expect(design, 0)
         note = self.counter.summary()
         if self._bars:
             self._bars.advance(self._tasks[design], done + failed)
@@ -78,6 +83,20 @@ class Reporter:
         elif time.monotonic() - self._said > QUIET_SECONDS:
             self._said = time.monotonic()
             self._console.print(f"{self.counter.done + self.counter.failed:,} of {self.counter.total:,} runs, {note}")
+
+    def expect_no_more(self, design: str) -> None:
+        """Take note that a design is stopped: what is not there by now was left out, but for what is in flight."""
+        if self._left.get(design):
+            self._expect(design, 0)
+
+    def _expect(self, design: str, runs: int) -> None:
+        """Expect so many more runs of a design."""
+        self.counter.total += runs - self._left[design]
+        self._left[design] = runs
+        if self._bars:
+            bar = self._bars.tasks[self._tasks[design]]
+            self._bars.update(bar.id, total=bar.completed + runs)
+            self._bars.update(self._all, total=self.counter.total)
 
     def open(self) -> None:
         """Begin to draw."""

@@ -32,6 +32,7 @@ from orchestrator.store.damage import Damage
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.origin import whose
 from orchestrator.sweeps.provenance import compared, read_origin, record
+from orchestrator.sweeps.stopping_record import Stopped
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
 from workers.packed.strategy import Strategy
@@ -93,15 +94,16 @@ def prepared(sweep: Sweep, accept_changes: bool = False, console: Console = err)
 
 def settled(sweep: Sweep, console: Console = err, ask: Callable[[str], None] | None = None) -> Sweep:
     """Return the sweep with its packs sized; say what it is forecast to take, or let `ask` say it of a long one."""
+    settling.refuse_another(sweep)
     announce(sweep, console)
     sized, expected = settling.settle(sweep)
     if expected is None or sweep.paths.runs.exists():
         return sized
     line = tables.forecast_line(expected)
-    if ask is not None and expected.seconds > settling.LARGE_SECONDS:
+    if ask is not None and expected.total[0] > settling.LARGE_SECONDS:
         ask(line)
     else:
-        console.print(shown(line), highlight=False)
+        console.print(shown(line), soft_wrap=True, highlight=False)
     cost.keep_forecast(sized, expected)
     return sized
 
@@ -116,7 +118,15 @@ class TrainingDisplay:
 
     def watch(self, signals: Interrupts) -> Watch:
         """Return what the retraining tells, and whom it asks whether to stop."""
-        return Watch(self._start, self._commit, signals.stopping, signals.patient, self._say_strategy, self._say_damage)
+        return Watch(
+            self._start,
+            self._commit,
+            signals.stopping,
+            signals.patient,
+            self._say_strategy,
+            self._say_damage,
+            self._say_stopped,
+        )
 
     def say_stop(self) -> None:
         """Say that a first Ctrl-C has been heard."""
@@ -131,13 +141,14 @@ class TrainingDisplay:
         if self._reporter:
             self._reporter.close()
 
-    def say_outcome(self, tally: Tally, done: int, failed: int, pending: int) -> None:
-        """Say what this call trained, and what has failed by now."""
+    def say_outcome(self, tally: Tally, done: int, failed: int, left_out: int, planned: int) -> None:
+        """Say what this call trained, what has failed by now, and what of all that was planned is left out for good."""
         if self._reporter and tally.done + tally.failed:
             counter = self._reporter.counter
             self._console.print(
                 f"trained {tally.done:,} runs in {duration(counter.seconds)}"
-                f" ({counter.summary()}); {done:,} of {done + failed + pending:,} are done"
+                f" ({counter.summary()}); {done:,} of {planned:,} are done"
+                + (f", {left_out:,} are left out" if left_out else "")
             )
         if failed:
             self._console.print(
@@ -155,6 +166,11 @@ class TrainingDisplay:
     def _commit(self, design: str, done: int, failed: int) -> None:
         if self._reporter:
             self._reporter.add(design, done, failed)
+
+    def _say_stopped(self, stopped: Stopped) -> None:
+        self._console.print(shown(str(stopped)), soft_wrap=True, highlight=False)
+        if self._reporter:
+            self._reporter.expect_no_more(stopped.design)
 
     def _say_strategy(self, strategy: Strategy) -> None:
         colour = "yellow" if strategy.failed else "default"
@@ -183,7 +199,8 @@ def retrain_watched(sweep: Sweep, store: RunStore, retry_failed: bool = False, c
             display.close()
     counts = finished(sweep, store).values()
     done, failed, pending = (sum(count[state] for count in counts) for state in range(3))
-    display.say_outcome(tally, done, failed, pending)
+    planned = sum(layout.runs for layout in store.designs.values())
+    display.say_outcome(tally, done, failed, planned - done - failed - pending, planned)
     if signals.stopping():
         console.print(f"interrupted with {pending:,} runs to go; the same command goes on from here", soft_wrap=True)
         raise Interrupted

@@ -71,10 +71,40 @@ def forecast_line(forecast: Forecast) -> str:
     runs = sum(design.runs for design in forecast.designs)
     why = f", the first with {forecast.failure}" if forecast.failure else ""
     failed = f"; {forecast.failed} trial runs failed{why}" if forecast.failed else ""
+    middle, low, high = map(duration, forecast.total)
+    parts = [f"Ray's start {duration(forecast.ray_start)}", f"trainings {duration(forecast.seconds)}"]
+    if forecast.attributions is None:
+        parts.append("attributions come on top")
+    elif forecast.attributions:
+        parts.append(f"attributions {'at least ' if any(one.unknown for one in forecast.attributions) else ''}")
+        parts[-1] += duration(sum(one.seconds for one in forecast.attributions))
     return (
-        f"forecast: {runs:,} runs, {duration(forecast.seconds)} ({duration(forecast.low)} to {duration(forecast.high)}) "
-        f"with {forecast.slots} packs at once, up to {forecast.bytes / 1e6:,.1f} MB{failed}"
+        f"forecast: {runs:,} runs, {middle} ({low} to {high}) with {forecast.slots} packs at once: about "
+        f"{', '.join(parts)}; up to {forecast.bytes / 1e6:,.1f} MB{failed}"
     )
+
+
+def _forecast_notes(forecast: Forecast, measure: str) -> list[str]:
+    """Return what a person must know to read a forecast."""
+    lines = []
+    if forecast.attributions:
+        told = (
+            f"{one.estimator} more than {duration(one.seconds)} ({one.unknown})"
+            if one.unknown
+            else f"{one.estimator} {duration(one.seconds)}"
+            for one in forecast.attributions
+        )
+        lines.append(f"attributions: {', '.join(told)}")
+    if not forecast.seeds_matter:
+        lines.append(
+            "seeds change nothing: two trainings on one subset with different seeds gave the same outputs; a noise ceiling is "
+            "1.000 then, and more than one seed a subset tells nothing new"
+        )
+    lines.append(
+        f"error to expect, a standard error in units of {measure}: of an attribution, one example's effect on one query; of the "
+        "utility, its effect on the mean over the queries, which `stop` watches"
+    )
+    return lines
 
 
 def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) -> RenderableType:
@@ -83,9 +113,11 @@ def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) 
     table = Table(title=f"{shown(sweep.config.name)}: n = {sweep.task.n:,}, t = {sweep.t:,}", title_justify="left")
     for name in ("design", "kind", "purpose"):
         table.add_column(name)
-    for name in ("subsets", "seeds", "runs", "packs", "worker time", "error to expect", "on disk, at most"):
+    errors = ("error of an attribution", "error of the utility")
+    for name in ("subsets", "seeds", "runs", "packs", "worker time", *errors, "on disk, at most"):
         table.add_column(name, justify="right")
     for one in planned:
+        foreseen = expected.get(one.design)
         table.add_row(
             shown(one.design),
             shown(one.kind),
@@ -94,17 +126,16 @@ def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) 
             str(one.seeds),
             f"{one.runs:,}",
             f"{one.packs:,}",
-            duration(expected[one.design].seconds) if one.design in expected else "-",
-            _number(expected[one.design].standard_error if one.design in expected else math.nan),
+            duration(foreseen.seconds) if foreseen else "-",
+            _number(foreseen.standard_error if foreseen else math.nan),
+            _number(foreseen.utility_error if foreseen else math.nan),
             f"{one.bytes / 1e6:,.1f} MB",
         )
     total = sum(one.runs for one in planned)
     lines = [f"{total:,} runs in all; estimators: {shown(', '.join(sweep.config.estimators)) or 'none'}"]
     if forecast:
         lines.append(shown(forecast_line(forecast)))
-        lines.append(
-            f"error to expect: standard error of one attribution, in units of {shown(sweep.config.measures[0])}"
-        )
+        lines += map(shown, _forecast_notes(forecast, sweep.config.measures[0]))
     return Group(table, *lines)
 
 
@@ -116,7 +147,7 @@ def status_view(status: Status) -> RenderableType:
         table.add_column(name, justify="right")
     for name, counts in status.designs.items():
         table.add_row(shown(name), *(f"{counts[key]:,}" for key in ("done", "failed", "pending")))
-    lines = []
+    lines = [shown(str(one)) for one in status.stopped]
     if status.running:
         who = shown(f"process {status.running['pid']} on {status.running['host']}")
         rate = f"{status.rate:.1f} runs/s" if status.rate else "nothing finished lately"

@@ -31,6 +31,8 @@ class Job:
     """Rows whose outcomes decide together which of them are trained: those of one permutation, if it has an arrival."""
     rest: tuple[Run, ...] = ()
     """More runs of the unit that `runs` are of, to be sent once those are back, if the permutation has not ended by then."""
+    ahead: int | None = None
+    """Runs, about, that its design should have in flight, for it may be stopped at any moment; None: as many as may be."""
 
     def cut(self, least: int, grain: int) -> tuple[Job, Job | None]:
         """Return a first part of at least so many runs that ends where a unit ends, or a grain if units are single rows.

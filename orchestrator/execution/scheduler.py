@@ -5,7 +5,8 @@ the run at fault is alone; that run is recorded as failed, its neighbours are tr
 where they can be; the parts of one that cannot are trained one after the other, so that it ends where it would have.
 
 Towards the end packs go out in parts, each a share of what is left (guided self-scheduling, Polychronopoulos & Kuck 1987), so
-that no worker is idle while another trains the last pack.
+that no worker is idle while another trains the last pack. Those of a design that may be stopped go out in parts all along, so
+that little is in flight when it is; what is not sent by then never is.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class Scheduler:
     """Called after every commit with the design and its newly done and failed runs."""
     should_stop: Callable[[], bool] = lambda: False
     """Asked before every submission: once true, nothing more is launched."""
+    is_over: Callable[[str], bool] = lambda design: False
+    """Asked before every submission: once true, nothing more of that design is launched."""
     patience: Callable[[], bool] = lambda: True
     """Asked while draining after a stop: once false, what is in flight is given up."""
     give_up_after: int = 50
@@ -114,6 +117,7 @@ class Scheduler:
     def _train(self, jobs: Iterator[Job | None]) -> None:
         exhausted = False
         while True:
+            self._drop_what_is_over()
             exhausted = exhausted or self._draw(jobs)
             if self.should_stop():
                 self._queue.clear()
@@ -163,29 +167,48 @@ class Scheduler:
                 return True
             if job is None:
                 return False
+            if self.is_over(job.design):
+                self._sent(len(job.runs))
+                continue
             self._pending[job.design, job.pack] = Pending(len(job.runs))
             self._queue.append(job)
         return False
+
+    def _drop_what_is_over(self) -> None:
+        """Wait no more for parts that were not sent yet of designs that are stopped: what is back of their packs is kept."""
+        queued, self._queue = self._queue, deque()
+        for job in queued:
+            if not self.is_over(job.design):
+                self._queue.append(job)
+                continue
+            left = len(job.runs) + len(job.rest)
+            self._sent(left)
+            self._settle(job, left)
+
+    def _sent(self, runs: int) -> None:
+        if self._unsent is not None:
+            self._unsent = max(0, self._unsent - runs)
 
     def _submit(self, job: Job) -> None:
         """Send a job, or its first part; the rest is next."""
         part, rest = self._part(job)
         if rest is not None:
             self._queue.appendleft(rest)
-        if self._unsent is not None:
-            self._unsent = max(0, self._unsent - len(part.runs))
+        self._sent(len(part.runs))
         self.pool.submit(part)
         self._flying += 1
 
     def _part(self, job: Job) -> tuple[Job, Job | None]:
-        """Divide a job that is larger than what memory has held so far, or than its share of what is left to send."""
+        """Divide a job that is larger than what memory has held so far, or than its share of what is to be in flight."""
         limit = self._largest
         if limit is not None and len(job.runs) > limit:
             return job.within(limit)
-        if self._unsent is None or self._seconds_a_run is None or self.pool.grain is None:
+        left = self._unsent if self._seconds_a_run is not None else None
+        bounds = [runs for runs in (left, job.ahead) if runs is not None]
+        if not bounds or self.pool.grain is None:
             return job, None
-        share = math.ceil(self._unsent / (self.in_flight * self.pool.slots))
-        shortest = math.ceil(SHORTEST_SECONDS / max(self._seconds_a_run, 1e-6))
+        share = math.ceil(min(bounds) / (self.in_flight * self.pool.slots))
+        shortest = 1 if self._seconds_a_run is None else math.ceil(SHORTEST_SECONDS / max(self._seconds_a_run, 1e-6))
         return job.cut(max(share, shortest), self.pool.grain)
 
     def _receive(self, landed: Done | Lost) -> None:
@@ -214,8 +237,7 @@ class Scheduler:
         if follower is not None:
             self._queue.appendleft(follower)
             return
-        if self._unsent is not None:
-            self._unsent = max(0, self._unsent - len(job.rest))
+        self._sent(len(job.rest))
         self._settle(job, len(job.rest))
 
     def _add(self, job: Job, outcomes: Sequence[Outcome], worker: str, started: float, seconds: float) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from orchestrator.execution.resources import expected_slots
+from orchestrator.forecast.attribution_time import AttributionForecast
+from orchestrator.forecast.standard_error import ExpectedErrors
 from orchestrator.forecast.trial_runs import TrialRuns
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.side_files import read_json
@@ -25,8 +27,13 @@ PACK_SECONDS = 1.5
 SMALLEST_PACK, LARGEST_PACK = 8, 4096
 PACK_OVERHEAD, RUN_OVERHEAD = 0.01, 2.5e-5
 """Driver's time a pack and a run: drawing, sending, hashing, writing."""
+RAY_SECONDS, RAY_LEAST, RAY_MOST = 8.0, 2.0, 30.0
+"""What starting Ray and its first worker takes, about, at least and at most: that is known only by doing it."""
 REMOVAL = "removal curves"
 """What their runs are called among the designs of a forecast; no design can have that name."""
+
+
+ERRORS = ("standard_error", "utility_error")
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class DesignForecast:
     """Worker time of all its runs."""
     standard_error: float
     """To expect of one attribution from this design, in units of the first measure; NaN where none is made from it alone."""
+    utility_error: float = math.nan
+    """To expect of one example's effect on the utility, the mean over the queries, which a stopping criterion watches."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Forecast:
     designs: tuple[DesignForecast, ...]
     slots: int
     seconds: float
-    """Time on the wall from a worker's first step to the last training; starting Ray comes on top."""
+    """Time on the wall from a worker's first step to the last training; what comes on top is in `total`."""
     low: float
     high: float
     """Ends of its 95% interval."""
@@ -60,19 +69,36 @@ class Forecast:
     """Why the first of them did."""
     pack: str = ""
     """How large a pack by time is, and why; empty for one that was given."""
+    seeds_matter: bool = True
+    """False where two trainings on one subset, with different seeds, gave the same outputs bit by bit."""
+    attributions: tuple[AttributionForecast, ...] | None = None
+    """What each estimator takes; None where none was timed."""
+
+    @property
+    def ray_start(self) -> float:
+        """Time that starting Ray and its first worker takes, about."""
+        return RAY_SECONDS
+
+    @property
+    def total(self) -> tuple[float, float, float]:
+        """Time of Ray's start, the trainings and what is known of the attributions; and the ends of its 95% interval."""
+        known = sum(one.seconds for one in self.attributions or ())
+        starts = (RAY_SECONDS, RAY_LEAST, RAY_MOST)
+        trainings = (self.seconds, self.low, self.high)
+        middle, low, high = (start + training for start, training in zip(starts, trainings, strict=True))
+        return middle + known, low + known / 2, high + 2 * known
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold; a standard error that is not known is None."""
         made = asdict(self)
         for design in made["designs"]:
-            design["standard_error"] = None if math.isnan(design["standard_error"]) else design["standard_error"]
+            design |= {key: None for key in ERRORS if math.isnan(design[key])}
         return made
 
     @classmethod
     def from_json(cls, made: dict[str, Any]) -> Forecast:
         """Return the forecast that `to_json` gave. Raises ValueError, TypeError or KeyError for anything else."""
-        unknown = {"standard_error": math.nan}
-        designs = [{**one, **(unknown if one["standard_error"] is None else {})} for one in made["designs"]]
+        designs = [{**one, **{key: math.nan for key in ERRORS if one.get(key) is None}} for one in made["designs"]]
         return TypeAdapter(Forecast).validate_python({**made, "designs": designs})
 
 
@@ -87,15 +113,11 @@ def pack_by_time(trial: TrialRuns, plans: Mapping[str, DesignPlan]) -> int:
 def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], trial: TrialRuns, bytes_on_disk: int) -> Forecast:
     """Return what the sweep will take on the resources that its configuration asks for."""
     slots = expected_slots(sweep.config.ray)
-    designs = [
-        DesignForecast(
-            name,
-            plan.runs,
-            plan.runs * trial.seconds_at(plan.mean_size),
-            trial.errors.get(name, math.nan),
-        )
-        for name, plan in plans.items()
-    ]
+    designs = []
+    for name, plan in plans.items():
+        errors = trial.errors.get(name, ExpectedErrors())
+        seconds = plan.runs * trial.seconds_at(plan.mean_size)
+        designs.append(DesignForecast(name, plan.runs, seconds, errors.attribution, errors.utility))
     if (removal := sweep.config.scores.removal) is not None:
         runs = removal.trainings
         left = sweep.task.n * (1 - float(np.mean(removal.fractions)))
@@ -112,6 +134,7 @@ def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], trial: TrialRuns, by
         bytes_on_disk,
         trial.failed,
         trial.failure,
+        seeds_matter=trial.seeds_matter,
     )
 
 

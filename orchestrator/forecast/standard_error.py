@@ -1,4 +1,4 @@
-"""The standard error to expect of one value, from a few trainings in pairs: before a sweep, nothing else tells it.
+"""The standard errors to expect of values, from a few trainings in pairs: before a sweep, nothing else tells it.
 
 What is measured is the spread of exactly the quantity that an estimator averages. Paired runs share their seed, so that the noise
 which will cancel in the sweep cancels here too.
@@ -20,9 +20,20 @@ from workers.packs import PackTrainer
 from workers.runs import Run
 
 Outputs = NDArray[np.float64]
+"""(r, t + 1): the queries' and, last, their mean, the utility."""
 
 _MOST_ROUNDS = 8
 _SEEDS = 3
+
+
+@dataclass(frozen=True)
+class ExpectedErrors:
+    """Standard errors to expect from one design alone, in units of the first measure; NaN where none can be told."""
+
+    attribution: float = math.nan
+    """Of one attribution: of one example, for one query, mean over the queries."""
+    utility: float = math.nan
+    """Of one example's effect on the utility, the mean over the queries: what a stopping criterion watches."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +53,36 @@ class Trial:
         return np.random.default_rng([self.sweep.config.seed, len(self.plans), *self.plan.name.encode()])
 
     def train(self, masks: list[NDArray[np.bool_]], seeds: list[int]) -> Outputs | None:
-        """Return the first measure's outputs (r, t) of these subsets, None if a training failed. Nothing is kept."""
+        """Return the first measure's outputs, and their mean, of r subsets; None if a training failed. Nothing is kept."""
         runs = [Run(j, np.flatnonzero(mask), seed) for j, (mask, seed) in enumerate(zip(masks, seeds, strict=True))]
         measure = self.sweep.config.measures[0]
         outcomes = self.trainer.train(runs, (measure,), self.sweep.queries)
         if any(outcome.failure for outcome in outcomes):
             return None
-        return np.stack([outcome.outputs[measure] for outcome in outcomes]).astype(np.float64)
+        return _with_mean(np.stack([outcome.outputs[measure] for outcome in outcomes]).astype(np.float64))
 
 
-def expected_error(trial: Trial) -> float:
-    """Return the standard error to expect of one value from a design alone, mean over the queries.
+def _with_mean(outputs: NDArray[np.float64]) -> Outputs:
+    return np.concatenate([outputs, outputs.mean(axis=-1, keepdims=True)], axis=-1)
 
-    In units of the first measure. NaN where a design gives no values, where a training failed, or where `trial.runs` are too few.
+
+def expected_errors(trial: Trial) -> ExpectedErrors:
+    """Return the standard errors to expect of values from a design alone.
+
+    NaN where a design gives no values, where a training failed, or where `trial.runs` are too few.
     """
     way = trial.plan.design.error_forecast
     if trial.plan.design.purpose != "fit" or way is None:
-        return math.nan
+        return ExpectedErrors()
     variance = _WAYS[way](trial)
-    return math.nan if variance is None else float(np.sqrt(np.maximum(variance, 0)).mean())
+    if variance is None:
+        return ExpectedErrors()
+    errors = np.sqrt(np.maximum(variance, 0))
+    return ExpectedErrors(float(errors[:-1].mean()), float(errors[-1]))
 
 
 def _random_subsets(trial: Trial) -> Outputs | None:
-    """Return the variance (t,) of a difference of means: between subsets and, shared by a subset's runs, between seeds."""
+    """Return the variance (t + 1,) of a difference of means: between subsets and, shared by a subset's runs, between seeds."""
     design, context = trial.plan.design, trial.plan.context
     subsets = design.count(context)
     pairs = min(trial.runs // 2, 2 * _MOST_ROUNDS, subsets)
@@ -84,7 +102,7 @@ def _random_subsets(trial: Trial) -> Outputs | None:
 
 
 def _left_out(trial: Trial) -> Outputs | None:
-    """Return the variance (t,) of f(all) - f(all without something): over seeds, which both share if the design is paired."""
+    """Return the variance (t + 1,) of f(all) - f(all without something): over seeds, which both share if the design is paired."""
     design, context = trial.plan.design, trial.plan.context
     left_out = min((trial.runs - _SEEDS) // _SEEDS, 4, design.count(context))
     if left_out < 1:
@@ -105,7 +123,7 @@ def _left_out(trial: Trial) -> Outputs | None:
 
 
 def _prefixes(trial: Trial) -> Outputs | None:
-    """Return the variance (t,) of a mean gain over permutations: f(those before, and these) - f(those before).
+    """Return the variance (t + 1,) of a mean gain over permutations: f(those before, and these) - f(those before).
 
     Gains are largest and most different at the start of a permutation, where few of its steps are: steps are drawn from strata
     whose widths double, and weighed by how many examples each adds. Truncation, which makes errors smaller, is not foreseen.
@@ -160,11 +178,11 @@ def _prefix(order: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
 
 
 def _no_data(trial: Trial) -> Outputs | None:
-    """Return the outputs (t,) of a model of no data: as an estimator's `empty` option says, else as the task does."""
+    """Return the outputs (t + 1,) of a model of no data: as an estimator's `empty` option says, else as the task does."""
     sweep = trial.sweep
     for section in sweep.config.estimators.values():
         empty = section.options.empty_output
         if empty is not None and section.measure in (None, sweep.config.measures[0]):
-            return np.full(sweep.t, empty)
+            return np.full(sweep.t + 1, empty)
     found = empty_outputs(sweep, sweep.config.measures[0])
-    return None if found is None else found.astype(np.float64)
+    return None if found is None else _with_mean(found.astype(np.float64))

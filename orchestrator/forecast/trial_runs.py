@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from orchestrator.forecast.standard_error import Trial, expected_error
+from orchestrator.forecast.standard_error import ExpectedErrors, Trial, expected_errors
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
 from workers.loading import build_task
@@ -32,12 +32,16 @@ class TrialRuns:
     """Subset sizes of the timed runs."""
     seconds: tuple[float, ...]
     """Time a run of each took, trained in a pack."""
-    errors: Mapping[str, float] = field(default_factory=dict)
-    """Standard error to expect of one value, by design; NaN where none is known."""
+    errors: Mapping[str, ExpectedErrors] = field(default_factory=dict)
+    """Standard errors to expect, by design."""
+    tried: int = 0
+    """Runs that were timed."""
     failed: int = 0
-    """Trial runs that failed."""
+    """Of these, how many failed."""
     failure: str = ""
     """Why the first of them did."""
+    seeds_matter: bool = True
+    """False where two trainings on one subset, with different seeds, gave the same outputs bit by bit."""
     start: float = 0.0
     """Time a worker needs once: to build the task, and what its first runs take longer than later ones."""
 
@@ -66,7 +70,7 @@ def try_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDG
         errors = {}
         for plan in telling:
             runs = int(budget / 2 / len(telling) / max(timed.seconds_at(plan.mean_size), 1e-6))
-            errors[plan.name] = expected_error(Trial(sweep, plans, plan, runs, trainer))
+            errors[plan.name] = expected_errors(Trial(sweep, plans, plan, runs, trainer))
         return replace(timed, errors=errors)
     finally:
         torch.set_num_threads(threads)
@@ -80,15 +84,17 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, 
     sizes = sorted({max(1, round(plan.mean_size)) for plan in plans.values()})
     sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
     build_task(sweep.spec, sweep.in_memory.arrays)
-    _pack(sweep, trainer, sizes[0], 2, first=0)  # pays for compilation and first touches
+    seeds_matter = _seeds_matter(sweep, trainer, sizes[-1])  # pays for compilation and first touches
     first = time.perf_counter() - started
     timed: list[tuple[int, float]] = []
     count, turn = 4, 1
     failures: list[Failure] = []
+    tried = 0
     while turn == 1 or (time.perf_counter() - started < budget and turn < 12):
         for size in sizes:
             clock = time.perf_counter()
             failures += _pack(sweep, trainer, size, count, first=turn * 1000)
+            tried += count
             timed.append((size, (time.perf_counter() - clock) / count))
         # Packs amortize their fixed costs: grow them until one takes its share of the budget.
         count = min(64, count * 2) if timed[-1][1] * count * 2 < budget / 4 else count
@@ -98,12 +104,24 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, 
     found = TrialRuns(
         tuple(s for s, _ in kept),
         tuple(c for _, c in kept),
+        tried=tried,
         failed=len(failures),
         failure=str(failures[0]) if failures else "",
+        seeds_matter=seeds_matter,
     )
-    start = max(0.0, first - 2 * found.seconds_at(sizes[0]))
+    start = max(0.0, first - 2 * found.seconds_at(sizes[-1]))
     # Kernels that had to be compiled just now are on the disk for the workers.
     return replace(found, start=min(start, KERNELS_START) if isinstance(sweep.task, DifferentiableTask) else start)
+
+
+def _seeds_matter(sweep: Sweep, trainer: PackTrainer, size: int) -> bool:
+    """Train two runs on one subset with different seeds; return whether anything came out otherwise, or was not to be had."""
+    subset = np.sort(np.random.default_rng([sweep.config.seed, size]).choice(sweep.task.n, size, replace=False))
+    outcomes = trainer.train([Run(j, subset, j) for j in range(2)], sweep.config.measures, sweep.queries)
+    if any(outcome.failure for outcome in outcomes):
+        return True
+    one, other = (outcome.outputs for outcome in outcomes)
+    return not all(np.array_equal(one[measure], other[measure]) for measure in sweep.config.measures)
 
 
 def _pack(sweep: Sweep, trainer: PackTrainer, size: int, count: int, first: int) -> list[Failure]:

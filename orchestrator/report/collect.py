@@ -80,6 +80,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
         expectations=sections.expectations(sweep, store, answers),
         stopping=sections.stopping(sweep),
+        stopped=sections.stopped(sweep, store),
         learning_curves=sections.learning_curves(sweep, attributes),
         utilities=sections.utilities(answers),
         group_effects=sections.group_effects(sweep, record.examples, attributes),

@@ -206,6 +206,8 @@ class ReportData:
     """Estimator -> family; one that is not here is looked up by its registered name."""
     expectations: tuple[Expectation, ...] = ()
     stopping: tuple[StopCurve, ...] = ()
+    stopped: tuple[str, ...] = ()
+    """Where each design stopped that is drawn from no more, and why."""
     learning_curves: tuple[LearningLine, ...] = ()
     utilities: tuple[Utilities, ...] = ()
     group_effects: tuple[GroupRow, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -30,7 +29,7 @@ from orchestrator.store.ledger import DONE
 from orchestrator.store.plain_files import files_below
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.examples import Examples
-from orchestrator.sweeps.stopping_record import read_stopping
+from orchestrator.sweeps.stopping_record import read_stopping, stopped_designs, worded
 from orchestrator.sweeps.sweep import Sweep
 
 
@@ -121,7 +120,7 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
             found.append(
                 StopCurve(
                     curve.design,
-                    re.sub(r"\.0\b", "", str(one)),
+                    worded(str(one)),
                     one.threshold,
                     np.array([look.runs for look in curve.looks]),
                     np.array([math.nan if value is None else value for value in values]),
@@ -129,6 +128,11 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
                 )
             )
     return tuple(found)
+
+
+def stopped(sweep: Sweep, store: RunStore) -> tuple[str, ...]:
+    """Return where each design stopped that is drawn from no more, and why, in a sentence."""
+    return tuple(map(str, stopped_designs(sweep, store).values()))
 
 
 def learning_curves(sweep: Sweep, by_label: Mapping[str, Attributes]) -> tuple[LearningLine, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import takewhile
 
 import numpy as np
@@ -21,13 +22,21 @@ def jobs_of(sweep: Sweep, store: RunStore, is_stopped: Callable[[str], bool]) ->
     """Yield one job for every pack with rows still to do: reference models first, they are few and long.
 
     Designs that are scored on come before those that are stopped by their score. `is_stopped` is asked before every job
-    whether its design is to be drawn from no more.
+    whether its design is to be drawn from no more; of one that may be, no more should be in flight than lies between two looks.
     """
     order = sorted(sweep.plans.values(), key=lambda plan: (not plan.design.goes_first, plan.name in sweep.config.stop))
     for plan in order:
         truncation = Truncation.of(sweep.config, store, plan.name)
         packs = _packs(store, plan) if truncation is None else _prefixes(store, plan, truncation)
+        stop = sweep.config.stop.get(plan.name)
+        if stop is not None:
+            packs = _a_little_ahead(packs, stop.every)
         yield from takewhile(lambda _, name=plan.name: not is_stopped(name), packs)  # type: ignore[misc]
+
+
+def _a_little_ahead(jobs: Iterator[Job | None], runs: int) -> Iterator[Job | None]:
+    for job in jobs:
+        yield job and replace(job, ahead=runs)
 
 
 def _packs(store: RunStore, plan: DesignPlan) -> Iterator[Job | None]:

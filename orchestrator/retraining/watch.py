@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.store.damage import Damage
+from orchestrator.sweeps.stopping_record import Stopped
 from workers.packed.strategy import Strategy
 
 
@@ -22,3 +23,5 @@ class Watch:
     """Called with the way in which packs are trained, where the driver knows it."""
     on_damage: Callable[[Damage], None] = lambda damage: None
     """Called for everything damaged that was found and will be trained again."""
+    on_stop: Callable[[Stopped], None] = lambda stopped: None
+    """Called for every design that is drawn from no more: when its criterion is met, or before anything is launched if it was."""

@@ -27,7 +27,10 @@ def retrain(
     retry_failed: bool = False,
     pool: Pool | None = None,
 ) -> Tally:
-    """Train what is missing; return what this call did. Ends early, everything finished kept, when the watch says so."""
+    """Train what is missing; return what this call did. Ends early, everything finished kept, when the watch says so.
+
+    Stopping criteria are held against what is stored before anything is launched.
+    """
     watch = watch or Watch()
     try:
         mend(store, sweep.plans, watch)
@@ -38,17 +41,19 @@ def retrain(
         for name in sweep.plans:
             store.forget(name, np.flatnonzero(store.states(name) == FAILED))
     store.begin_work()
+    stopper = Stopper(sweep, store, watch.on_stop)
+    stopper.begin()
     totals = {name: pending for name, (_, _, pending) in finished(sweep, store).items()}
     watch.on_start(totals)
     if not any(totals.values()) or watch.should_stop():
         return Tally()
     if pool is not None:
-        return _schedule(sweep, store, watch, pool, sum(totals.values()))
+        return _schedule(sweep, store, watch, stopper, pool, sum(totals.values()))
     work = work_of(sweep, store.has_begun)
     if work.strategy is not None:
         watch.on_strategy(work.strategy)
     with ray_pool(work, sweep.config.ray) as workers:
-        return _schedule(sweep, store, watch, workers, sum(totals.values()))
+        return _schedule(sweep, store, watch, stopper, workers, sum(totals.values()))
 
 
 def _refuse_other_subsets(sweep: Sweep, store: RunStore) -> None:
@@ -64,12 +69,11 @@ def _refuse_other_subsets(sweep: Sweep, store: RunStore) -> None:
                 )
 
 
-def _schedule(sweep: Sweep, store: RunStore, watch: Watch, pool: Pool, runs: int) -> Tally:
-    stopper = Stopper(sweep, store)
-
+def _schedule(sweep: Sweep, store: RunStore, watch: Watch, stopper: Stopper, pool: Pool, runs: int) -> Tally:
     def landed(design: str, done: int, failed: int) -> None:
         watch.on_commit(design, done, failed)
         stopper.landed(design)
 
-    scheduler = Scheduler(pool, store, sweep.config.ray.in_flight, landed, watch.should_stop, watch.patience)
+    in_flight = sweep.config.ray.in_flight
+    scheduler = Scheduler(pool, store, in_flight, landed, watch.should_stop, stopper.met, watch.patience)
     return scheduler.run(jobs_of(sweep, store, stopper.met), runs)

@@ -12,6 +12,7 @@ from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions
 from orchestrator.store.lease import holder
 from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.stopping_record import Stopped, stopped_designs
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
 
@@ -27,6 +28,8 @@ class Status:
     done: int
     failed: int
     pending: int
+    stopped: tuple[Stopped, ...]
+    """Designs that are drawn from no more, for their criterion is met."""
     rate: float | None
     """Runs a second over the last two minutes of work; None when nothing was finished lately."""
     seconds_left: float | None
@@ -70,6 +73,7 @@ def _status(sweep: Sweep, store: RunStore) -> Status:
         total["done"],
         total["failed"],
         total["pending"],
+        tuple(stopped_designs(sweep, store).values()),
         rate,
         total["pending"] / rate if rate and total["pending"] else None,
         (*(str(damage) for name in store.designs for damage in store.lost(name)), *damages),

@@ -9,6 +9,9 @@ import hashlib
 import time
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.store.ledger import CommitRecord
 from orchestrator.store.run_store import RunStore
 
@@ -67,6 +70,15 @@ def made_under(store: RunStore, design: str) -> dict[int, str | None]:
             row: latest.get(row) for row, digest in zip(pack.rows, pack.hashes, strict=True) if digest is not None
         }
     return found
+
+
+def as_they_came(store: RunStore, design: str) -> NDArray[np.int64]:
+    """Return the finished rows (r,) of a design in the order in which they were delivered."""
+    commits = [commit for pack in store.summaries(design) for commit in pack.commits]
+    commits.sort(key=lambda commit: (commit.clock or 0.0, commit.finished))
+    delivered = {row: place for place, commit in enumerate(commits) for row in commit.rows}  # the last time, if several
+    done = [row for pack in store.summaries(design) for row in pack.done()]
+    return np.array(sorted(done, key=lambda row: (delivered.get(row, -1), row)), dtype=np.int64)
 
 
 def failure_lines(store: RunStore) -> list[str]:

@@ -32,6 +32,15 @@ def refuse_other(sweep: Sweep, *, edited: bool = False) -> None:
         )
 
 
+def why_other(sweep: Sweep) -> str:
+    """Return why the sweep cannot go on in its folder; empty where it can, or where the folder is still to be made."""
+    try:
+        refuse_other(sweep, edited=True)
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
 def refuse_edited(sweep: Sweep, store: RunStore) -> None:
     """Refuse a configuration that was edited to ask for other runs than the store was made for: nobody can accept that."""
     if store.config_hash != sweep.config.identity():

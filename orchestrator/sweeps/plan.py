@@ -6,6 +6,7 @@ How packs are trained is a strategy (workers/packed/strategy.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,10 @@ from numpy.typing import NDArray
 
 from orchestrator.config.schema import Config
 from orchestrator.designs import Context, Design
+from orchestrator.store.manifest import parse_manifest
+from orchestrator.store.metadata import METADATA, read_attributes
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.plain_files import is_folder
 from workers.errors import ConfigError
 from workers.runs import Run
 from workers.task_hooks import groups_of
@@ -108,8 +113,25 @@ def context_of(config: Config, name: str, n: int, groups: Mapping[str, NDArray[n
     return Context(name, config.seed, n, fenced, groups or {}, dict(config.designs), config.folder)
 
 
-def plan_designs(config: Config, task: Task | DifferentiableTask) -> dict[str, DesignPlan]:
-    """Return the plan of every design. Raises ConfigError, naming the key, for one that cannot be drawn on this task."""
+def kept_packs(config: Config, paths: SweepPaths) -> dict[str, int]:
+    """Return the runs a pack of every design in the store that was made for this configuration; nothing where there is none.
+
+    A store's packs are its chunks: they stay what they are, whatever else of the configuration changes. Raises StoreError where
+    the store's manifest is damaged.
+    """
+    if not is_folder(paths.runs):
+        return {}
+    manifest = parse_manifest(read_attributes(paths.runs), str(paths.runs / METADATA))
+    return {one.name: one.pack for one in manifest.designs} if manifest.config_hash == config.identity() else {}
+
+
+def plan_designs(
+    config: Config, task: Task | DifferentiableTask, packs: Mapping[str, int] | None = None
+) -> dict[str, DesignPlan]:
+    """Return the plan of every design, with `packs` of so many runs where they are known.
+
+    Raises ConfigError, naming the key, for a design that cannot be drawn on this task.
+    """
     from workers.task import DifferentiableTask
 
     groups = groups_of(task)
@@ -122,14 +144,23 @@ def plan_designs(config: Config, task: Task | DifferentiableTask) -> dict[str, D
         epochs: tuple[int, ...] = ()
         if isinstance(task, DifferentiableTask):
             epochs = design.checkpoint_epochs(task.recipe.epochs, context)
-        plans[name] = DesignPlan(design, context, design.pack(_pack(config), context), epochs)
+        pack = (packs or {}).get(name) or design.pack(_pack(config, name), context)
+        plans[name] = DesignPlan(design, context, pack, epochs)
     _refuse_overlap(plans)
     return plans
 
 
-def _pack(config: Config) -> int:
-    """Return the runs a pack; while `auto` is not settled (stages/forecast.py), any number will do to look at a plan."""
-    return PROVISIONAL_PACK if config.pack == "auto" else config.pack
+def _pack(config: Config, design: str) -> int:
+    """Return the runs a pack; while `auto` is not settled (stages/forecast.py), any number will do to look at a plan.
+
+    Of a design that may be stopped a whole number of packs, as equal as can be, makes `every`: its looks come when they are due.
+    """
+    pack = PROVISIONAL_PACK if config.pack == "auto" else config.pack
+    if design not in config.stop:
+        return pack
+    every = config.stop[design].every
+    packs = math.ceil(every / pack)
+    return math.ceil(every / packs)
 
 
 def _refuse_overlap(plans: dict[str, DesignPlan]) -> None:

@@ -1,13 +1,16 @@
-"""How the designs' stopping criteria went, as the sweep's folder keeps it."""
+"""How the designs' stopping criteria went, as the sweep's folder keeps it, and which designs are stopped for it."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from orchestrator.config.stopping_criteria import parse
+from orchestrator.store.ledger import DONE
+from orchestrator.store.run_store import RunStore
 from orchestrator.store.side_files import read_json
 from orchestrator.sweeps.sweep import Sweep
 
@@ -37,9 +40,55 @@ class StoppingRecord:
         return bool(self.looks) and self.looks[-1].met
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """A design that is drawn from no more: where it stopped, and why."""
+
+    design: str
+    criterion: str
+    look: Look
+    """The one that met it."""
+    done: int
+    """Its finished runs by now: what was in flight has landed since."""
+    planned: int
+    """All its runs."""
+
+    def __str__(self) -> str:
+        found = ", ".join(_found(comparison, value) for comparison, value in self.look.values.items())
+        later = f"; {self.done:,} are done" if self.done > self.look.runs else ""
+        return f"{self.design} stopped at {self.look.runs:,} of its {self.planned:,} runs: {found}{later}"
+
+
+def worded(comparison: str) -> str:
+    """Return a comparison as a person writes it: 600, not 600.0."""
+    return re.sub(r"\.0\b", "", comparison)
+
+
+def _found(comparison: str, value: float | None) -> str:
+    quantity, _, bound = worded(comparison).partition(" ")
+    return f"{quantity} {'not known' if value is None else format(value, ',.4g')} ({bound})"
+
+
+def stopped_designs(sweep: Sweep, store: RunStore) -> dict[str, Stopped]:
+    """Return the designs that are drawn from no more, by name: the criterion that they have was met, and is by what is there.
+
+    One whose runs were lost since is none of them. Raises StoreError where the file is damaged.
+    """
+    found = {}
+    for name, record in read_stopping(sweep).items():
+        section = sweep.config.stop.get(name)
+        if section is None or section.when != record.criterion or name not in store.designs:
+            continue
+        states = store.states(name)
+        done = int((states == DONE).sum())
+        if record.met and record.looks[-1].runs <= done:
+            found[name] = Stopped(name, record.criterion, record.looks[-1], done, len(states))
+    return found
+
+
 def read_stopping(sweep: Sweep) -> dict[str, StoppingRecord]:
     """Return the curves that former calls left, by design. Raises StoreError where the file is damaged."""
-    remedy = "delete it, and the criteria are evaluated anew as runs land"
+    remedy = "delete it, and the criteria are evaluated anew, on what is there"
     return read_json(sweep.paths.stopping, remedy, _parsed) or {}
 
 

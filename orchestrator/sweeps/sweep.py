@@ -18,7 +18,7 @@ from orchestrator.config.loading import read, validate
 from orchestrator.config.schema import Config
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import is_plain, text_of
-from orchestrator.sweeps.plan import DesignPlan, plan_designs
+from orchestrator.sweeps.plan import DesignPlan, kept_packs, plan_designs
 from workers.data.shared import Arrays, SharedArrays
 from workers.errors import ConfigError, StoreError
 from workers.runs import Queries
@@ -153,7 +153,7 @@ class Sweep:
     @cached_property
     def plans(self) -> dict[str, DesignPlan]:
         """What will be trained, by design."""
-        return plan_designs(self.config, self.task)
+        return plan_designs(self.config, self.task, kept_packs(self.config, self.paths))
 
     @property
     def t(self) -> int:

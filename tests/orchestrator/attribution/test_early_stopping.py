@@ -5,14 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
-from orchestrator.attribution.early_stopping import watched
+from orchestrator.attribution.early_stopping import Stopper, watched
 from orchestrator.retraining.counts import finished
+from orchestrator.retraining.watch import Watch
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.store import work_clock
+from orchestrator.store.accounting import as_they_came
 from orchestrator.store.ledger import DONE, PENDING
-from orchestrator.sweeps.stopping_record import read_stopping
+from orchestrator.sweeps.stopping_record import read_stopping, stopped_designs
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
@@ -129,6 +132,157 @@ def test_hours_are_those_of_a_clock_that_cannot_be_set(
         monkeypatch.setattr(module, clock, lambda: ahead)
         retrain(sweep, store, pool=inline_pool(sweep))
         assert bool((store.states("fit") == PENDING).any()) is stops
+
+
+# What is trained beyond
+
+
+def largest_error(store: Any) -> float:
+    """The largest standard error of an example's effect on the mean query, from what is stored; no code of the stopper."""
+    rows = store.finished("fit")
+    masks, worth = store.masks("fit")[rows], store.outputs("fit", "worth")[rows].astype(np.float64).mean(axis=1)
+    sides = [[worth[masks[:, i] == side] for side in (True, False)] for i in range(store.n)]
+    if min(len(one) for both in sides for one in both) < 2:
+        return np.inf
+    return max(float(np.sqrt(sum(one.var(ddof=1) / len(one) for one in both))) for both in sides)
+
+
+@pytest.mark.parametrize(
+    ("slots", "pack", "every", "bound", "least"),
+    [(1, 4, 4, 0.35, 0), (2, 64, 20, 0.35, 60), (2, 7, 20, 0.25, 0), (8, 32, 40, 0.25, 80), (3, 400, 1, 0.4, 0)],
+)
+def test_at_most_every_and_what_was_in_flight_is_trained_beyond_the_first_moment_that_meets_it(
+    stopped: Raw, make_sweep: Make, inline_pool: Any, slots: int, pack: int, every: int, bound: float, least: int
+) -> None:
+    stopped["pack"] = pack
+    stopped["designs"]["fit"]["subsets"] = 600
+    stopped["stop"]["fit"] = {"when": f"standard_error < {bound} and runs >= {least}", "every": every}
+    sweep = make_sweep(stopped)
+    sent_at: list[int] = []
+    with prepare(sweep) as store:
+        pool = inline_pool(sweep, slots=slots)
+
+        def landed(design: str, new: int, failed: int) -> None:
+            stored = done(sweep, store)
+            if not sent_at and stored >= least and largest_error(store) < bound:
+                sent_at.extend([sum(len(job.runs) for job in pool.submitted), stored])
+
+        retrain(sweep, store, Watch(on_commit=landed), pool=pool)
+        trained, looks = sum(len(job.runs) for job in pool.submitted), read_stopping(sweep)["fit"].looks
+        assert done(sweep, store) == trained, "all that was launched is kept"
+    assert looks[-1].met
+    assert sent_at[1] < 300, "or nothing could be trained beyond"
+    sent, stored = sent_at
+    assert trained - stored <= every + (sent - stored)
+    assert sent - stored <= 2 * every + 2 * slots, "what is in flight is little, too"
+    steps = np.diff([0, *(look.runs for look in looks)])
+    assert (steps >= every).all()
+    assert (steps <= 1.25 * every + 1).all(), "packs do not put looks off"
+
+
+def test_what_is_stored_is_looked_at_before_anything_is_launched(
+    stopped: Raw, make_sweep: Make, inline_pool: Any
+) -> None:
+    first = make_sweep(stopped)
+    with prepare(first) as store:
+        retrain(first, store, pool=inline_pool(first))
+        before = done(first, store)
+    stopped["stop"]["fit"] = {"when": "standard_error < 100 and runs >= 10", "every": 400}
+    second, said = make_sweep(stopped), []
+    with prepare(second) as store:
+        pool = inline_pool(second)
+        retrain(second, store, Watch(on_stop=said.append), pool=pool)
+        assert pool.submitted == []
+        (look,) = read_stopping(second)["fit"].looks
+        assert (look.runs, look.met) == (before, True)
+        retrain(second, store, Watch(on_stop=said.append), pool=pool)
+    assert [(one.design, one.look.runs, one.done, one.planned) for one in said] == [("fit", before, before, 100)] * 2
+
+
+def test_ranks_are_looked_back_at_in_what_is_stored(stopped: Raw, make_sweep: Make, inline_pool: Any) -> None:
+    class NewestFirst(inline_pool):  # type: ignore[misc]
+        def collect(self, timeout: float) -> list[Any]:
+            self._flying.rotate(1)
+            found: list[Any] = super().collect(timeout)
+            return found
+
+    stopped["task"]["arguments"] = {"n": 8, "noise": 1.0}
+    first = make_sweep(stopped)
+    with prepare(first) as store:
+        retrain(first, store, pool=NewestFirst(first))
+    stopped["stop"]["fit"]["when"] = "rank_stability > -1 over the last 2"
+    second = make_sweep(stopped)
+    with prepare(second) as store:
+        known = Stopper(second, store)
+        known.begin()
+        (look,) = known.curves["fit"].looks
+        rows = as_they_came(store, "fit")
+        values = []
+        for count in (len(rows) - 8, len(rows) - 4, len(rows)):
+            chosen = np.sort(rows[:count])
+            masks, outputs = store.masks("fit")[chosen], store.outputs("fit", "worth")[chosen].mean(axis=1)
+            values.append([outputs[masks[:, i]].mean() - outputs[~masks[:, i]].mean() for i in range(8)])
+    expected = min(spearmanr(values[-1], earlier).statistic for earlier in values[:2])
+    assert look.met
+    assert look.values["rank_stability > -1.0 over the last 2"] == pytest.approx(expected, abs=1e-6)
+    assert expected < 1, "or any values would do"
+    assert (rows != np.sort(rows)).any(), "or the order of rows would do"
+
+
+def test_a_design_whose_runs_were_lost_is_stopped_no_more(stopped: Raw, make_sweep: Make, inline_pool: Any) -> None:
+    sweep, said = make_sweep(stopped), []
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        assert list(stopped_designs(sweep, store)) == ["fit"]
+        store.forget("fit", range(10))
+        assert not stopped_designs(sweep, store)
+        assert finished(sweep, store)["fit"][2] > 0
+        retrain(sweep, store, Watch(on_stop=said.append), pool=inline_pool(sweep))
+        runs = [look.runs for look in read_stopping(sweep)["fit"].looks]
+        assert done(sweep, store) >= 20
+    assert said[0].look.runs >= 20
+    assert runs == sorted(set(runs)), "looks at what is there no more are forgotten"
+
+
+def test_packs_of_a_sweep_that_was_made_before_stay_what_they_are(
+    stopped: Raw, make_sweep: Make, make_config: Callable[[Raw], Any], inline_pool: Any, tmp_path: Any
+) -> None:
+    stopped["pack"] = 16
+    without = {key: value for key, value in stopped.items() if key != "stop"}
+    old = make_sweep(without)
+    with prepare(old) as store:
+        seen = []
+        until = Watch(on_commit=lambda *counts: seen.append(counts), should_stop=lambda: bool(seen))
+        retrain(old, store, until, pool=inline_pool(old, slots=1))
+        assert 0 < done(old, store) < 100
+    stopped["stop"]["fit"] = {"when": "runs >= 60", "every": 4}
+    again = make_sweep(stopped)
+    assert again.plans["fit"].pack == 16
+    assert Sweep.of(make_config(stopped), tmp_path / "new").plans["fit"].pack == 4
+    with prepare(again) as store:
+        retrain(again, store, pool=inline_pool(again))
+        assert 60 <= done(again, store) <= 60 + 4 * 16
+    last = make_sweep(without)
+    with prepare(last) as store:
+        retrain(last, store, pool=inline_pool(last))
+        gone_on = store.outputs("fit", "worth")
+        assert store.designs["fit"].pack == 16
+    at_once = Sweep.of(make_config({**without, "pack": 100}), tmp_path / "at once")
+    with prepare(at_once) as store:
+        retrain(at_once, store, pool=inline_pool(at_once))
+        np.testing.assert_array_equal(gone_on, store.outputs("fit", "worth"))
+
+
+@pytest.mark.parametrize(("pack", "every", "expected"), [(750, 200, 200), (64, 200, 50), (64, 211, 53), (8, 1, 1)])
+def test_whole_packs_make_up_what_lies_between_two_looks(
+    stopped: Raw, make_sweep: Make, pack: int, every: int, expected: int
+) -> None:
+    stopped["pack"] = pack
+    stopped["stop"]["fit"]["every"] = every
+    stopped["designs"]["others"] = {"kind": "subsets", "subsets": 12}
+    plans = make_sweep(stopped).plans
+    assert plans["fit"].pack == expected
+    assert plans["others"].pack == pack
 
 
 def test_permutations_are_watched_by_their_shapley_values(game: Raw, make_sweep: Make, inline_pool: Any) -> None:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -371,8 +372,7 @@ def test_ctrl_c_in_the_training_commits_says_how_to_go_on_and_goes_on(
             watch.on_commit(design, done, failed)
             os.kill(os.getpid(), 2)
 
-        stops = Watch(watch.on_start, commit, watch.should_stop, watch.patience, watch.on_damage)
-        return really(sweep, store, stops, pool=inline_pool(sweep, slots=1), **options)
+        return really(sweep, store, replace(watch, on_commit=commit), pool=inline_pool(sweep, slots=1), **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(session.retraining, "retrain", interrupting)

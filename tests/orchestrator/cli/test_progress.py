@@ -46,6 +46,23 @@ def test_without_a_terminal_a_line_is_said_now_and_then(clock: list[float]) -> N
     ]
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_of_a_design_that_is_stopped_no_more_is_expected(terminal: bool) -> None:
+    drawn = io.StringIO()
+    reporter = Reporter(Console(file=drawn, force_terminal=terminal, width=120), {"fit": 400, "other": 6})
+    reporter.open()
+    reporter.add("fit", 40, 0)
+    reporter.expect_no_more("fit")
+    assert reporter.counter.total == 46
+    reporter.add("fit", 8, 0)
+    assert reporter.counter.total == 54, "what was in flight lands"
+    reporter.add("other", 6, 0)
+    assert reporter.counter.done == reporter.counter.total
+    reporter.close()
+    if terminal:
+        assert all(shown in drawn.getvalue() for shown in ("48/48", "6/6", "54/54"))
+
+
 def test_on_a_terminal_there_is_a_bar_for_each_design_and_for_all() -> None:
     drawn = io.StringIO()
     console = Console(file=drawn, force_terminal=True, width=120)

@@ -1,9 +1,12 @@
 """A whole sweep run as a library does: no command line, a console of its own, exceptions."""
 
 import io
+import json
 import os
+import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +51,7 @@ def inline(inline_pool: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Calla
                 watch.on_commit(design, done, failed)
                 act()
 
-            watching = Watch(watch.on_start, commit, watch.should_stop, watch.patience, watch.on_damage)
-            return really(sweep, store, watching, pool=inline_pool(sweep, slots=1), **options)
+            return really(sweep, store, replace(watch, on_commit=commit), pool=inline_pool(sweep, slots=1), **options)
 
         monkeypatch.setattr(session.retraining, "retrain", retrain)
 
@@ -67,6 +69,31 @@ def test_all_stages_are_run_and_shown_on_the_console(
     for line in ("tiny: 42 runs to train", "trained 42 runs in ", "attributed tracin"):
         assert line in said(console)
     assert tuple(capsys.readouterr()) == ("", "")
+
+
+def test_a_design_that_stops_says_where_and_why(
+    game: dict[str, Any], make_sweep: Callable[[Any], Sweep], console: Console, inline: Any, command: Any
+) -> None:
+    game["task"]["arguments"] = {"noise": 0.1}
+    game["designs"] = {"fit": {"kind": "subsets", "subsets": 200}}
+    game["stop"] = {"fit": {"when": "standard_error < 0.5 for 95% and runs >= 32", "every": 8}}
+    sweep = make_sweep({**game, "estimators": {"difference_in_means": {}}})
+    run_sweep(sweep, console=console)
+    (first,) = [line for line in said(console).splitlines() if " stopped at " in line]
+    assert re.fullmatch(
+        r"fit stopped at 32 of its 200 runs: standard_error 0\.\d+ \(< 0\.5 for 95%\), runs 32 \(>= 32\)", first
+    )
+    done = int(re.findall(r"(\d+) of 200 are done", said(console))[0])
+    assert 32 < done <= 40
+    assert f"{done} of 200 are done, {200 - done} are left out" in said(console)
+    told = f"{first}; {done} are done"
+    assert told in "".join(command("status", sweep.paths.root).out.split("\n"))
+    (stopped,) = json.loads(command("status", sweep.paths.root, "--json").out)["stopped"]
+    assert (stopped["design"], stopped["look"]["runs"], stopped["done"], stopped["planned"]) == ("fit", 32, done, 200)
+    assert told.replace("<", "&lt;").replace(">", "&gt;") in (sweep.paths.root / "report.html").read_text()
+    run_sweep(sweep, console=console)
+    assert said(console).count("runs to train") == 1, "nothing is trained by the second call"
+    assert told in said(console)
 
 
 def test_ctrl_c_in_the_training_is_an_exception_and_all_that_is_finished_is_kept(

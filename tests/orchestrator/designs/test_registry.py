@@ -17,7 +17,7 @@ from orchestrator.config.json_schema import schema
 from orchestrator.config.schema import Config
 from orchestrator.designs import Context, Design, ErrorForecast, find, kinds, register, registry
 from orchestrator.designs.keys import generator_of
-from orchestrator.forecast.standard_error import Trial, expected_error
+from orchestrator.forecast.standard_error import Trial, expected_errors
 from orchestrator.stages.attribute import attribute
 from orchestrator.stages.export import Request, export
 from orchestrator.stages.forecast import settle
@@ -132,9 +132,9 @@ def test_an_error_that_nobody_can_foresee_is_not_forecast(
 ) -> None:
     sweep = make_sweep(raw)
     trial = Trial(sweep, sweep.plans, sweep.plans["fit"], 20, PackTrainer(sweep.task))
-    assert expected_error(trial) > 0
+    assert expected_errors(trial).attribution > 0
     monkeypatch.setattr(Halves, "error_forecast", None)
-    assert np.isnan(expected_error(trial))
+    assert np.isnan(expected_errors(trial).attribution)
 
 
 @pytest.mark.parametrize(

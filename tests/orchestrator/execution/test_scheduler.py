@@ -243,6 +243,52 @@ def test_a_stop_does_not_go_on_splitting() -> None:
     assert not sink.packs, "half of a pack is not committed"
 
 
+# Designs that may be stopped
+
+
+def may_stop(packs: int, size: int, ahead: int) -> Iterator[Job]:
+    return (replace(job, ahead=ahead) for job in jobs(packs, size))
+
+
+@pytest.mark.parametrize(("slots", "in_flight"), [(1, 1), (2, 2), (8, 2)])
+def test_of_a_design_that_may_be_stopped_little_is_in_flight(slots: int, in_flight: int) -> None:
+    pool, sink = ScriptedPool(slots=slots), Sink()
+    Scheduler(pool, sink, in_flight).run(may_stop(6, 32, 32), 6 * 32)
+    most = -(-32 // (slots * in_flight))
+    assert max(pool.sizes) == most, "from the first one on"
+    assert pool.most_in_flight == slots * in_flight, "and no worker waits"
+    assert [len(outcomes) for outcomes in sink.packs.values()] == [32] * 6
+    assert set(pool.invocations.values()) == {1}
+
+
+def test_runs_that_are_trained_together_stay_together_in_a_design_that_may_be_stopped() -> None:
+    for grain, sizes in ((16, {16}), (None, {32})):
+        pool = ScriptedPool(grain=grain)
+        Scheduler(pool, Sink(), 2).run(may_stop(6, 32, 32), 6 * 32)
+        assert set(pool.sizes) == sizes
+
+
+def test_once_a_design_is_over_only_what_is_in_flight_is_trained() -> None:
+    pool, sink = ScriptedPool(slots=2), Sink()
+    over = lambda design: design == "fit" and len(sink.packs) >= 2  # noqa: E731
+    scheduler = Scheduler(pool, sink, 2, is_over=over)
+    sent: list[int] = []
+    scheduler.on_commit = lambda *_: sent.append(sum(pool.sizes))
+    scheduler.run(iter([*may_stop(50, 16, 16), *jobs(1, 4, "other")]))
+    fit = [one.row for (design, _), pack in sink.packs.items() if design == "fit" for one in pack]
+    assert len(fit) == sent[1], "nothing of it was sent after the second commit"
+    assert 32 <= len(fit) < 48
+    assert sorted(fit) == list(range(len(fit))), "what was in flight is kept, in a pack that is not whole"
+    assert len(sink.packs["other", 0]) == 4, "other designs go on"
+
+
+def test_a_lost_pack_of_a_design_that_is_over_is_not_divided() -> None:
+    pool, sink = ScriptedPool({1: ("system", ALWAYS)}, slots=1), Sink()
+    Scheduler(pool, sink, 1, is_over=lambda design: bool(pool.invocations)).run(jobs(1, 4))
+    assert pool.sizes == [4]
+    assert not sink.packs
+
+
 def test_impatience_gives_up_what_is_in_flight() -> None:
     pool, sink = ScriptedPool(slots=2), Sink()
     stopping = lambda: len(sink.packs) >= 3  # noqa: E731

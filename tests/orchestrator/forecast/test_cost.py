@@ -1,4 +1,7 @@
+import json
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +12,12 @@ import yaml
 
 from estimators.registry import find
 from orchestrator.attribution.evidence import gather
+from orchestrator.config.loading import load
 from orchestrator.execution import resources
 from orchestrator.forecast import cost as costing
 from orchestrator.forecast import trial_runs
 from orchestrator.forecast.cost import Forecast, forecast, pack_by_time
-from orchestrator.forecast.standard_error import Trial, expected_error
+from orchestrator.forecast.standard_error import Trial, expected_errors
 from orchestrator.forecast.trial_runs import TrialRuns, try_runs
 from orchestrator.stages import forecast as forecasting
 from orchestrator.stages.plan import prepare
@@ -184,7 +188,9 @@ def test_the_errors_foretold_are_those_measured_within_a_factor_of_two(make_swee
         retrain(sweep, store, pool=inline_pool(sweep))
         evidence = gather(sweep, store, "margin")
     for name, (estimator, given) in options.items():
-        foretold = expected_error(Trial(sweep, sweep.plans, sweep.plans[name], 200, PackTrainer(sweep.task)))
+        foretold = expected_errors(
+            Trial(sweep, sweep.plans, sweep.plans[name], 200, PackTrainer(sweep.task))
+        ).attribution
         measured = find(estimator).model_validate(given).attribute(evidence).standard_error
         assert measured is not None
         assert 0.5 < foretold / np.nanmean(measured) < 2, name
@@ -194,12 +200,12 @@ def test_too_few_trainings_foretell_nothing(designs: Raw, make_sweep: Make) -> N
     sweep = make_sweep(designs)
     for name, needed in (("fit", 8), ("without", 6), ("orders", 12)):
         errors = [
-            expected_error(Trial(sweep, sweep.plans, sweep.plans[name], runs, PackTrainer(sweep.task)))
+            expected_errors(Trial(sweep, sweep.plans, sweep.plans[name], runs, PackTrainer(sweep.task))).attribution
             for runs in (needed - 1, needed)
         ]
         assert np.isnan(errors).tolist() == [True, False], name
     everything = sweep.plans["everything"]
-    assert np.isnan(expected_error(Trial(sweep, sweep.plans, everything, 100, PackTrainer(sweep.task))))
+    assert np.isnan(expected_errors(Trial(sweep, sweep.plans, everything, 100, PackTrainer(sweep.task))).attribution)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -212,7 +218,9 @@ def test_shared_seeds_cancel_the_noise_of_training(game: Raw, make_sweep: Make, 
         retrain(sweep, store, pool=inline_pool(sweep))
         made = find("leave_one_out")().attribute(gather(sweep, store, "worth"))
     assert made.standard_error is not None
-    foretold = expected_error(Trial(sweep, sweep.plans, sweep.plans["without"], 30, PackTrainer(sweep.task)))
+    foretold = expected_errors(
+        Trial(sweep, sweep.plans, sweep.plans["without"], 30, PackTrainer(sweep.task))
+    ).attribution
     if paired:
         np.testing.assert_allclose(made.values, np.tile(0.9 ** np.arange(8), (3, 1)).T, atol=1e-5)
         assert made.standard_error.max() < 1e-5
@@ -259,3 +267,122 @@ def test_with_yes_it_goes_on_and_keeps_the_forecast(
     assert kept is not None
     assert kept.seconds > forecasting.LARGE_SECONDS
     assert "Forecast and fact" in (tmp_path / "sweep" / "report.html").read_text()
+
+
+# What `plan` tells
+
+
+@pytest.fixture
+def game_yaml(designs: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep of the game with packs by time, where `plan` looks for runs/game; trial runs take a moment."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "game.yaml"
+    path.write_text(yaml.safe_dump({**designs, "pack": "auto", "estimators": {"difference_in_means": {}}}))
+    return path
+
+
+def test_plan_tells_of_the_configuration_given_not_of_the_sweep_in_its_folder(
+    command: Callable[..., Any], refused: Callable[..., str], game_yaml: Path, tmp_path: Path
+) -> None:
+    sweep, made = forecasting.settle(Sweep.of(load(str(game_yaml))), always=True)
+    assert made is not None
+    assert sweep.paths.root == tmp_path / "runs" / "game"
+    with prepare(sweep):
+        costing.keep_forecast(sweep, replace(made, seconds=987654.0))
+    slow_game = (
+        (tmp_path / "game.py").read_text().replace("return subset,", "import time; time.sleep(0.02); return subset,")
+    )
+    (tmp_path / "slow.py").write_text(slow_game)
+    before = sorted(tmp_path.rglob("*"))
+    other = command("plan", game_yaml, "task.name=slow.py:Game", "--json")
+    assert other.code == 0
+    trained = json.loads(other.out)["forecast"]
+    assert 0.02 * 993 / trained["slots"] < trained["seconds"] < 10 * 0.02 * 993
+    assert "`run` would be refused: " in other.err
+    assert "task.name is 'slow.py:Game' here and 'game.py:Game' there" in other.err
+    grown = json.loads(command("plan", game_yaml, "designs.fit.subsets=900", "--json").out)["forecast"]
+    assert {one["design"]: one["runs"] for one in grown["designs"]}["fit"] == 900, "nor of what it had before it grew"
+    assert grown["seconds"] < 987654
+    assert "was made from another configuration (task.name" in refused("run", game_yaml, "task.name=slow.py:Game")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plan_fails_with_the_reason_when_every_trial_run_does(
+    command: Callable[..., Any], game_yaml: Path, tmp_path: Path
+) -> None:
+    failing = (
+        (tmp_path / "game.py")
+        .read_text()
+        .replace("return subset,", "raise ValueError('no convergence'); return subset,")
+    )
+    (tmp_path / "bad.py").write_text(failing)
+    ended = command("plan", game_yaml, "task.name=bad.py:Game")
+    assert ended.code == 1
+    assert ended.out == ""
+    assert re.fullmatch(
+        r"failed: all of the \d+ trial runs failed, the first with ValueError: no convergence\n", ended.err
+    )
+
+
+def test_plan_shows_what_fails_of_some_trial_runs(command: Callable[..., Any], game_yaml: Path, tmp_path: Path) -> None:
+    failing = (
+        (tmp_path / "game.py")
+        .read_text()
+        .replace(
+            "return subset,", "\n        if len(subset) == self.n: raise ValueError('too full')\n        return subset,"
+        )
+    )
+    (tmp_path / "bad.py").write_text(failing)
+    ended = command("plan", game_yaml, "task.name=bad.py:Game")
+    assert ended.code == 0
+    assert "trial runs failed, the first with ValueError: too full" in " ".join(ended.out.split())
+
+
+@pytest.mark.parametrize(("noise", "matter"), [(0.0, False), (1e-3, True)])
+def test_that_seeds_change_nothing_is_said(
+    command: Callable[..., Any], designs: Raw, game_yaml: Path, noise: float, matter: bool
+) -> None:
+    ended = command("plan", game_yaml, f"task.arguments.noise={noise}")
+    assert ("seeds change nothing" in ended.out) is not matter
+    assert ("noise ceiling is 1.000" in " ".join(ended.out.split())) is not matter
+
+
+def test_the_forecast_names_its_parts_and_its_errors(command: Callable[..., Any], game_yaml: Path) -> None:
+    ended = command("plan", game_yaml, "designs.fit.subsets=40")
+    told = " ".join(ended.out.split())
+    for part in ("Ray's start 8.0 s, trainings ", ", attributions ", "attributions: difference_in_means "):
+        assert part in told, part
+    assert "of an attribution, one example's effect on one query" in told
+    assert "of the utility, its effect on the mean over the queries, which `stop` watches" in told
+    forecast = json.loads(command("plan", game_yaml, "designs.fit.subsets=40", "--json").out)["forecast"]
+    (timed,) = forecast["attributions"]
+    assert (timed["estimator"], timed["unknown"]) == ("difference_in_means", "")
+    middle, low, high = forecast["total"]
+    assert middle == pytest.approx(costing.RAY_SECONDS + forecast["seconds"] + timed["seconds"])
+    assert low < middle < high
+
+
+def test_the_error_of_the_utility_is_that_of_the_mean_query(game: Raw, make_sweep: Make, inline_pool: Any) -> None:
+    """Queries with independent noise: their mean has the square root of their number less of it."""
+    game["task"]["arguments"] = {"n": 12, "noise": 2.0}
+    game["designs"] = {
+        "everything": {"kind": "full", "seeds": 4},
+        "fit": {"kind": "bernoulli", "subsets": 400},
+        "without": {"kind": "leave_one_out", "seeds": 4},
+        "orders": {"kind": "permutations", "permutations": 40},
+    }
+    sweep = make_sweep(game)
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        made = find("difference_in_means")().attribute(gather(sweep, store, "worth"))
+    assert made.utility_standard_error is not None
+    trainer = PackTrainer(sweep.task)
+    for name, tolerance in {
+        "fit": 0.25,
+        "orders": 0.4,
+        "without": 0.6,
+    }.items():  # of 100 pairs, of some steps, of 3 seeds
+        foretold = expected_errors(Trial(sweep, sweep.plans, sweep.plans[name], 200, trainer))
+        assert foretold.utility / foretold.attribution == pytest.approx(3**-0.5, rel=tolerance), name
+    fit = expected_errors(Trial(sweep, sweep.plans, sweep.plans["fit"], 400, trainer))
+    assert 0.5 < fit.utility / made.utility_standard_error.mean() < 2

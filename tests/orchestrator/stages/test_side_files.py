@@ -102,7 +102,7 @@ def test_whole_files_are_read(sweep: Path) -> None:
 def test_a_damaged_record_of_stopping(harm: Harm, name: str, sweep: Path, command: Command) -> None:
     path = sweep / "stopping.json"
     harm(path)
-    check(command(name, sweep), path, "delete it, and the criteria are evaluated anew as runs land")
+    check(command(name, sweep), path, "delete it, and the criteria are evaluated anew, on what is there")
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert command(name, sweep).code == 0
 

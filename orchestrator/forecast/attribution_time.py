@@ -1,0 +1,161 @@
+"""What attributions will take: each estimator is tried for a moment, on what looks like the evidence it will get.
+
+Runs are made up at their full number: the subsets are those of the plan, an output is a sum of effects and noise. Of reference
+models one is trained, and an estimator is timed on one query and on some of them; its time grows with the queries in a straight
+line, and in proportion to the models. Whatever is not through in its share of the time is ended, and said to take longer.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from threading import current_thread, main_thread
+from typing import Any
+
+import numpy as np
+
+from estimators.contract import Estimator
+from estimators.evidence import Evidence, Reference, Runs
+from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.sweep import Sweep, empty_outputs
+from workers.errors import DataError
+from workers.packs import PackTrainer
+from workers.runs import Failure, Queries, Run
+from workers.task_hooks import labeller_of
+
+BUDGET_SECONDS = 8.0
+"""What all estimators together may take to be timed, about."""
+LARGEST = 2**27
+"""Bytes of masks and outputs that are made up for one estimator, at most."""
+
+
+@dataclass(frozen=True)
+class AttributionForecast:
+    """One estimator, by its label in the configuration."""
+
+    estimator: str
+    seconds: float
+    unknown: str = ""
+    """Why it takes longer than that, nobody knows by how much; empty where it was timed to its end."""
+
+
+class _Late(BaseException):
+    """The time is over: no estimator's own `except Exception` may hear it."""
+
+
+def attribution_times(
+    sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDGET_SECONDS
+) -> tuple[AttributionForecast, ...]:
+    """Return what every estimator of the configuration will take, in this process as in a sweep; nothing is kept."""
+    labels = list(sweep.config.estimators)
+    return tuple(_forecast(sweep, plans, label, budget / len(labels)) for label in labels)
+
+
+def _forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], label: str, budget: float) -> AttributionForecast:
+    section = sweep.config.estimators[label]
+    estimator, measure = section.options, section.measure or sweep.config.measures[0]
+    if current_thread() is not main_thread():  # no other one hears the alarm that would end it
+        return AttributionForecast(label, 0.0, "is timed in the main thread only")
+    way = _of_models if estimator.needed & {"gradients", "checkpoints"} else _of_runs
+    started = time.perf_counter()
+    try:
+        with _at_most(budget):
+            return AttributionForecast(label, way(sweep, plans, estimator, measure))
+    except _Late:
+        return AttributionForecast(label, time.perf_counter() - started, "was not through in that time")
+    except Exception as error:  # whatever it is, a sweep would say it of the real evidence, or not meet it
+        return AttributionForecast(label, 0.0, f"could not be tried: {Failure.of(error)}")
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """End what takes longer, as a Ctrl-C would: between two operations, by _Late."""
+
+    def late(number: int, frame: Any) -> None:
+        raise _Late
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _of_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimator, measure: str) -> float:
+    fitting = {name: plan for name, plan in plans.items() if plan.design.purpose == "fit"}
+    if sum(plan.runs for plan in fitting.values()) * (sweep.task.n + 4 * sweep.t) > LARGEST:
+        raise DataError("its runs are too many to be made up")
+    runs = {name: _made_up(sweep, plan, measure) for name, plan in fitting.items()}
+    evidence = replace(_evidence(sweep, measure, sweep.queries), runs=runs)
+    return _timed(lambda: estimator.attribute(evidence))
+
+
+def _made_up(sweep: Sweep, plan: DesignPlan, measure: str) -> Runs:
+    """Return a design's runs with outputs that are sums of the effects of examples, and noise."""
+    rng = np.random.default_rng(plan.runs)
+    rows = plan.rows(0, plan.runs)
+    effects = rng.normal(size=(sweep.task.n, sweep.t)).astype(np.float32)
+    outputs = rows.masks.astype(np.float32) @ effects / math.sqrt(sweep.task.n)
+    outputs += rng.normal(size=outputs.shape).astype(np.float32)
+    prefixes = plan.design.prefixes(plan.context)
+    return Runs(
+        design=plan.name,
+        kind=plan.design.seen_as,
+        measure=measure,
+        masks=rows.masks,
+        outputs=outputs,
+        subsets=rows.subsets,
+        repeats=rows.repeats.astype(np.int64),
+        permutations=None if prefixes is None else np.arange(plan.runs) // prefixes.steps,
+        antithetic=prefixes is not None and prefixes.antithetic,
+    )
+
+
+def _of_models(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimator, measure: str) -> float:
+    kept = [plan for plan in plans.values() if plan.checkpoint_epochs and plan.design.purpose == "fit"]
+    references: tuple[Reference, ...] = ()
+    models = 1
+    if kept:
+        run = Run(0, np.arange(sweep.task.n), 0, kept[0].checkpoint_epochs)
+        (outcome,) = PackTrainer(sweep.task).train([run], (measure,), sweep.queries)
+        references = (Reference(0, outcome.checkpoints),)
+        models = getattr(estimator, "models", None) or sum(plan.runs for plan in kept)
+        estimator = estimator.model_copy(update={"models": None}) if hasattr(estimator, "models") else estimator
+
+    def on(queries: int) -> float:
+        some = Queries(sweep.queries.source, tuple(positions[:queries].tolist()))
+        evidence = replace(_evidence(sweep, measure, some), t=queries, references=references)
+        return _timed(lambda: estimator.attribute(evidence))
+
+    source = sweep.task.n if sweep.queries.source == "train" else sweep.task.t
+    positions = sweep.queries.take(source)
+    on(1)  # pays for what is done once: imports, compilation
+    some = min(sweep.t, 1 + math.ceil(sweep.t / 8))
+    one, several = on(1), on(some)
+    slope = max(0.0, several - one) / max(1, some - 1)
+    return models * (max(one, several) + slope * (sweep.t - some))
+
+
+def _evidence(sweep: Sweep, measure: str, queries: Queries) -> Evidence:
+    return Evidence(
+        n=sweep.task.n,
+        t=sweep.t,
+        measure=measure,
+        task=sweep.task,  # type: ignore[arg-type, unused-ignore]
+        queries=queries,
+        seed=sweep.config.seed,
+        label=labeller_of(sweep.task),
+        empty=empty_outputs(sweep, measure),
+    )
