@@ -17,6 +17,8 @@ from estimators.scores.result import UNKNOWN, Estimate, Score
 from estimators.scores.seed_check import Agreement, SeedCheck, seed_check
 from estimators.scores.share import share_of
 from estimators.scores.spearman import spearman
+from estimators.scores.spread import spread_lds, spread_of
+from estimators.scores.spread_ceiling import spread_ceiling
 
 __all__ = [
     "UNKNOWN",
@@ -39,4 +41,7 @@ __all__ = [
     "seed_check",
     "share_of",
     "spearman",
+    "spread_ceiling",
+    "spread_lds",
+    "spread_of",
 ]

@@ -62,10 +62,11 @@ class Law:
     """(k,) of z."""
 
     @classmethod
-    def of(cls, subsets: int, seeds: int) -> Law:
-        """Return the law for s >= 5 subsets and R >= 2 seeds."""
+    def of(cls, subsets: int, seeds: int, averaged: float = 1.0) -> Law:
+        """Return the law for s >= 5 subsets and R >= 2 seeds; r tells as much as `averaged` independent ones of its kind."""
         above = _LARGEST * np.sinh(np.linspace(0, _DENSE, _POINTS)[1:]) / math.sinh(_DENSE)
-        freedom = subsets - 2 - 2 / seeds  # s - 3 for a pair, as in Bonett & Wright; simulated for more seeds
+        # s - 3 for a pair, as in Bonett & Wright; simulated for more seeds, and for averages
+        freedom = averaged * subsets - 2 - 2 / seeds
         six_deviations = 6 / math.sqrt(freedom * seeds * (seeds - 1) / 2)
         below = above[above < min(six_deviations, 0.95 / (seeds - 1))]
         signed = np.concatenate([-below[::-1], [0.0], above])

@@ -9,13 +9,14 @@ Spearman correlation between single seeds; how the mean over queries of the root
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from estimators.evidence import Runs
-from estimators.scores.agreement import FEWEST, Law, spearman_brown
+from estimators.scores.agreement import FEWEST, Floats, Law, spearman_brown
 from estimators.scores.deconvolution import deconvolve
 from estimators.scores.jackknife import Jackknife
 from estimators.scores.result import Estimate
@@ -25,7 +26,10 @@ from estimators.scores.spearman import resampled_pairs
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The noise ceiling of a design's runs; NaN, and `reason` says why, where there is nothing to compare."""
+    """The noise ceiling of a design's runs; NaN, and `reason` says why, where there is nothing to compare.
+
+    What seeds are compared in is their outputs (`noise_ceiling`) or their spread (`spread_ceiling`).
+    """
 
     value: float
     """An estimate, right on average; below 0 now and then where there is no signal."""
@@ -36,7 +40,7 @@ class Ceiling:
     per_query: NDArray[np.float64]
     """(t,) what each query's r says for itself, clipped at 0: to be looked at; its mean is biased and is not the value."""
     r: NDArray[np.float64]
-    """(t,) mean Spearman correlation between single seeds, over subsets."""
+    """(t,) mean Spearman correlation, over subsets, between single seeds; of spreads, between halves of the seeds."""
     seeds: float
     """R: seeds a subset (their harmonic mean where subsets differ)."""
     subsets: int
@@ -46,6 +50,12 @@ class Ceiling:
     """(subsets,) which of the design's subsets these are."""
     left_out: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)), repr=False)
     """(1 + g, t) r, and what it is without each of g groups of these subsets (`Jackknife.of(subsets)`)."""
+
+    @classmethod
+    def unknown(cls, queries: int, seeds: float, reason: str) -> Ceiling:
+        """Return that of runs with nothing to compare."""
+        nothing = np.full(queries, np.nan)
+        return cls(np.nan, np.nan, np.nan, nothing, nothing, seeds, 0, reason)
 
     @property
     def estimate(self) -> Estimate:
@@ -79,14 +89,28 @@ def noise_ceiling(runs: Runs, *, level: float = 0.95) -> Ceiling:
     r_seeds, s, t = block.outputs.shape
     if r_seeds < 2 or s < FEWEST:
         reason = f"needs {FEWEST} subsets with 2 seeds each, {runs.design!r} has {int((seeds > 1).sum())}"
-        nothing = np.full(t, np.nan)
-        return Ceiling(np.nan, np.nan, np.nan, nothing, nothing, harmonic_mean(seeds), 0, reason)
+        return Ceiling.unknown(t, harmonic_mean(seeds), reason)
     average = harmonic_mean(seeds)
-    jackknife = Jackknife.of(s)
-    r = resampled_pairs(block.outputs, jackknife.counts)
-    error = math.sqrt(jackknife.covariance(r, r))
-    value, low, high = deconvolve(
-        r[0], Law.of(s, r_seeds), lambda single: np.sqrt(spearman_brown(single, average)), error, level
+    r = resampled_pairs(block.outputs, Jackknife.of(s).counts)
+    return ceiling_of(
+        r, Law.of(s, r_seeds), lambda one: np.sqrt(spearman_brown(one, average)), average, block.subsets, level
     )
-    per_query = np.sqrt(spearman_brown(np.clip(r[0], 0, 1), average))
-    return Ceiling(value, low, high, per_query, r[0], average, s, compared=block.subsets, left_out=r)
+
+
+def ceiling_of(
+    r: Floats,
+    law: Law,
+    pearson: Callable[[Floats], Floats],
+    seeds: float,
+    compared: NDArray[np.int64],
+    level: float,
+) -> Ceiling:
+    """Return the ceiling that belongs to how well seeds agree.
+
+    `r` (1 + g, t) is measured, in the data and without each group of the `compared` subsets, and has that `law`; `pearson` says
+    how well a perfect predictor correlates with what is scored on, given the reliability of what r compares, in [0, 1].
+    """
+    error = math.sqrt(Jackknife.of(len(compared)).covariance(r, r))
+    value, low, high = deconvolve(r[0], law, pearson, error, level)
+    per_query = pearson(np.clip(r[0], 0, 1))
+    return Ceiling(value, low, high, per_query, r[0], seeds, len(compared), compared=compared, left_out=r)

@@ -6,14 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from estimators.evidence import Runs
-from estimators.scores.bootstrap import Resamples, correlation_estimate
-from estimators.scores.ceiling import Ceiling, noise_ceiling
-from estimators.scores.jackknife import Jackknife
+from estimators.scores.ceiling import noise_ceiling
 from estimators.scores.predictions import Predictions
-from estimators.scores.result import UNKNOWN, Estimate, Score
+from estimators.scores.rank_score import rank_score
+from estimators.scores.result import Score
 from estimators.scores.seeds import seeds_per_subset
-from estimators.scores.share import share_of
-from estimators.scores.spearman import resampled_spearman
 
 
 def lds(
@@ -52,40 +49,14 @@ def lds(
     0.89
     """
     made = Predictions.of(tau, runs, "the LDS", fitted_masks=fitted_masks, planned=planned)
-    predicted, outputs = made.predicted, made.measured
-    s, t = outputs.shape
-    drawn = Resamples.draw(s, t, resamples, seed)
-    correlations = resampled_spearman(predicted, outputs, drawn.rows)
-    means = drawn.means(correlations)
-    estimate, ceiling = correlation_estimate(means, level), noise_ceiling(runs, level=level)
-    return Score(
+    return rank_score(
         "lds",
-        *estimate,
-        ceiling=ceiling.value,
-        ceiling_low=ceiling.low,
-        ceiling_high=ceiling.high,
-        resampled=means,
-        share=_share(estimate, ceiling, predicted, outputs, np.unique(runs.subsets)),
-        per_query=correlations[0],
-        queries=t,
-        subsets=s,
+        made,
+        np.unique(runs.subsets),
+        noise_ceiling(runs, level=level),
         seeds=int(seeds_per_subset(runs).max()),
-        basis=made.basis,
-        details={"runs": len(runs.subsets)},
+        runs=len(runs.subsets),
+        resamples=resamples,
+        seed=seed,
+        level=level,
     )
-
-
-def _share(
-    score: Estimate,
-    ceiling: Ceiling,
-    predicted: NDArray[np.float64],
-    outputs: NDArray[np.float64],
-    subsets: NDArray[np.int64],
-) -> Estimate:
-    """Return the share of the ceiling; both errors are correlated by leaving the same subsets out of both."""
-    if ceiling.reason:
-        return UNKNOWN
-    compared = np.searchsorted(subsets, ceiling.compared)
-    left_out = resampled_spearman(predicted[compared], outputs[compared], Jackknife.of(ceiling.subsets).counts)
-    correlation = Jackknife.of(ceiling.subsets).correlation(left_out, ceiling.left_out)
-    return share_of(score, ceiling.estimate, correlation)

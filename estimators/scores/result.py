@@ -29,7 +29,7 @@ class Score:
     """How well an attribution agrees with runs it has never seen."""
 
     metric: str
-    """`lds` or `loo`."""
+    """What it is: `lds`, `loo`, `spread_lds`, ..."""
     value: float
     """Mean of `per_query`."""
     low: float

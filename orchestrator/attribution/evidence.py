@@ -119,9 +119,9 @@ def with_models(evidence: Evidence, sweep: Sweep, store: RunStore) -> Evidence:
     return replace(evidence, task=sweep.task, references=load_references(sweep, store))
 
 
-def heldout(sweep: Sweep, store: RunStore, measure: str) -> Runs | None:
-    """Return the runs that the LDS is computed on, or None when there are not at least two finished subsets."""
-    design = scoring_design(sweep.config, "lds")
+def heldout(sweep: Sweep, store: RunStore, measure: str, metric: str = "lds") -> Runs | None:
+    """Return the runs that a metric ("lds" or "spread") is computed on, or None without two finished subsets."""
+    design = scoring_design(sweep.config, metric)
     if design is None:
         return None
     runs = load_runs(sweep, store, design, measure)

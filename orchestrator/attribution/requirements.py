@@ -47,8 +47,22 @@ def _check(sweep: Sweep) -> None:
         _check_options(sweep, label)
     scoring_design(sweep.config, "lds")
     scoring_design(sweep.config, "loo")
+    _check_spread(sweep)
     fresh_design(sweep.config)
     _check_directions(sweep)
+
+
+def _check_spread(sweep: Sweep) -> None:
+    """Refuse to judge the spread over seeds where no subset is trained with two."""
+    if sweep.config.scores.spread is None:
+        return
+    design = scoring_design(sweep.config, "spread")
+    if design is None:
+        raise ConfigError("scores.spread: needs a scoring design with 2 seeds or more; add one")
+    if (seeds := sweep.config.designs[design].seeds) < 2:
+        raise ConfigError(
+            f"scores.spread: a spread over seeds needs 2 seeds a subset, designs.{design}.seeds is {seeds}"
+        )
 
 
 def _check_directions(sweep: Sweep) -> None:

@@ -136,6 +136,15 @@ class LdsSection(Section):
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of the 95% interval")
 
 
+class SpreadSection(Section):
+    """The linear datamodeling score of the spread over seeds (docs/scores.md)."""
+
+    design: str | None = Field(
+        None, description="scoring design with 2 seeds or more; may be left out when there is one scoring design"
+    )
+    resamples: int = Field(1000, ge=100, description="bootstrap resamples of the 95% interval")
+
+
 class LooSection(Section):
     """The correlation with leave-one-out effects."""
 
@@ -192,6 +201,9 @@ class ScoresSection(Section):
     loo: LooSection | None = Field(default_factory=LooSection, description="null leaves it out")
     detection: DetectionSection | None = Field(
         default_factory=DetectionSection, description="where the task has mislabelled examples; null leaves it out"
+    )
+    spread: SpreadSection | None = Field(
+        None, description="how well the spread over seeds is predicted; off unless given, {} for its defaults"
     )
     removal: RemovalSection | None = Field(None, description="removal curves, really retrained (docs/values.md)")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from estimators.evidence import Runs
 from estimators.scores import lds, refuse_overlap
+from estimators.scores.agreement import FEWEST
 from orchestrator.attribution.evidence import heldout, planned_subsets
 from orchestrator.scoring.metric import Metric, Quantity
 from orchestrator.scoring.table import Judged, ScoreRow
@@ -11,7 +12,9 @@ from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import DataError
 
-LDS = Quantity("lds", "linear datamodeling score", has_ceiling=True)
+LDS = Quantity(
+    "lds", "linear datamodeling score", has_ceiling=True, ceiling_needs=f"{FEWEST} subsets with 2 seeds each"
+)
 
 BLOCK = 16384
 """Rows of masks that are looked at together."""

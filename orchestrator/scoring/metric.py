@@ -24,6 +24,10 @@ class Quantity:
     """Which end is good, and stands first in tables; None where neither is."""
     has_ceiling: bool = False
     """Whether the column `ceiling` says what the noise of training lets anyone reach."""
+    ceiling_needs: str = ""
+    """What it takes to have a ceiling, such as "5 subsets with 2 seeds each": said where there is none."""
+    no_signal: str = "models of one subset agree no more than models of different ones"
+    """What it means where the ceiling cannot be told from 0."""
 
 
 class Metric:

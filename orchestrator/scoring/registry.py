@@ -18,6 +18,7 @@ GROUP = "counterfactory.metrics"
 BUILT_IN = {
     "lds": "orchestrator.scoring.lds:LinearDatamodelingScore",
     "calibration": "orchestrator.scoring.calibration:ScaleCalibration",
+    "spread": "orchestrator.scoring.spread:SpreadScore",
     "leave_one_out": "orchestrator.scoring.leave_one_out:LeaveOneOutCorrelation",
     "seed_check": "orchestrator.scoring.seed_check:SeedCheck",
     "detection": "orchestrator.scoring.detection:Detection",

@@ -75,18 +75,25 @@ def _basis(row: ScoreRow) -> str:
 
 
 def ceilings(shown: Quantity, rows: Iterable[ScoreRow]) -> list[str]:
-    """Return a line a measure on the noise ceiling: its interval, or that there was nothing to find; none where it is unknown."""
+    """Return a line a measure on the noise ceiling: its interval, that there was nothing to find, or what it takes to have one.
+
+    Nothing is said of a ceiling without an interval, as tables of earlier versions have it.
+    """
     if not shown.has_ceiling:
         return []
-    known = {row.measure: row for row in rows if math.isfinite(row.ceiling_low)}
-    return [_ceiling(row) for row in known.values()]
+    measures = {row.measure: row for row in rows}
+    return [line for row in measures.values() if (line := _ceiling(shown, row))]
 
 
-def _ceiling(row: ScoreRow) -> str:
+def _ceiling(shown: Quantity, row: ScoreRow) -> str:
+    if math.isnan(row.ceiling):
+        return f"{row.measure}: no noise ceiling, which needs {shown.ceiling_needs}" if shown.ceiling_needs else ""
+    if math.isnan(row.ceiling_low):
+        return ""
     ends = f"95% interval {row.ceiling_low:.3f} to {row.ceiling_high:.3f}"
     if row.nothing_to_find:
         return (
             f"{row.measure}: nothing to find. The noise ceiling cannot be told from 0 ({ends}): "
-            "models of one subset agree no more than models of different ones. More seeds, or more subsets, may show more."
+            f"{shown.no_signal}. More seeds, or more subsets, may show more."
         )
     return f"{row.measure}: noise ceiling {row.ceiling:.3f}, {ends}"

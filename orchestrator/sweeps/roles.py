@@ -19,11 +19,12 @@ def refuse_imported(sweep: Sweep) -> None:
 
 
 def scoring_design(config: Config, metric: str) -> str | None:
-    """Return the design that a metric ("lds" or "loo") is computed on; None when the metric is off or has no runs."""
-    section = config.scores.lds if metric == "lds" else config.scores.loo
+    """Return the design that a metric ("lds", "spread" or "loo") is computed on; None when the metric is off or has no runs."""
+    scores = config.scores
+    section = {"lds": scores.lds, "spread": scores.spread, "loo": scores.loo}[metric]
     if section is None:
         return None
-    if metric == "lds":
+    if metric != "loo":
         able = [name for name, design in config.designs.items() if design.purpose == "score" and design.follows is None]
     else:
         able = [name for name, design in config.designs.items() if "leave_one_out" in design.serves]

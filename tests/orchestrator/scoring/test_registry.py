@@ -158,7 +158,7 @@ def test_an_installed_package_offers_one(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_ours_are_there_in_order_and_each_is_found_where_it_is_said_to_be() -> None:
     assert list(registry.quantities()) == [
-        *("lds", "slope", "explained_variance", "loo_correlation", "seed_check", "detection_auc"),
+        *("lds", "slope", "explained_variance", "spread_lds", "loo_correlation", "seed_check", "detection_auc"),
         *("removal_best_area", "removal_worst_area"),
     ]
     places = [metric.place for metric in registry.metrics()]
