@@ -103,11 +103,21 @@ def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sampl
     return requested(config, out_dir, overrides or (), sample)
 
 
-def _at(folder: Path, *, options: bool = False, edited: bool = False) -> Sweep:
-    """Return the sweep that a folder holds; one that is to go on has its `options` checked, and may be `edited` if accepted."""
+def _at(folder: Path) -> Sweep:
+    """Return the sweep that a folder holds, to be looked at."""
     from orchestrator.sweeps.sweep import Sweep
 
-    return Sweep.at(folder, options=options, edited=edited)
+    return Sweep.at(folder)
+
+
+def _to_go_on(folder: Path, accept_changes: bool) -> Sweep:
+    """Return the sweep that a folder holds, its estimators checked; it may be edited if that is accepted."""
+    from orchestrator.cli.session import announce_estimators
+    from orchestrator.sweeps.sweep import Sweep
+
+    sweep = Sweep.at(folder, edited=accept_changes)
+    announce_estimators(sweep)
+    return sweep.with_options()
 
 
 def _ask(forecast: str) -> None:
@@ -179,7 +189,7 @@ def retrain(
     folder: Folder, retry_failed: RetryFailed = False, accept_changes: AcceptChanges = False, yes: Yes = False
 ) -> None:
     """Train every run that the sweep in DIR lacks; when there is none, those of the removal curves of its attributions."""
-    sweep = _at(folder, options=True, edited=accept_changes)
+    sweep = _to_go_on(folder, accept_changes)
     from orchestrator.cli.session import prepared, remove_watched, retrain_watched, settled
     from orchestrator.retraining.counts import finished
 
@@ -199,7 +209,7 @@ def attribute(
     accept_changes: AcceptChanges = False,
 ) -> None:
     """Compute the attributions of the sweep in DIR from its finished runs."""
-    sweep = _at(folder, options=True, edited=accept_changes)
+    sweep = _to_go_on(folder, accept_changes)
     from orchestrator.cli.session import attribute_watched, say_missing
     from orchestrator.store.run_store import RunStore
     from orchestrator.sweeps.identity import accept_edit
@@ -227,13 +237,14 @@ def score(
         raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
     sweep = _at(folder)
     from orchestrator.cli import tables
-    from orchestrator.cli.session import say_missing, say_untrained
+    from orchestrator.cli.session import say_absent, say_missing, say_untrained
     from orchestrator.stages import score as scoring
     from orchestrator.store.run_store import RunStore
 
     with RunStore.open(sweep.paths, write=attributions is None) as store:
         say_missing(sweep)
         if attributions is None:
+            say_absent(sweep)
             say_untrained(sweep)
         scores = (
             scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
@@ -248,12 +259,13 @@ def score(
 def report(folder: Folder) -> None:
     """Write report.html for the sweep in DIR."""
     sweep = _at(folder)
-    from orchestrator.cli.session import say_missing
+    from orchestrator.cli.session import say_absent, say_missing
     from orchestrator.stages import report as reporting
     from orchestrator.store.run_store import RunStore
 
     with RunStore.open(sweep.paths, write=True) as store:
         say_missing(sweep)
+        say_absent(sweep)
         out.print(shown(reporting.report(sweep, store)), soft_wrap=True, highlight=False)
 
 

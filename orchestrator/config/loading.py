@@ -46,17 +46,18 @@ def load(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
 def validate(raw: Mapping[str, Any], origin: str, *, options: bool = True) -> Config:
     """Turn plain data into a Config. Raises ConfigError with one line that names `origin` and the key.
 
-    Without `options` those of the estimators are not looked at before they are asked for: so a sweep is opened that is only to
-    be read, quickly and wherever its estimators are not installed.
+    Without `options` those of the estimators are not looked at before they are asked for, and designs may be of a kind that is
+    not there: so a sweep is opened that is only to be read, quickly and wherever what it names is not installed.
     """
     from pydantic import ValidationError
 
     from orchestrator.config.schema import UNCHECKED, Config
     from orchestrator.config.validation_errors import one_line
+    from orchestrator.designs.registry import ONLY_READ
 
     try:
         # All but the estimators' options first: a mistake there is said without waiting for the estimators to be imported.
-        config = Config.model_validate(raw, context={UNCHECKED: True})
+        config = Config.model_validate(raw, context={UNCHECKED: True, ONLY_READ: not options})
         return Config.model_validate(raw) if options else config
     except ValidationError as error:
         raise ConfigError(f"{origin}: {one_line(error, raw, Config)}") from error

@@ -15,10 +15,13 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdap
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
+from orchestrator.designs.absent import Absent
 from orchestrator.designs.base import Design
 from workers.errors import ConfigError, near
 
 GROUP = "counterfactory.designs"
+ONLY_READ = "only read"
+"""Key of pydantic's validation context under which True says that the sweep is only looked at: kinds may be absent."""
 BUILT_IN = {
     "subsets": "orchestrator.designs.random_subsets:Subsets",
     "bernoulli": "orchestrator.designs.random_subsets:Bernoulli",
@@ -85,11 +88,19 @@ def find(kind: str) -> type[Design]:
     raise ConfigError(f"unknown kind of design {kind!r}: {near(kind, list(kinds()))}")
 
 
+def package_of(kind: str) -> str:
+    """Return the package that offers a kind, and its version; empty for one of ours, and where nobody knows."""
+    if kind in BUILT_IN or kind in registered:
+        return ""
+    entry = next(iter(entry_points(group=GROUP, name=kind)), None)
+    return f"{entry.dist.name} {entry.dist.version}" if entry is not None and entry.dist is not None else ""
+
+
 class _ByKind:
     """Tells pydantic to ask the registry, whenever something is validated, for the class that a section's `kind` names."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_design_of)
+        return core_schema.with_info_plain_validator_function(_design_of)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return handler(_union(tuple(find(kind) for kind in kinds())))
@@ -102,8 +113,11 @@ def _union(classes: tuple[type[Design], ...]) -> CoreSchema:
     return TypeAdapter(union).core_schema
 
 
-def _design_of(section: Any) -> Design:
-    """Return the design that plain data describes. Raises pydantic's own errors of a section told by its `kind`."""
+def _design_of(section: Any, info: core_schema.ValidationInfo[Any]) -> Design:
+    """Return the design that plain data describes. Raises pydantic's own errors of a section told by its `kind`.
+
+    In the context `ONLY_READ` one of a kind that is not there is an `Absent` one.
+    """
     if isinstance(section, Design):
         return section
     if not isinstance(section, Mapping):
@@ -111,6 +125,8 @@ def _design_of(section: Any) -> Design:
     if "kind" not in section:
         raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
     kind = section["kind"]
+    if isinstance(kind, str) and kind not in kinds() and (info.context or {}).get(ONLY_READ):
+        return Absent.model_validate(section)
     if not isinstance(kind, str) or kind not in kinds():
         known = ", ".join(repr(name) for name in kinds())
         context = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": known}

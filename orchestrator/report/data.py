@@ -213,6 +213,8 @@ class ReportData:
     removal: tuple[RemovalLine, ...] = ()
     stale_scores: Mapping[str, str] = field(default_factory=dict)
     """Estimator -> why its scores are not those of the attribution that is there."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Key of what the sweep names and is not here -> what follows, and the remedy."""
 
     def __post_init__(self) -> None:
         refuse_other_columns(self.scores.columns)

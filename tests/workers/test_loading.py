@@ -1,6 +1,7 @@
 import pickle
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from workers import Queries, loading
 from workers.errors import ConfigError, DataError, TaskError
 from workers.loading import TaskSpec, build_task
-from workers.task_checks import check_measures, check_queries
+from workers.task_checks import check_measures, check_queries, gives_task
 from workers.task_hooks import measures_of
 
 BLACK_BOX = """
@@ -282,7 +283,7 @@ def test_a_built_in_tasks_path_starts_at_the_configuration(tmp_path, monkeypatch
 
 def test_every_built_in_name_is_there():
     for target in loading.BUILT_IN.values():
-        assert callable(loading._load_attribute(target, None)[0])
+        assert callable(loading.load_attribute(target, Path(), "task", gives_task)[0])
 
 
 def test_built_in_arguments_are_checked():
