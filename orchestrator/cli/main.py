@@ -96,6 +96,15 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
 
 
+def _print_suspects(sweep: Sweep) -> None:
+    """Name the examples that look mislabelled, where the task mislabelled some."""
+    from orchestrator.cli.leaderboard import suspects_table
+    from orchestrator.scoring.suspects import named_suspects
+
+    if found := named_suspects(sweep):
+        out.print(suspects_table(found))
+
+
 def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sample: float | None = None) -> Sweep:
     """Return the sweep that a command names."""
     from orchestrator.sweeps.request import requested
@@ -150,6 +159,7 @@ def run(
         _print_json({"folder": folder, "report": str(outcome.report), "scores": tables.records(outcome.scores)})
     else:
         out.print(tables.leaderboard(outcome.scores))
+        _print_suspects(outcome.sweep)
         out.print(f"report: {shown(outcome.report)}", soft_wrap=True, highlight=False)
     if outcome.failed:
         raise typer.Exit(1)
@@ -253,6 +263,8 @@ def score(
         _print_json(tables.records(scores))
     else:
         out.print(tables.leaderboard(scores))
+        if attributions is None:
+            _print_suspects(sweep)
 
 
 @app.command()

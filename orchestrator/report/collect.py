@@ -18,6 +18,7 @@ from orchestrator.report.page.leaderboard import family_of
 from orchestrator.retraining.counts import finished
 from orchestrator.scoring.absent_metrics import absent_metrics
 from orchestrator.scoring.stale import stale_scores
+from orchestrator.scoring.suspects import named_suspects
 from orchestrator.scoring.table import read_scores
 from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, list_attributions, read_attribution
@@ -87,6 +88,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         class_effects=sections.class_tables(sweep, record.examples, attributes),
         removal=sections.removal_lines(sweep),
         stale_scores=stale_scores(sweep),
+        suspects=named_suspects(sweep),
         absent={**absent(sweep.config, sweep.paths), **absent_metrics(sweep)},
     )
 
