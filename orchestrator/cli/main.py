@@ -40,7 +40,12 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder.")
 Out = Annotated[Path | None, typer.Option("--out", help="The sweep's folder; by default runs/<name>.")]
 Sample = Annotated[
     float | None,
-    typer.Option("--sample", min=0, max=1, help="Only this fraction of every design's runs, for a quick look."),
+    typer.Option(
+        "--sample",
+        min=0,
+        max=1,
+        help="Only this fraction of every design's runs, for a quick look; into runs/<name>-sample-<fraction>.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a sweep that is forecast to be long.")]
@@ -150,6 +155,8 @@ def run(
 ) -> None:
     """Do everything: plan, retrain, attribute, score, report; goes on where a former call ended."""
     sweep = _asked(config, overrides, out_dir, sample)  # a mistake in it is said before the stages are imported
+    if sample is not None:
+        err.print(shown(f"a sample of {sample:g}, into {sweep.paths.root}"), soft_wrap=True, highlight=False)
     from orchestrator.cli import tables
     from orchestrator.cli.session import run_sweep
 

@@ -278,9 +278,16 @@ class Config(Section):
     scores: ScoresSection = Field(default_factory=ScoresSection)
     ray: RaySection = Field(default_factory=RaySection)
 
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any) -> Any:
+        return {} if value is None else value
+
     @field_validator("estimators", mode="before")
     @classmethod
     def _name_estimators(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            return {}
         if not isinstance(value, Mapping):
             return value
         folder = info.data.get("folder", Path())  # a field above this one

@@ -77,6 +77,12 @@ class Sweep:
         With `edited` it may have been. Nothing that it names need be installed; one that is to go on is asked `with_options`.
         """
         paths = SweepPaths(folder.resolve())
+        if folder.is_file():
+            likely = Path("runs") / folder.stem
+            example = f", such as {likely}" if (likely / paths.config.name).is_file() else ""
+            raise StoreError(
+                f"{folder}: is a file, expected the folder of a sweep{example}; `counterfactory run CONFIG` makes one"
+            )
         if not is_plain(paths.config):
             raise StoreError(
                 f"{folder}: is not a sweep (it has no {paths.config.name}); `counterfactory run` makes one"

@@ -328,3 +328,20 @@ def test_measures_are_checked(mean_task, build):
 def test_a_spec_is_a_key_whatever_its_arguments():
     specs = [TaskSpec("digits", {"recipe": {"lr": lr}, "n": 5}) for lr in (0.1, 0.1, 0.2)]
     assert len(set(specs)) == 2
+
+
+def test_known_names_of_a_file_are_its_tasks(tmp_path):
+    (tmp_path / "many.py").write_text(
+        "import numpy as np\nfrom pathlib import Path\nfrom sklearn.linear_model import Ridge\n"
+        "from workers import Classification, Recipe, Task\n"
+        "class Mine:\n    def train(self, subset, seed): ...\n    def measure(self, model): ...\n"
+        "class Deep(Classification):\n    def module(self): ...\n"
+        "class Helper: ...\n"
+        "def make() -> Task: ...\n"
+        "def helper(): ...\n"
+        "ready = Mine()\nnumber = 3\n"
+    )
+    with pytest.raises(
+        TaskError, match=r"many.py has no 'Minf': did you mean Mine\? \(known: Deep, Mine, make, ready\)"
+    ):
+        build_task(TaskSpec("many.py:Minf", {}, str(tmp_path)))
