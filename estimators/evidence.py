@@ -84,7 +84,9 @@ class Evidence:
     t: int
     measure: str
     runs: Mapping[str, Runs] = field(default_factory=dict)
-    """Fitting designs by name."""
+    """Fitting designs by name, those that have finished runs."""
+    without_runs: Mapping[str, str] = field(default_factory=dict)
+    """The kinds of the fitting designs that have none yet, by name."""
     references: tuple[Reference, ...] = ()
     task: Task | DifferentiableTask | None = None
     """The task, for an estimator that needs gradients (and to `check`); None for one that does not: its code is not run then."""
@@ -103,7 +105,8 @@ class Evidence:
         found = [r for r in self.runs.values() if r.kind in kinds and design in (None, r.design)]
         if len(found) != 1:
             wanted = f"design {design!r}" if design else f"one fitting design of kind {' or '.join(kinds)}"
-            have = ", ".join(f"{r.design} ({r.kind})" for r in self.runs.values()) or "none"
+            waiting = [f"{name} ({kind}) without a finished run" for name, kind in self.without_runs.items()]
+            have = ", ".join([*(f"{r.design} ({r.kind})" for r in self.runs.values()), *waiting]) or "none"
             hint = "; name it with `design:`" if len(found) > 1 else ""
             raise ConfigError(f"the estimator needs {wanted}, the sweep has: {have}{hint}")
         return found[0]

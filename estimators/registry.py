@@ -1,16 +1,21 @@
-"""Which estimators there are: ours by import path, third parties' by the entry point group `counterfactory.estimators`."""
+"""Which estimators there are: ours by import path, third parties' by the entry point group `counterfactory.estimators`.
+
+One of a user's own file is no part of the registry: it is named as a task is, `path/to/file.py:Class`, and `load` finds it.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
+from inspect import isabstract
+from pathlib import Path
 
 from estimators.contract import Estimator
-from workers.errors import ConfigError, near
-from workers.plugins import offered
+from workers import plugins
+from workers.errors import ConfigError, TaskError, near
+from workers.loading import is_path, load_attribute
 
 GROUP = "counterfactory.estimators"
-
 BUILT_IN = {
     "datamodel": "estimators.retraining_based.datamodel:DatamodelEstimator",
     "difference_in_means": "estimators.retraining_based.difference_in_means:DifferenceInMeans",
@@ -32,18 +37,46 @@ BUILT_IN = {
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of all estimators, ours first."""
-    return tuple(BUILT_IN) + tuple(entry.name for entry in offered(GROUP))
+    return tuple(BUILT_IN) + tuple(entry.name for entry in plugins.offered(GROUP))
 
 
 @cache
 def find(name: str) -> type[Estimator]:
-    """Return the estimator class of that name. Raises ConfigError, with near names, when there is none."""
+    """Return the estimator class registered by that name. Raises ConfigError, with near names, when there is none."""
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         found: type[Estimator] = getattr(import_module(module), attribute)
         return found
-    for entry in offered(GROUP):
-        if entry.name == name:
-            loaded: type[Estimator] = entry.load()
-            return loaded
-    raise ConfigError(f"unknown estimator {name!r}: {near(name, list(names()))}")
+    entry = plugins.offer(GROUP, name)
+    if entry is not None:
+        loaded: type[Estimator] = entry.load()
+        return loaded
+    raise ConfigError(
+        f"unknown estimator {name!r}: {near(name, list(names()))}; your own is path/to/file.py:Class or module:Class"
+    )
+
+
+def load(name: str, folder: Path) -> type[Estimator]:
+    """Return the estimator class that a configuration in `folder` names: a registered one, or one's own, whose code this runs.
+
+    Raises ConfigError, one line, when there is none, or it is no estimator.
+    """
+    if not is_path(name):
+        return find(name)
+    try:
+        found, where = load_attribute(name, folder, "estimator", _is_estimator)
+    except TaskError as error:
+        raise ConfigError(str(error)) from error
+    if not _is_estimator(found):
+        raise ConfigError(f"{where}: expected a subclass of Estimator that has `attribute`, found {found!r}")
+    made: type[Estimator] = found
+    return made
+
+
+def package_of(name: str) -> str:
+    """Return the package that registers an estimator, and its version; empty for one of ours, and where nobody knows."""
+    return "" if name in BUILT_IN else plugins.package_of(GROUP, name)
+
+
+def _is_estimator(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, Estimator) and not isabstract(found)

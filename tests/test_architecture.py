@@ -17,6 +17,7 @@ from typer.main import get_group
 from estimators.contract import Estimator
 from estimators.registry import BUILT_IN as ESTIMATORS
 from estimators.registry import find, names
+from estimators.registry import load as load_estimator
 from orchestrator.cli.main import app
 from orchestrator.config.loading import load, validate
 from orchestrator.config.shipped import description, shipped
@@ -153,7 +154,16 @@ def blocks(language: str) -> Iterator[tuple[Path, str]]:
             yield path, found
 
 
-def test_configurations_in_the_documents_are_ones() -> None:
+@pytest.fixture
+def documented(tmp_path: Path) -> Path:
+    """A folder with the files that the documents show whole, their names in their first lines."""
+    for _, block in blocks("python"):
+        if name := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / name[1]).write_text(block)
+    return tmp_path
+
+
+def test_configurations_in_the_documents_are_ones(documented: Path) -> None:
     """A whole one validates; of a part, what it names exists."""
     for path, block in blocks("yaml"):
         raw = yaml.safe_load(block)
@@ -165,9 +175,9 @@ def test_configurations_in_the_documents_are_ones() -> None:
         assert {one.get("kind") for one in (raw.get("designs") or {}).values()} <= KINDS, where
         for label, options in (raw.get("estimators") or {}).items():
             own = {key: value for key, value in (options or {}).items() if key not in {"estimator", "measure"}}
-            find((options or {}).get("estimator", label)).model_validate(own)
+            load_estimator((options or {}).get("estimator", label), documented).model_validate(own)
         if {"task", "measures", "designs"} <= raw.keys():
-            validate({"name": "x", "folder": "/", **raw}, path.name)
+            validate({"name": "x", "folder": str(documented), **raw}, path.name)
 
 
 def test_commands_in_the_documents_exist() -> None:
@@ -226,9 +236,8 @@ def test_files_of_a_sweep_are_read_listed_and_removed_in_one_place() -> None:
     here = {"store/plain_files.py", "store/durable.py"}
     others = {  # what they read is the user's own file, or of the package, or of the cache folder, or a copy to be given away
         *("config/loading.py", "config/shipped.py", "config/template.py", "designs/explicit.py", "sweeps/sources.py"),
-        *("sweeps/origin.py", "report/page/templates.py", "stages/score.py"),
+        *("sweeps/seals.py", "report/page/templates.py", "stages/score.py", "execution/watchdog.py"),
         *("stages/export/forms.py", "stages/import_runs.py", "cli/catalog.py", "catalog/tasks.py"),
-            "execution/watchdog.py",
     }
     suite = ("store/conformance/",)  # harm done on purpose
     assert here <= opened

@@ -14,7 +14,7 @@ from typing import Any
 from workers.data.shared import SharedArrays
 from workers.errors import ConfigError, CounterfactoryError, TaskError, near
 from workers.task import DifferentiableTask, Task
-from workers.task_checks import check_contract, check_maker
+from workers.task_checks import check_contract, check_maker, gives_task
 from workers.task_files import line_in, load_file, one_line
 
 BUILT_IN = {
@@ -47,10 +47,11 @@ def build_task(spec: TaskSpec, arrays: SharedArrays | None = None) -> Task | Dif
     Raises ConfigError for an unknown built-in name, TaskError for a file, attribute, argument or task that will not do.
     """
     arguments = dict(spec.arguments)
-    if ":" in spec.name:
-        found, where = _load_attribute(spec.name, Path(spec.folder).absolute())
+    if is_path(spec.name):
+        found, where = load_attribute(spec.name, Path(spec.folder).absolute(), "task", gives_task)
     elif spec.name in BUILT_IN:
-        found, where = _load_attribute(BUILT_IN[spec.name], Path(spec.folder))[0], f"task {spec.name}"
+        found, _ = load_attribute(BUILT_IN[spec.name], Path(spec.folder), "task", gives_task)
+        where = f"task {spec.name}"
         if isinstance(arguments.get("path"), str):
             arguments["path"] = str(find_data(arguments["path"], Path(spec.folder)))
     else:
@@ -78,18 +79,34 @@ def find_data(path: str, folder: Path) -> Path:
     return next((place for place in (beside, *usual) if place.exists()), beside)
 
 
-def _load_attribute(name: str, folder: Path) -> tuple[Any, str]:
-    """Return what `module:attribute` or `file.py:attribute` names, and how to call the place in a message."""
+def is_path(name: str) -> bool:
+    """Say whether a name is `path/to/file.py:attribute` or `module:attribute`, and none that is registered."""
+    return ":" in name
+
+
+def source_file(name: str, folder: Path) -> Path | None:
+    """Return the file of `path/to/file.py:attribute`, relative to `folder`; None for anything else. It need not be there."""
+    source = name.rpartition(":")[0]
+    return (folder / Path(source).expanduser()).resolve() if source.endswith(".py") else None
+
+
+def load_attribute(name: str, folder: Path, what: str, fits: Callable[[object], bool]) -> tuple[Any, str]:
+    """Return what `module:attribute` or `file.py:attribute` names, and how to call the place in a message.
+
+    `what` is sought (task, estimator); where the attribute is not there, the message lists what `fits`. Raises ConfigError for
+    a name that is written otherwise, TaskError for what cannot be imported or is not there.
+    """
     source, _, attribute = name.rpartition(":")
     if not source or not attribute:
-        raise ConfigError(f"task {name!r}: expected path/to/file.py:attribute or module:attribute")
-    if source.endswith(".py"):
-        module, where = load_file((folder / Path(source).expanduser()).resolve()), source
+        raise ConfigError(f"{what} {name!r}: expected path/to/file.py:attribute or module:attribute")
+    file = source_file(name, folder)
+    if file is not None:
+        module, where = load_file(file), source
     else:
         module, where = _load_module(source, folder), f"module {source}"
     if not hasattr(module, attribute):
-        public = [known for known in vars(module) if not known.startswith("_")]
-        raise TaskError(f"{where} has no {attribute!r}: {near(attribute, public)}")
+        able = [known for known, value in vars(module).items() if not known.startswith("_") and fits(value)]
+        raise TaskError(f"{where} has no {attribute!r}: {near(attribute, able)}")
     return getattr(module, attribute), f"{where}:{attribute}"
 
 

@@ -41,6 +41,18 @@ def check_maker(found: object, where: str) -> None:
         )
 
 
+def gives_task(found: object) -> bool:
+    """Say whether something in a user's file can be named as a task: what `check_maker` lets pass, and no class of ours."""
+    if getattr(found, "__module__", "") == DifferentiableTask.__module__:
+        return False
+    try:
+        check_maker(found, "")
+    except TaskError:
+        return False
+    maker = inspect.isclass(found) or inspect.isroutine(found)
+    return maker or isinstance(found, DifferentiableTask) or not _lacking(type(found))
+
+
 def _check_annotation(found: types.FunctionType | types.MethodType, where: str) -> None:
     try:
         returned = typing.get_type_hints(found).get("return")

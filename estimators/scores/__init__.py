@@ -13,6 +13,7 @@ from estimators.scores.external import judge_array
 from estimators.scores.lds import lds
 from estimators.scores.leave_one_out import loo_correlation
 from estimators.scores.overlap import count_overlap, refuse_overlap
+from estimators.scores.per_example import own_effects
 from estimators.scores.result import UNKNOWN, Estimate, Score
 from estimators.scores.seed_check import Agreement, SeedCheck, seed_check
 from estimators.scores.share import share_of
@@ -37,6 +38,7 @@ __all__ = [
     "lds",
     "loo_correlation",
     "noise_ceiling",
+    "own_effects",
     "refuse_overlap",
     "seed_check",
     "share_of",

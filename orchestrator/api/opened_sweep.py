@@ -17,6 +17,7 @@ from orchestrator.api.score_table import ScoreTable
 from orchestrator.report.page.notebook import sweep_html
 from orchestrator.retraining.counts import finished
 from orchestrator.scoring.stale import stale_scores
+from orchestrator.scoring.suspects import SHOWN, suspects
 from orchestrator.scoring.table import read_scores
 from orchestrator.stages.status import Status, status
 from orchestrator.store.attributions import list_attributions, read_attribution
@@ -168,6 +169,29 @@ class OpenedSweep:
             "measure": measure,
         }
         return found
+
+    def suspects(self, k: int = SHOWN, estimator: str | None = None) -> pd.DataFrame:
+        """Return the `k` training examples that look most like mislabelled ones, the most suspicious first.
+
+        Columns: `example`, `label` (the one it has; None where the task names none), `suspicion` (docs/values.md says what that
+        is), and where the task mislabelled some on purpose `mislabelled`. By default those of the attribution that finds these
+        best; `attrs` say which one, and its measure. Raises ConfigError where nothing says which is the best, for a measure of
+        which nobody said what is good, and for a negative `k`; StoreError, with near names, for an unknown estimator.
+        """
+        k = _whole("k", k)
+        if k < 0:
+            raise ConfigError(f"k {k}: expected how many examples to return, at least 0")
+        found = suspects(self._sweep, k, estimator)
+        columns: dict[str, Any] = {
+            "example": found.examples,
+            "label": list(found.labels),
+            "suspicion": found.suspicion,
+        }
+        if found.mislabelled is not None:
+            columns["mislabelled"] = found.mislabelled
+        table = pd.DataFrame(columns)
+        table.attrs = {"estimator": found.estimator, "measure": found.measure, "verdict": found.verdict}
+        return table
 
     def failures(self) -> pd.DataFrame:
         """Return the failed runs: columns design, row, kind (class of the exception), message, traceback."""

@@ -107,6 +107,7 @@ def gather(sweep: Sweep, store: RunStore, measure: str) -> Evidence:
         t=store.t,
         measure=measure,
         runs={name: found for name, found in runs.items() if len(found.subsets)},
+        without_runs={name: found.kind for name, found in runs.items() if not len(found.subsets)},
         queries=sweep.queries,
         seed=sweep.config.seed,
         label=record.examples.label,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.config.schema import EstimatorSection
 from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, read_attributes_of
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.secret_names import without_secrets
+from orchestrator.sweeps.sources import changed_files, hashes_of
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
 
@@ -26,17 +27,28 @@ def rows_given(sweep: Sweep, store: RunStore, section: EstimatorSection) -> dict
     return {name: accounting.rows_hash(store, name) for name in used}
 
 
-def why_stale(kept: Attributes, stamp: str, rows: Mapping[str, str]) -> str:
-    """Return why a kept attribution does not stand for what `stamp_of` and `rows_given` say now; empty where it does."""
-    if (kept.stamp, kept.rows) == (stamp, rows):
+def source_of(section: EstimatorSection) -> dict[str, str]:
+    """Return the hash of every source file of an estimator of one's own, by its path from the first one's folder."""
+    return hashes_of(section.estimator, section.folder) if section.is_own else {}
+
+
+def why_stale(kept: Attributes, stamp: str, rows: Mapping[str, str], source: Mapping[str, str]) -> str:
+    """Return why a kept attribution does not stand for what is there, which the functions above tell; empty where it does."""
+    if (kept.stamp, kept.rows, kept.source) == (stamp, rows, source):
         return ""
+    if kept.stamp == stamp and kept.source != source:
+        was, now = kept.source.items(), source.items()
+        return _changed_source(sorted({name for name, _ in was ^ now}))
     if rows and not kept.rows:
         return "it does not say which rows it was computed from"
     return "it was made in another way" if kept.rows == rows else "its runs changed"
 
 
-def why_runs_differ(store: RunStore, name: str) -> str:
-    """Return why the rows that an attribution was computed from are not those that are there; empty where they are."""
+def why_changed(sweep: Sweep, store: RunStore, name: str) -> str:
+    """Return why an attribution is not of the rows that are there, or not made by the source that is there; empty where it is.
+
+    None of its code is run, nor looked for anywhere but in the files that it was made of.
+    """
     try:
         kept = read_attributes_of(store.paths, name)
     except StoreError as error:
@@ -44,7 +56,17 @@ def why_runs_differ(store: RunStore, name: str) -> str:
     if kept.models and not kept.rows:
         return "it does not say which rows it was computed from"
     changed = [name for name, known in kept.rows.items() if _now(store, name) != known]
-    return f"the runs of {', '.join(changed)} changed" if changed else ""
+    if changed:
+        return f"the runs of {', '.join(changed)} changed"
+    section = sweep.config.estimators.get(name)
+    if section is None or section.estimator != kept.estimator or section.file is None or not section.file.is_file():
+        return ""
+    files = changed_files(section.file, kept.source)
+    return _changed_source(files) if files else ""
+
+
+def _changed_source(files: Sequence[str]) -> str:
+    return f"its source {', '.join(files)} changed"
 
 
 def _now(store: RunStore, design: str) -> str:

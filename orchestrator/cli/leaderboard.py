@@ -19,6 +19,8 @@ from workers.wording import duration
 if TYPE_CHECKING:
     import pandas as pd
 
+    from orchestrator.scoring.suspects import Suspects
+
 
 def leaderboard(scores: pd.DataFrame) -> RenderableType:
     """Return the scores, a table a quantity and regime in the metrics' order, the best first.
@@ -39,6 +41,21 @@ def leaderboard(scores: pd.DataFrame) -> RenderableType:
     if any(is_compared(row) for table in drawn_tables for row in table.rows):
         parts.append(LEGEND)
     return Group(*parts)
+
+
+def suspects_table(found: Suspects) -> RenderableType:
+    """Return the examples that look mislabelled, the most suspicious first."""
+    title = f"Suspects of {found.estimator} ({found.measure}): training examples that look mislabelled"
+    table = Table(title=shown(title), title_justify="left", header_style="bold")
+    for name in ("example", "suspicion"):
+        table.add_column(name, justify="right")
+    table.add_column("label", overflow="fold")
+    if found.mislabelled is not None:
+        table.add_column("mislabelled")
+    for row, (example, number, label) in enumerate(zip(found.examples, found.suspicion, found.labels, strict=True)):
+        said = [] if found.mislabelled is None else ["yes" if found.mislabelled[row] else "no"]
+        table.add_row(str(example), f"{number:.3g}", "-" if label is None else shown(label), *said)
+    return Group(table, *([found.verdict] if found.verdict else []))
 
 
 def _scores_of(drawn: Quantity, lines: Sequence[ScoreRow]) -> Table:

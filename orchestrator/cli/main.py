@@ -40,7 +40,12 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder.")
 Out = Annotated[Path | None, typer.Option("--out", help="The sweep's folder; by default runs/<name>.")]
 Sample = Annotated[
     float | None,
-    typer.Option("--sample", min=0, max=1, help="Only this fraction of every design's runs, for a quick look."),
+    typer.Option(
+        "--sample",
+        min=0,
+        max=1,
+        help="Only this fraction of every design's runs, for a quick look; into runs/<name>-sample-<fraction>.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a sweep that is forecast to be long.")]
@@ -92,6 +97,15 @@ def _cut_off(error: BaseException | None) -> bool:
     return error is not None and not isinstance(error, Interrupted)
 
 
+def _print_suspects(sweep: Sweep) -> None:
+    """Name the examples that look mislabelled, where the task mislabelled some."""
+    from orchestrator.cli.leaderboard import suspects_table
+    from orchestrator.scoring.suspects import named_suspects
+
+    if found := named_suspects(sweep):
+        out.print(suspects_table(found))
+
+
 def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sample: float | None = None) -> Sweep:
     """Return the sweep that a command names."""
     from orchestrator.sweeps.request import requested
@@ -99,11 +113,21 @@ def _asked(config: str, overrides: list[str] | None, out_dir: Path | None, sampl
     return requested(config, out_dir, overrides or (), sample)
 
 
-def _at(folder: Path, *, options: bool = False, edited: bool = False) -> Sweep:
-    """Return the sweep that a folder holds; one that is to go on has its `options` checked, and may be `edited` if accepted."""
+def _at(folder: Path) -> Sweep:
+    """Return the sweep that a folder holds, to be looked at."""
     from orchestrator.sweeps.sweep import Sweep
 
-    return Sweep.at(folder, options=options, edited=edited)
+    return Sweep.at(folder)
+
+
+def _to_go_on(folder: Path, accept_changes: bool) -> Sweep:
+    """Return the sweep that a folder holds, its estimators checked; it may be edited if that is accepted."""
+    from orchestrator.cli.session import announce_estimators
+    from orchestrator.sweeps.sweep import Sweep
+
+    sweep = Sweep.at(folder, edited=accept_changes)
+    announce_estimators(sweep)
+    return sweep.with_options()
 
 
 def _ask(forecast: str) -> None:
@@ -127,6 +151,8 @@ def run(
 ) -> None:
     """Do everything: plan, retrain, attribute, score, report; goes on where a former call ended."""
     sweep = _asked(config, overrides, out_dir, sample)  # a mistake in it is said before the stages are imported
+    if sample is not None:
+        err.print(shown(f"a sample of {sample:g}, into {sweep.paths.root}"), soft_wrap=True, highlight=False)
     from orchestrator.cli import tables
     from orchestrator.cli.session import run_sweep
 
@@ -136,6 +162,7 @@ def run(
         print_json({"folder": folder, "report": str(outcome.report), "scores": tables.records(outcome.scores)})
     else:
         out.print(tables.leaderboard(outcome.scores))
+        _print_suspects(outcome.sweep)
         out.print(f"report: {shown(outcome.report)}", soft_wrap=True, highlight=False)
     if outcome.failed:
         raise typer.Exit(1)
@@ -178,7 +205,7 @@ def retrain(
     folder: Folder, retry_failed: RetryFailed = False, accept_changes: AcceptChanges = False, yes: Yes = False
 ) -> None:
     """Train every run that the sweep in DIR lacks; when there is none, those of the removal curves of its attributions."""
-    sweep = _at(folder, options=True, edited=accept_changes)
+    sweep = _to_go_on(folder, accept_changes)
     from orchestrator.cli.session import prepared, remove_watched, retrain_watched, settled
     from orchestrator.retraining.counts import finished
 
@@ -198,7 +225,7 @@ def attribute(
     accept_changes: AcceptChanges = False,
 ) -> None:
     """Compute the attributions of the sweep in DIR from its finished runs."""
-    sweep = _at(folder, options=True, edited=accept_changes)
+    sweep = _to_go_on(folder, accept_changes)
     from orchestrator.cli.session import attribute_watched, say_missing
     from orchestrator.store.run_store import RunStore
     from orchestrator.sweeps.identity import accept_edit
@@ -226,13 +253,14 @@ def score(
         raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
     sweep = _at(folder)
     from orchestrator.cli import tables
-    from orchestrator.cli.session import say_missing, say_untrained
+    from orchestrator.cli.session import say_absent, say_missing, say_untrained
     from orchestrator.stages import score as scoring
     from orchestrator.store.run_store import RunStore
 
     with RunStore.open(sweep.paths, write=attributions is None) as store:
         say_missing(sweep)
         if attributions is None:
+            say_absent(sweep)
             say_untrained(sweep)
         scores = (
             scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
@@ -241,18 +269,21 @@ def score(
         print_json(tables.records(scores))
     else:
         out.print(tables.leaderboard(scores))
+        if attributions is None:
+            _print_suspects(sweep)
 
 
 @app.command()
 def report(folder: Folder) -> None:
     """Write report.html for the sweep in DIR."""
     sweep = _at(folder)
-    from orchestrator.cli.session import say_missing
+    from orchestrator.cli.session import say_absent, say_missing
     from orchestrator.stages import report as reporting
     from orchestrator.store.run_store import RunStore
 
     with RunStore.open(sweep.paths, write=True) as store:
         say_missing(sweep)
+        say_absent(sweep)
         out.print(shown(reporting.report(sweep, store)), soft_wrap=True, highlight=False)
 
 

@@ -21,6 +21,7 @@ from orchestrator.execution.scheduler import Tally
 from orchestrator.forecast import cost
 from orchestrator.retraining.counts import finished
 from orchestrator.retraining.watch import Watch
+from orchestrator.scoring.absent_metrics import absent_metrics
 from orchestrator.stages import attribute as attributing
 from orchestrator.stages import forecast as settling
 from orchestrator.stages import plan as planning
@@ -30,7 +31,8 @@ from orchestrator.stages import retrain as retraining
 from orchestrator.stages import score as scoring
 from orchestrator.store.damage import Damage
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.origin import whose
+from orchestrator.sweeps.absent import absent
+from orchestrator.sweeps.origin import whose, whose_estimators
 from orchestrator.sweeps.provenance import compared, read_origin, record
 from orchestrator.sweeps.stopping_record import Stopped
 from orchestrator.sweeps.sweep import Sweep
@@ -81,6 +83,18 @@ def announce(sweep: Sweep, console: Console = err) -> None:
     """Say whose code is about to run, where the sweep was made elsewhere."""
     if sweep.paths.config.is_file() and (line := whose(sweep, read_origin(sweep.paths))):
         console.print(shown(line), soft_wrap=True, highlight=False)
+
+
+def announce_estimators(sweep: Sweep, console: Console = err) -> None:
+    """Say whose code the sweep's own estimators are, where it was made elsewhere."""
+    if line := whose_estimators(sweep, read_origin(sweep.paths)):
+        console.print(shown(line), soft_wrap=True, highlight=False)
+
+
+def say_absent(sweep: Sweep, console: Console = err) -> None:
+    """Say what the sweep names and is not here, and the remedy."""
+    for key, why in {**absent(sweep.config, sweep.paths), **absent_metrics(sweep)}.items():
+        console.print(shown(f"{key}: {why}"), soft_wrap=True, highlight=False)
 
 
 def prepared(sweep: Sweep, accept_changes: bool = False, console: Console = err) -> RunStore:

@@ -163,6 +163,7 @@ def status_view(status: Status) -> RenderableType:
         lines.append(f"... and {len(status.failures) - 10} other failures (--json lists all)")
     if status.attributions:
         lines.append(f"attributions: {shown(', '.join(status.attributions))}")
+    lines += [f"not here: {shown(name)}: {shown(why)}" for name, why in status.absent.items()]
     lines += [
         f"stale: {shown(name)}, {shown(why)}; `counterfactory attribute DIR` computes it anew"
         for name, why in status.stale.items()

@@ -12,7 +12,11 @@ def schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration file, for editors; every installed estimator's options are in it."""
     made: dict[str, Any] = Config.model_json_schema()
     common = {
-        "estimator": {"type": "string", "enum": list(names()), "description": "by default the name above"},
+        "estimator": {
+            "type": "string",
+            "anyOf": [{"enum": list(names())}, {"pattern": ":"}],
+            "description": "by default the name above; your own is path/to/file.py:Class or module:Class",
+        },
         "measure": {"type": ["string", "null"], "description": "one of the measures; by default the first"},
     }
     sections = {}

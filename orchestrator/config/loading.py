@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,34 +36,71 @@ def locate(name: str) -> tuple[Path, Path]:
 def load(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
     """Read a configuration, with other values for some dotted keys. Raises ConfigError, one line, for any mistake."""
     path, folder = locate(name)
-    raw = read(path)
-    raw.setdefault("name", path.stem)
+    return validate_with({"name": path.stem, "folder": ".", **read(path)}, overrides, folder, str(path))
+
+
+def validate_with(sections: dict[str, Any], overrides: Sequence[tuple[str, Any]], folder: Path, origin: str) -> Config:
+    """Turn plain data into a Config, with other values for some dotted keys; `folder` is what its own is relative to.
+
+    Raises ConfigError with one line that names the key, and the override whose mistake it is, else `origin`.
+    """
+    raw = deepcopy(sections)
     for override in overrides:
         set_key(raw, *override)
-    if isinstance(raw.setdefault("folder", "."), str):
-        raw["folder"] = str((folder / Path(raw["folder"]).expanduser()).resolve())
-    return validate(raw, str(path))
+    for one in (raw, sections):
+        if isinstance(one["folder"], str):
+            one["folder"] = str((folder / Path(one["folder"]).expanduser()).resolve())
+    try:
+        return _validated(raw)
+    except ConfigError as error:
+        blamed = _to_blame(str(error), sections, [key for key, _ in overrides])
+        raise ConfigError(f"{blamed or origin}: {error}") from error
+
+
+def _to_blame(line: str, without: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """Return the override, or overrides, to which a complaint is due; empty where it is not: it is the same without them.
+
+    `without` is the configuration without any.
+    """
+    found = re.match(r"(?:unknown key ')?([^\s':]+)", line)
+    key = found[1] if found else ""
+    named = [one for one in overrides if f"{key}.".startswith(f"{one}.")]
+    if named:
+        return f"override {named[-1]!r}"
+    try:
+        if overrides:
+            _validated(without)
+    except ConfigError:
+        return ""
+    word = "overrides" if len(overrides) > 1 else "override"
+    return f"{word} {', '.join(map(repr, overrides))}" if overrides else ""
 
 
 def validate(raw: Mapping[str, Any], origin: str, *, options: bool = True) -> Config:
     """Turn plain data into a Config. Raises ConfigError with one line that names `origin` and the key.
 
-    Without `options` those of the estimators are not looked at before they are asked for: so a sweep is opened that is only to
-    be read, quickly and wherever its estimators are not installed.
+    Without `options` those of the estimators are not looked at before they are asked for, and designs may be of a kind that is
+    not there: so a sweep is opened that is only to be read, quickly and wherever what it names is not installed.
     """
+    try:
+        return _validated(raw, options=options)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+
+
+def _validated(raw: Mapping[str, Any], *, options: bool = True) -> Config:
     from pydantic import ValidationError
 
     from orchestrator.config.schema import UNCHECKED, Config
     from orchestrator.config.validation_errors import one_line
+    from orchestrator.designs.registry import ONLY_READ
 
     try:
         # All but the estimators' options first: a mistake there is said without waiting for the estimators to be imported.
-        config = Config.model_validate(raw, context={UNCHECKED: True})
+        config = Config.model_validate(raw, context={UNCHECKED: True, ONLY_READ: not options})
         return Config.model_validate(raw) if options else config
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {one_line(error, raw, Config)}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from error
+        raise ConfigError(one_line(error, raw, Config)) from error
 
 
 def _text_of(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -25,6 +26,7 @@ from orchestrator.designs import AnyDesign
 from orchestrator.store.paths import check_name
 from orchestrator.store.secret_names import without_secrets
 from workers.errors import ConfigError, StoreError, near
+from workers.loading import source_file
 from workers.runs import Queries
 
 if TYPE_CHECKING:
@@ -68,6 +70,14 @@ class QueriesSection(Section):
         return Queries(self.source, self.indices)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """The section of an estimator as it was given, and the folder of the configuration."""
+
+    section: Mapping[Any, Any]
+    folder: Path
+
+
 class EstimatorSection(BaseModel):
     """One estimator: its name, the measure it attributes, and its own options.
 
@@ -80,28 +90,48 @@ class EstimatorSection(BaseModel):
     measure: str | None
     given: dict[Any, Any]
     """The options as plain data; what is not among them is the class's default."""
+    folder: Path
+    """Where the file of an estimator of one's own is looked for."""
 
     @model_validator(mode="before")
     @classmethod
     def _split(cls, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, _Given):
             raise ValueError(f"expected a mapping of options, or nothing, found {value!r}")
-        own = dict(value)
+        own = dict(value.section)
         kind, measure = own.pop("estimator"), own.pop("measure", None)
         if not isinstance(kind, str):
             raise ValueError(f"expected the name of an estimator, found {kind!r}")
         if not (info.context or {}).get(UNCHECKED):
-            _build(kind, own)
-        return {"estimator": kind, "measure": measure, "given": own}
+            load(kind, value.folder).model_validate(own)
+        return {"estimator": kind, "measure": measure, "given": own, "folder": value.folder}
 
     @cached_property
     def options(self) -> Estimator:
-        """The estimator itself, its options validated. Raises ConfigError, one line, for an unknown one or wrong options."""
+        """The estimator itself, its options validated. Raises ConfigError, one line, for an unknown one or wrong options.
+
+        The code of one's own is run for that.
+        """
+        kind = load(self.estimator, self.folder)
         try:
-            return _build(self.estimator, self.given)
+            return kind.model_validate(self.given)
         except ValidationError as error:
-            line = one_line(error, self.given, _class_of(self.estimator))
-            raise ConfigError(f"estimator {self.estimator}: {line}") from error
+            raise ConfigError(f"estimator {self.estimator}: {one_line(error, self.given, kind)}") from error
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one's own, named as a task is, and not a registered one."""
+        return ":" in self.estimator
+
+    @property
+    def file(self) -> Path | None:
+        """The file of one's own; None for one that is registered, or in a module."""
+        return source_file(self.estimator, self.folder)
+
+    @property
+    def code(self) -> str:
+        """Where the code of one's own is, for people: a file, or a module."""
+        return str(self.file or f"module {self.estimator.rpartition(':')[0]}")
 
     def resolved(self) -> dict[str, Any]:
         """Return what the resolved configuration says of this estimator."""
@@ -114,16 +144,11 @@ class EstimatorSection(BaseModel):
         return (self.estimator, self.measure, self.options) == (other.estimator, other.measure, other.options)
 
 
-def _class_of(estimator: str) -> type[Estimator]:
-    """Return an estimator's class. Raises ConfigError for an unknown name."""
-    from estimators.registry import find  # only now: estimators bring compilers and PyTorch with them
+def load(estimator: str, folder: Path) -> type[Estimator]:
+    """Return an estimator's class, one's own from a file relative to `folder`. Raises ConfigError where there is none."""
+    from estimators import registry  # only now: estimators bring compilers and PyTorch with them
 
-    return find(estimator)
-
-
-def _build(estimator: str, given: Mapping[Any, Any]) -> Estimator:
-    """Return an estimator with the options given. Raises ConfigError for an unknown name, ValidationError for its options."""
-    return _class_of(estimator).model_validate(given)
+    return registry.load(estimator, folder)
 
 
 class LdsSection(Section):
@@ -259,20 +284,28 @@ class Config(Section):
         "auto",
         description="runs a worker trains together, the unit of scheduling and of commit; auto: by the time they take",
     )
+    folder: Path = Field(description="folder against which file names are resolved; by default the file's own")
     stop: dict[str, StopSection] = Field(default_factory=dict, description="by design: when to draw no more of it")
     estimators: dict[str, EstimatorSection] = Field(default_factory=dict, description="by name; options below each")
     scores: ScoresSection = Field(default_factory=ScoresSection)
     ray: RaySection = Field(default_factory=RaySection)
-    folder: Path = Field(description="folder against which file names are resolved; by default the file's own")
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any) -> Any:
+        return {} if value is None else value
 
     @field_validator("estimators", mode="before")
     @classmethod
-    def _name_estimators(cls, value: Any) -> Any:
+    def _name_estimators(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            return {}
         if not isinstance(value, Mapping):
             return value
+        folder = info.data.get("folder", Path())  # a field above this one
         filled = {label: {} if options is None else options for label, options in value.items()}
         return {
-            label: {"estimator": label, **options} if isinstance(options, Mapping) else options
+            label: _Given({"estimator": label, **options}, folder) if isinstance(options, Mapping) else options
             for label, options in filled.items()
         }
 
@@ -342,7 +375,11 @@ class Config(Section):
         return plain, left_out
 
     def identity(self) -> str:
-        """Return the hash of what decides the runs: seed, task, queries, measures, designs.
+        """Return the hash of what decides the runs."""
+        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def deciding(self) -> dict[str, Any]:
+        """Return what decides the runs, as plain data: seed, task, queries, measures, designs.
 
         Estimators, scores and resources are not in it: they may change over the same runs. Neither is the number of subsets
         (or permutations) of a random design: more of them may be drawn later, and the earlier ones stay what they are. Nor
@@ -352,8 +389,8 @@ class Config(Section):
         runs["task"]["arguments"], _ = without_secrets(runs["task"]["arguments"])
         for name, design in runs["designs"].items():
             for key in self.designs[name].growth_keys:
-                del design[key]
-        return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]
+                design.pop(key, None)
+        return runs
 
     def sampled(self, fraction: float) -> Config:
         """Return the same sweep with about that fraction of every design's runs."""

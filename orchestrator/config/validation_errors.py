@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -84,13 +85,13 @@ def _place(problem: Any, raw: Mapping[str, Any]) -> list[str]:
 
 def _options_at(location: Sequence[str], raw: Mapping[str, Any]) -> list[str]:
     """Return the keys that a design's or an estimator's section may have at a place; only that one's class is asked."""
-    from estimators.registry import find  # only for this complaint: every other one is made without the estimators
+    from estimators.registry import load  # only for this complaint: every other one is made without the estimators
 
     section, label, *inside = location
     if section == "designs":
         return _keys_at(inside, find_design(raw["designs"][label]["kind"]))
     kind = (raw["estimators"][label] or {}).get("estimator", label)
-    return _keys_at(inside, find(kind)) + ([] if inside else ["estimator", "measure"])
+    return _keys_at(inside, load(kind, Path(raw.get("folder", ".")))) + ([] if inside else ["estimator", "measure"])
 
 
 def _keys_at(location: Sequence[str], section: type[BaseModel]) -> list[str]:

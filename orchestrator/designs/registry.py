@@ -14,11 +14,14 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdap
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
+from orchestrator.designs.absent import Absent
 from orchestrator.designs.base import Design
+from workers import plugins
 from workers.errors import ConfigError, near
-from workers.plugins import offered
 
 GROUP = "counterfactory.designs"
+ONLY_READ = "only read"
+"""Key of pydantic's validation context under which True says that the sweep is only looked at: kinds may be absent."""
 BUILT_IN = {
     "subsets": "orchestrator.designs.random_subsets:Subsets",
     "bernoulli": "orchestrator.designs.random_subsets:Bernoulli",
@@ -62,7 +65,7 @@ def is_again(new: type, old: type | None) -> bool:
 
 def kinds() -> tuple[str, ...]:
     """Return the kinds of all designs, ours first."""
-    return (*BUILT_IN, *(entry.name for entry in offered(GROUP) if entry.name not in BUILT_IN), *registered)
+    return (*BUILT_IN, *(entry.name for entry in plugins.offered(GROUP) if entry.name not in BUILT_IN), *registered)
 
 
 def find(kind: str) -> type[Design]:
@@ -73,18 +76,23 @@ def find(kind: str) -> type[Design]:
         module, _, attribute = BUILT_IN[kind].partition(":")
         found: type[Design] = getattr(import_module(module), attribute)
         return found
-    for entry in offered(GROUP):
-        if entry.name == kind:
-            loaded: type[Design] = entry.load()
-            return loaded
+    entry = plugins.offer(GROUP, kind)
+    if entry is not None:
+        loaded: type[Design] = entry.load()
+        return loaded
     raise ConfigError(f"unknown kind of design {kind!r}: {near(kind, list(kinds()))}")
+
+
+def package_of(kind: str) -> str:
+    """Return the package that offers a kind, and its version; empty for one of ours, and where nobody knows."""
+    return "" if kind in BUILT_IN or kind in registered else plugins.package_of(GROUP, kind)
 
 
 class _ByKind:
     """Tells pydantic to ask the registry, whenever something is validated, for the class that a section's `kind` names."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_design_of)
+        return core_schema.with_info_plain_validator_function(_design_of)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return handler(_union(tuple(find(kind) for kind in kinds())))
@@ -97,8 +105,11 @@ def _union(classes: tuple[type[Design], ...]) -> CoreSchema:
     return TypeAdapter(union).core_schema
 
 
-def _design_of(section: Any) -> Design:
-    """Return the design that plain data describes. Raises pydantic's own errors of a section told by its `kind`."""
+def _design_of(section: Any, info: core_schema.ValidationInfo[Any]) -> Design:
+    """Return the design that plain data describes. Raises pydantic's own errors of a section told by its `kind`.
+
+    In the context `ONLY_READ` one of a kind that is not there is an `Absent` one.
+    """
     if isinstance(section, Design):
         return section
     if not isinstance(section, Mapping):
@@ -106,6 +117,8 @@ def _design_of(section: Any) -> Design:
     if "kind" not in section:
         raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
     kind = section["kind"]
+    if isinstance(kind, str) and kind not in kinds() and (info.context or {}).get(ONLY_READ):
+        return Absent.model_validate(section)
     if not isinstance(kind, str) or kind not in kinds():
         known = ", ".join(repr(name) for name in kinds())
         context = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": known}

@@ -9,20 +9,22 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.registry import find
 from estimators.scores import noise_ceiling, spearman
 from orchestrator.attribution.evidence import heldout
 from orchestrator.forecast.cost import read_forecast
 from orchestrator.report import sections
-from orchestrator.report.data import DesignHealth, Family, ReportData
+from orchestrator.report.data import DesignHealth, ReportData
 from orchestrator.report.page.leaderboard import family_of
 from orchestrator.retraining.counts import finished
+from orchestrator.scoring.absent_metrics import absent_metrics
 from orchestrator.scoring.stale import stale_scores
+from orchestrator.scoring.suspects import named_suspects
 from orchestrator.scoring.table import read_scores
 from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, list_attributions, read_attribution
 from orchestrator.store.plain_files import text_of
 from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.absent import absent
 from orchestrator.sweeps.strategy_record import read_strategy
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
@@ -62,7 +64,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         n=store.n,
         t=store.t,
         config_yaml=text_of(sweep.paths.config),
-        config_hash=sweep.config.identity(),
+        config_hash=store.config_hash,
         versions=_made_with(sweep, store),
         designs=tuple(_health(store, name, counts) for name, counts in finished(sweep, store).items()),
         scores=read_scores(sweep.paths.scores),
@@ -77,7 +79,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         show=record.examples.show,
         label=record.examples.label,
         queries=sweep.queries,
-        families={label: _family(sweep.config.estimators[label].estimator) for label in answers},
+        families={label: family_of(frozenset(one.needs)) for label, one in attributes.items()},
         expectations=sections.expectations(sweep, store, answers),
         stopping=sections.stopping(sweep),
         stopped=sections.stopped(sweep, store),
@@ -87,6 +89,8 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         class_effects=sections.class_tables(sweep, record.examples, attributes),
         removal=sections.removal_lines(sweep),
         stale_scores=stale_scores(sweep),
+        suspects=named_suspects(sweep),
+        absent={**absent(sweep.config, sweep.paths), **absent_metrics(sweep)},
     )
 
 
@@ -124,10 +128,6 @@ def _made_with(sweep: Sweep, store: RunStore) -> dict[str, str]:
     if expected is not None and expected.pack:
         told["packs of"] = expected.pack
     return told
-
-
-def _family(estimator: str) -> Family:
-    return family_of(find(estimator).needs)
 
 
 def _health(store: RunStore, name: str, counts: tuple[int, int, int]) -> DesignHealth:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.scoring.suspects import Suspects
 from orchestrator.scoring.table import refuse_other_columns
 from workers.errors import DataError
 from workers.runs import Queries
@@ -215,6 +216,10 @@ class ReportData:
     removal: tuple[RemovalLine, ...] = ()
     stale_scores: Mapping[str, str] = field(default_factory=dict)
     """Estimator -> why its scores are not those of the attribution that is there."""
+    suspects: Suspects | None = None
+    """Of the estimator that finds the mislabelled examples best."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Key of what the sweep names and is not here -> what follows, and the remedy."""
 
     def __post_init__(self) -> None:
         refuse_other_columns(self.scores.columns)

@@ -11,8 +11,9 @@ import numpy as np
 
 from estimators.contract import Attribution
 from estimators.evidence import Evidence
+from estimators.registry import package_of
 from orchestrator.attribution.evidence import gather, reference_designs, with_models
-from orchestrator.attribution.standing import rows_given, stamp_of, why_stale
+from orchestrator.attribution.standing import rows_given, source_of, stamp_of, why_stale
 from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.config.schema import EstimatorSection
 from orchestrator.report.class_effects import class_table, lines
@@ -31,7 +32,7 @@ from orchestrator.store.run_store import RunStore
 from orchestrator.store.secret_names import without_secrets
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
-from workers.errors import CounterfactoryError, StoreError
+from workers.errors import CounterfactoryError, StoreError, near
 from workers.runs import Failure
 
 
@@ -59,13 +60,14 @@ class _Origin:
 
     stamp: str
     rows: Mapping[str, str]
+    source: Mapping[str, str]
     made_under: str = ""
     """Id of what the task was, in provenance.json; empty where the task was not built."""
 
     @property
     def key(self) -> str:
         """Tell apart the unfinished work of one origin from that of others."""
-        return json.dumps([self.stamp, self.rows], sort_keys=True)
+        return json.dumps([self.stamp, self.rows, self.source], sort_keys=True)
 
 
 def attribute(
@@ -88,9 +90,9 @@ def attribute(
     results = []
     for label, section in sweep.config.estimators.items():
         measure = section.measure or sweep.config.measures[0]
-        origin = _Origin(stamp_of(section, measure), rows_given(sweep, store, section))
+        origin = _Origin(stamp_of(section, measure), rows_given(sweep, store, section), source_of(section))
         standing = read_attributes_of(sweep.paths, label) if label in stored and not again else None
-        stale = "" if standing is None else why_stale(standing, origin.stamp, origin.rows)
+        stale = "" if standing is None else why_stale(standing, origin.stamp, origin.rows, origin.source)
         if standing is not None and not stale:
             result = Attributed(label, standing.seconds, standing.models, kept=True)
         else:
@@ -142,6 +144,9 @@ def _compute(
     _refuse_ill_formed(made, evidence)
     attributes = Attributes(
         estimator=section.estimator,
+        package=package_of(section.estimator),
+        source=origin.source,
+        claims_units=section.options.claims_units,
         options=without_secrets(section.options.model_dump(mode="json"))[0],
         measure=evidence.measure,
         needs=tuple(sorted(section.options.needed)),
@@ -193,6 +198,10 @@ def _refuse_ill_formed(made: Attribution, evidence: Evidence) -> None:
         array = getattr(made, name)
         if array is not None and array.shape != shape:
             raise CounterfactoryError(f"returned {name} of shape {array.shape}, expected {shape}")
+    unknown = [name for name in made.fitted_on if name not in evidence.runs]
+    if unknown:
+        known = near(unknown[0], list(evidence.runs))
+        raise CounterfactoryError(f"returned fitted_on {unknown[0]!r}, which it was given no runs of: {known}")
     bad = int((~np.isfinite(made.values)).sum())
     if bad:
         raise CounterfactoryError(f"{bad} of {made.values.size} attributions are not finite")

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.attribution import requirements
+from orchestrator.designs.registry import package_of
 from orchestrator.execution.resources import refuse_impossible
 from orchestrator.forecast.disk import disk_bound
 from orchestrator.store.durable import write_atomically
-from orchestrator.store.manifest import DesignLayout
+from orchestrator.store.manifest import DesignKind, DesignLayout
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.identity import refuse_edited, refuse_other
@@ -110,7 +111,9 @@ def _under(store: RunStore, sweep: Sweep, now: Provenance) -> RunStore:
 
 
 def _layout(plan: DesignPlan) -> DesignLayout:
-    return DesignLayout(plan.name, plan.design.kind, plan.design.purpose, plan.runs, plan.pack)
+    design = plan.design
+    of_kind = DesignKind(tuple(sorted(design.serves)), design.follows, design.growth_keys, package_of(design.kind))
+    return DesignLayout(plan.name, design.kind, design.purpose, plan.runs, plan.pack, of_kind)
 
 
 def _continue(sweep: Sweep, accept: bool, say: Callable[[str], None]) -> RunStore:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from estimators.registry import find
 from estimators.scores import judge_array
+from orchestrator.scoring.absent_metrics import standing_of_absent_metrics
 from orchestrator.scoring.comparison import compare
 from orchestrator.scoring.metric import Metric
 from orchestrator.scoring.registry import metrics
@@ -24,13 +25,16 @@ from workers.errors import ConfigError, DataError, near
 
 
 def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
-    """Score every stored attribution of the configuration and write scores.parquet; return the tidy table."""
+    """Score every stored attribution of the configuration and write scores.parquet; return the tidy table.
+
+    Rows of metrics that are not installed here are kept, as long as the attribution that they judged is the one that is there.
+    """
     rows: list[ScoreRow] = []
     for judged, content in _stored(sweep):
         rows += [replace(row, attribution=content) for row in _judge(sweep, store, judged)]
     for metric in metrics():
         rows += _its_own(metric, metric.judge_sweep(sweep, store))
-    return write_scores(sweep.paths.scores, compare(rows))
+    return write_scores(sweep.paths.scores, [*compare(rows), *standing_of_absent_metrics(sweep)])
 
 
 def judge(
@@ -73,7 +77,12 @@ def _stored(sweep: Sweep) -> Iterator[tuple[Judged, str]]:
 
 
 def _claims_units(attributes: Attributes) -> bool:
-    """Return whether the estimator, with the options it was made with, claims units; one that is not installed claims nothing."""
+    """Return whether the estimator, with the options it was made with, claims units, as it said then.
+
+    Of an attribution that does not keep it the estimator is asked, if it is registered here; else it claims nothing.
+    """
+    if attributes.claims_units is not None:
+        return bool(attributes.claims_units)
     try:
         estimator = find(attributes.estimator)
     except ConfigError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.attribution.standing import why_runs_differ
+from orchestrator.attribution.standing import why_changed
 from orchestrator.retraining.counts import finished
 from orchestrator.scoring.stale import stale_scores
 from orchestrator.store import accounting
 from orchestrator.store.attributions import list_attributions
 from orchestrator.store.lease import holder
 from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.absent import absent
 from orchestrator.sweeps.stopping_record import Stopped, stopped_designs
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
@@ -40,9 +41,11 @@ class Status:
     """Every distinct failure once, with how often it occurred."""
     attributions: tuple[str, ...]
     stale: dict[str, str]
-    """Attributions that were computed from other rows than those that are there, and what is known of it."""
+    """Attributions that were computed from other rows, or by other source, than what is there, and what is known of it."""
     stale_scores: dict[str, str]
     """Attributions whose scores were taken of others than those that are there, and what is known of it."""
+    absent: dict[str, str]
+    """Keys of estimators and designs that are not here, with what follows and the remedy."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold, for --json."""
@@ -64,7 +67,7 @@ def _status(sweep: Sweep, store: RunStore) -> Status:
     running = holder(sweep.paths)
     rate = accounting.recent_rate(store) if running else None
     kept = list_attributions(sweep.paths)
-    differing = {name: why_runs_differ(store, name) for name in kept}
+    differing = {name: why_changed(sweep, store, name) for name in kept}
     scores, damages = _scores(sweep)
     return Status(
         str(sweep.paths.root),
@@ -81,6 +84,7 @@ def _status(sweep: Sweep, store: RunStore) -> Status:
         tuple(kept),
         {name: why for name, why in differing.items() if why},
         scores,
+        absent(sweep.config, sweep.paths),
     )
 
 

@@ -52,7 +52,13 @@ class Attributes:
     """What an attribution tells of itself: where it comes from, what it cost, how it is to be read."""
 
     estimator: str
-    """Registered name of the estimator."""
+    """Registered name of the estimator, or `path/to/file.py:Class` of one's own."""
+    package: str = ""
+    """The package that registers it, and its version; empty for one of ours or one's own."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """Of an estimator of one's own, a hash of each source file, by its path from the folder of the first."""
+    claims_units: bool | None = None
+    """Whether the values claim to be in units of the measure; None where nobody wrote it down."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The options it was made with."""
     measure: str
@@ -89,8 +95,9 @@ class Attributes:
         """Return what the file `where` holds; keys that are not known are passed over. Raises StoreError when one is missing."""
         known = {one.name: plain[one.name] for one in fields(cls) if one.name in plain}
         known |= {name: tuple(known[name]) for name in ("needs", "fitted_on") if name in known}
-        rows = known.pop("rows", None)  # whatever cannot be compared with the rows that are there is said to be unknown
-        known["rows"] = {str(name): str(digest) for name, digest in rows.items()} if isinstance(rows, dict) else {}
+        for name in ("rows", "source"):  # what cannot be compared with what is there is said to be unknown
+            told = known.pop(name, None)
+            known[name] = {str(key): str(digest) for key, digest in told.items()} if isinstance(told, dict) else {}
         if known.get("degrees_of_freedom") is None:  # JSON has no infinity
             known["degrees_of_freedom"] = math.inf
         try:

@@ -17,6 +17,20 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
+class DesignKind:
+    """What a kind of design says of itself: it is read where the kind is not installed. See `Design`."""
+
+    serves: tuple[str, ...] = ()
+    """Which needs of estimators and scores its runs meet."""
+    follows: str | None = None
+    """The design whose subsets these are."""
+    growth_keys: tuple[str, ...] = ()
+    """Keys of its section that only say how much is drawn."""
+    package: str = ""
+    """The package that registers it, and its version; empty for one of ours."""
+
+
+@dataclass(frozen=True)
 class DesignLayout:
     """What the store must know of a design."""
 
@@ -29,6 +43,8 @@ class DesignLayout:
     """Number of its rows, m."""
     pack: PositiveInt
     """Rows a pack, which are the rows a chunk; the last pack may have fewer."""
+    of_kind: DesignKind = DesignKind()
+    """What its kind says of itself."""
 
     @property
     def packs(self) -> int:

@@ -57,22 +57,12 @@ def accept_edit(sweep: Sweep, store: RunStore) -> None:
 
 def _difference(kept: Sweep, asked: Sweep) -> str:
     """Name the first key in which two configurations ask for other runs."""
-    then, now = _flat(kept.config.kept()[0]), _flat(asked.config.kept()[0])
+    then, now = _flat(kept.config.deciding()), _flat(asked.config.deciding())
     for key in sorted({*then, *now}):
-        section, *inside = key.split(".")
-        grows = section == "designs" and inside[1:] and inside[1] in _growth_keys(inside[0], kept, asked)
-        if section in {"seed", "task", "queries", "measures", "designs"} and not grows:
-            was, is_now = then.get(key, "absent"), now.get(key, "absent")
-            if was != is_now:
-                return f"{key} is {is_now!r} here and {was!r} there"
+        was, is_now = then.get(key, "absent"), now.get(key, "absent")
+        if was != is_now:
+            return f"{key} is {is_now!r} here and {was!r} there"
     return "its configuration file was edited"
-
-
-def _growth_keys(design: str, *sweeps: Sweep) -> set[str]:
-    """Return the keys of a design that only say how much of it is drawn."""
-    return {
-        key for sweep in sweeps if design in sweep.config.designs for key in sweep.config.designs[design].growth_keys
-    }
 
 
 def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:

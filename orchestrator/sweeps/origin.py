@@ -1,28 +1,18 @@
-"""Whether a sweep was made by this user, here: whose code it is that training on would run.
-
-A seal with a secret that stays in the user's cache folder: a stranger's sweep cannot claim to be the user's own, nor can one of
-the user's that a stranger changed.
-"""
+"""Whether a sweep was made by this user, here: whose code it is that training on, or attributing, would run."""
 
 from __future__ import annotations
 
 import getpass
-import hashlib
-import hmac
-import json
-import os
-import secrets
 import socket
-import tempfile
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.store.secret_names import without_secrets
+from orchestrator.sweeps.seals import is_sealed, seal_of
 from orchestrator.sweeps.sweep import Sweep
 from workers.loading import BUILT_IN
-from workers.machine import cache_folder
 
 
 class Origin(BaseModel):
@@ -40,7 +30,7 @@ class Origin(BaseModel):
 
 def origin_of(sweep: Sweep) -> Origin:
     """Return who makes the sweep: this user, here."""
-    return Origin(by=f"{_user()}@{socket.gethostname()}", folder=str(sweep.paths.root), seal=_seal(sweep))
+    return Origin(by=f"{_user()}@{socket.gethostname()}", folder=str(sweep.paths.root), seal=seal_of(_told(sweep)))
 
 
 def whose(sweep: Sweep, made: Origin | None) -> str:
@@ -48,8 +38,16 @@ def whose(sweep: Sweep, made: Origin | None) -> str:
     code = _code(sweep)
     if not code:
         return ""
-    if made is not None and hmac.compare_digest(made.seal, _seal(sweep)):
-        return ""
+    return "" if made is not None and is_sealed(_told(sweep), made.seal) else _said(sweep, made, code)
+
+
+def whose_estimators(sweep: Sweep, made: Origin | None) -> str:
+    """Return whose code the sweep's own estimators are, in one line; empty where there are none, or they are this user's."""
+    own = sweep.own_estimators()
+    return "" if not own or is_sealed(own, sweep.seal) else _said(sweep, made, ", ".join(own["code"]))
+
+
+def _said(sweep: Sweep, made: Origin | None, code: str) -> str:
     by = "nobody knows by whom" if made is None else f"by {made.by} in {made.folder}"
     return f"{sweep.paths.root}: was made elsewhere ({by}); about to run the code of {code}"
 
@@ -65,23 +63,10 @@ def _code(sweep: Sweep) -> str:
     return "" if not source or source.partition(".")[0] == "sklearn" else f"module {source}"
 
 
-def _seal(sweep: Sweep) -> str:
-    task = sweep.config.task.model_dump(mode="json")
-    kept, _ = without_secrets(task)
-    told = json.dumps([str(sweep.paths.root), str(sweep.config.folder), kept], sort_keys=True)
-    return hmac.new(_secret(), told.encode(), hashlib.sha256).hexdigest()[:32]
-
-
-def _secret() -> bytes:
-    """Return this user's secret, made the first time."""
-    path = cache_folder() / "secret"
-    if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=path.parent) as part:  # readable by nobody else
-            part.write(secrets.token_bytes(32))
-            part.flush()
-            with suppress(FileExistsError):  # another process was first
-                os.link(part.name, path)
-    return path.read_bytes()
+def _told(sweep: Sweep) -> list[Any]:
+    """Return what the seal of a task is of."""
+    kept, _ = without_secrets(sweep.config.task.model_dump(mode="json"))
+    return [str(sweep.paths.root), str(sweep.config.folder), kept]
 
 
 def _user() -> str:

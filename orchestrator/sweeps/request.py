@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from orchestrator.config.loading import load, parsed, set_key, validate
+from orchestrator.config.loading import load, parsed, validate_with
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:  # what cannot be loaded is refused before anything of it is imported
@@ -51,11 +51,7 @@ def _configured(config: Configuration, overrides: Sequence[tuple[str, Any]]) -> 
 def _validated(sections: Mapping[str, Any], overrides: Sequence[tuple[str, Any]]) -> Config:
     """Return a configuration given as plain data; file names in it are relative to where the user is."""
     raw = {"name": "sweep", "folder": ".", **_plain("configuration", sections)}
-    for key, value in overrides:
-        set_key(raw, key, value)
-    if isinstance(raw["folder"], str):
-        raw["folder"] = str(Path(raw["folder"]).expanduser().resolve())
-    return validate(raw, "configuration")
+    return validate_with(raw, overrides, Path(), "configuration")
 
 
 def _pairs(overrides: Overrides) -> list[tuple[str, Any]]:

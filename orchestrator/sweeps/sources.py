@@ -1,15 +1,18 @@
-"""The source files that a task is made of: its own, and those beside it that it imports."""
+"""The source files that a task, or an estimator of one's own, is made of: its own, and those beside it that it imports."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from workers.loading import BUILT_IN, TaskSpec
+from workers.loading import BUILT_IN, TaskSpec, source_file
 from workers.task_files import OUR_PACKAGES
+
+LARGEST = 1 << 24
+"""Bytes of a source file that is only looked at: a stranger's sweep may name any file."""
 
 
 def source_hashes(spec: TaskSpec) -> dict[str, str]:
@@ -18,23 +21,49 @@ def source_hashes(spec: TaskSpec) -> dict[str, str]:
     Of a file they are those beside it; of a module, those of its own package; of a built-in task, those of the tasks. What is
     imported by a name that is computed, or installed elsewhere, is not among them.
     """
-    name = BUILT_IN.get(spec.name, spec.name)
-    source = name.rpartition(":")[0]
-    if source.endswith(".py"):
-        first = (Path(spec.folder) / Path(source).expanduser()).resolve()
-        found, root = _reached(first, first.parent, ""), first.parent
-    else:
-        origin = getattr(importlib.util.find_spec(source), "origin", None)
-        if origin is None or not origin.endswith(".py"):
-            return {}
-        first = Path(origin).resolve()
-        depth = source.count(".") + (first.name == "__init__.py")
-        root = first.parents[depth]
-        package = source.rpartition(".")[0] if spec.name in BUILT_IN else source.partition(".")[0]
-        found = _reached(first, root, package)
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in sorted(found)
-    }
+    if spec.name in BUILT_IN:
+        source = BUILT_IN[spec.name].rpartition(":")[0]
+        return _of_module(source, source.rpartition(".")[0])
+    return hashes_of(spec.name, Path(spec.folder))
+
+
+def hashes_of(name: str, folder: Path) -> dict[str, str]:
+    """Return the same of `path/to/file.py:attribute`, relative to `folder`, or `module:attribute`."""
+    first = source_file(name, folder)
+    if first is None:
+        source = name.rpartition(":")[0]
+        return _of_module(source, source.partition(".")[0])
+    return _hashes(_reached(first, first.parent, ""), first.parent)
+
+
+def changed_files(first: Path, known: Mapping[str, str]) -> list[str]:
+    """Return which files that `hashes_of` found for the file `first` are others now, or gone. None is parsed or run."""
+    return [name for name, was in known.items() if _hash_now(first.parent / name) != was]
+
+
+def _hash_now(path: Path) -> str:
+    """Return the hash of a source file, empty where there is none to be read."""
+    try:
+        return _hash(path) if path.is_file() and path.stat().st_size <= LARGEST else ""
+    except OSError:
+        return ""
+
+
+def _of_module(source: str, package: str) -> dict[str, str]:
+    origin = getattr(importlib.util.find_spec(source), "origin", None)
+    if origin is None or not origin.endswith(".py"):
+        return {}
+    first = Path(origin).resolve()
+    root = first.parents[source.count(".") + (first.name == "__init__.py")]
+    return _hashes(_reached(first, root, package), root)
+
+
+def _hashes(found: set[Path], root: Path) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): _hash(path) for path in sorted(found)}
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _reached(first: Path, root: Path, package: str) -> set[Path]:

@@ -18,7 +18,9 @@ from orchestrator.config.loading import read, validate
 from orchestrator.config.schema import Config
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import is_plain, text_of
+from orchestrator.sweeps.absent import absent, with_absent_kinds
 from orchestrator.sweeps.plan import DesignPlan, kept_packs, plan_designs
+from orchestrator.sweeps.seals import seal_of
 from workers.data.shared import Arrays, SharedArrays
 from workers.errors import ConfigError, StoreError
 from workers.runs import Queries
@@ -60,6 +62,8 @@ class Sweep:
     """Where its task is, once built; a sweep made of this one shares it."""
     left_out: tuple[str, ...] = ()
     """Keys that its folder does not keep, because they look like secrets: here they are missing."""
+    seal: str = ""
+    """Seal of its own estimators' code, as its folder keeps it; see `own_estimators`."""
 
     @classmethod
     def of(cls, config: Config, out: Path | None = None) -> Sweep:
@@ -67,13 +71,18 @@ class Sweep:
         return cls(config, SweepPaths((out or Path("runs") / config.name).resolve()))
 
     @classmethod
-    def at(cls, folder: Path, *, options: bool = False, edited: bool = False) -> Sweep:
+    def at(cls, folder: Path, *, edited: bool = False) -> Sweep:
         """Return the sweep that a folder holds. Raises StoreError when it holds none, or when its configuration was edited.
 
-        With `edited` it may have been. With `options` those of its estimators are checked too, as a sweep needs that is to go
-        on and not only to be read.
+        With `edited` it may have been. Nothing that it names need be installed; one that is to go on is asked `with_options`.
         """
         paths = SweepPaths(folder.resolve())
+        if folder.is_file():
+            likely = Path("runs") / folder.stem
+            example = f", such as {likely}" if (likely / paths.config.name).is_file() else ""
+            raise StoreError(
+                f"{folder}: is a file, expected the folder of a sweep{example}; `counterfactory run CONFIG` makes one"
+            )
         if not is_plain(paths.config):
             raise StoreError(
                 f"{folder}: is not a sweep (it has no {paths.config.name}); `counterfactory run` makes one"
@@ -81,16 +90,38 @@ class Sweep:
         raw = read(paths.config, text_of)
         written = raw.pop("content_hash", None)
         raw.pop("hash", None)
+        seal = str(raw.pop("seal", None) or "")
         left_out = tuple(map(str, raw.pop("left_out", None) or ()))
         if written is not None and written != content_hash(raw) and not edited:
             raise StoreError(
                 f"{paths.config}: was edited since the sweep was made (its hash is {content_hash(raw)}, not {written}); put "
                 f"it back, or go on with what it says by `counterfactory attribute {folder} --accept-changes`"
             )
-        sweep = cls(validate(raw, str(paths.config), options=options), paths, left_out=left_out)
-        if options:
-            sweep._refuse_left_out("estimators.")
-        return sweep
+        config = with_absent_kinds(validate(raw, str(paths.config), options=False), paths)
+        return cls(config, paths, left_out=left_out, seal=seal)
+
+    def with_options(self) -> Sweep:
+        """Return this sweep, read from its folder, with its estimators' options checked: what one needs that is to go on.
+
+        The code of its own estimators is run. Raises ConfigError, one line, for the first thing that is wrong or not here.
+        """
+        for key, why in absent(self.config, self.paths).items():
+            go_on = f"or go on by `counterfactory run CONFIG --out {self.paths.root}` with a configuration that does not name it"
+            raise ConfigError(
+                f"{self.paths.config}: {key}: {why}{', ' + go_on if key.startswith('estimators.') else ''}"
+            )
+        self._refuse_left_out("estimators.")
+        for label, section in self.config.estimators.items():
+            try:
+                _ = section.options
+            except ConfigError as error:
+                raise ConfigError(f"{self.paths.config}: estimators.{label}: {error}") from error
+        return self
+
+    def own_estimators(self) -> dict[str, Any]:
+        """Return which code its own estimators are, and what a seal of it is of; empty where it has none."""
+        own = {section.code for section in self.config.estimators.values() if section.is_own}
+        return {"root": str(self.paths.root), "code": sorted(own)} if own else {}
 
     def _refuse_left_out(self, section: str) -> None:
         """Raise ConfigError where something is missing that the folder does not keep."""
@@ -182,6 +213,8 @@ class Sweep:
             "hash": self.config.identity(),
             "content_hash": content_hash(yaml_format.load(yaml_format.dump(plain))),
         }
+        if own := self.own_estimators():
+            about["seal"] = seal_of(own)
         if left_out := sorted({*self.left_out, *secrets}):
             about["left_out"] = left_out
         return yaml_format.dump({**about, **plain})

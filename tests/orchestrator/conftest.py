@@ -102,6 +102,8 @@ def rewrite() -> Callable[..., None]:
         plain = {**yaml_format.load(path.read_text()), **sections}
         hashes = {"hash": plain.pop("hash")}
         plain.pop("content_hash")
+        if "seal" in plain:
+            hashes["seal"] = plain.pop("seal")
         hashes["content_hash"] = content_hash(plain)
         path.write_text(yaml_format.dump({**hashes, **plain}))
 

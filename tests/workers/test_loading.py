@@ -1,6 +1,7 @@
 import pickle
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from workers import Queries, loading
 from workers.errors import ConfigError, DataError, TaskError
 from workers.loading import TaskSpec, build_task
-from workers.task_checks import check_measures, check_queries
+from workers.task_checks import check_measures, check_queries, gives_task
 from workers.task_hooks import measures_of
 
 BLACK_BOX = """
@@ -282,7 +283,7 @@ def test_a_built_in_tasks_path_starts_at_the_configuration(tmp_path, monkeypatch
 
 def test_every_built_in_name_is_there():
     for target in loading.BUILT_IN.values():
-        assert callable(loading._load_attribute(target, None)[0])
+        assert callable(loading.load_attribute(target, Path(), "task", gives_task)[0])
 
 
 def test_built_in_arguments_are_checked():
@@ -327,3 +328,20 @@ def test_measures_are_checked(mean_task, build):
 def test_a_spec_is_a_key_whatever_its_arguments():
     specs = [TaskSpec("digits", {"recipe": {"lr": lr}, "n": 5}) for lr in (0.1, 0.1, 0.2)]
     assert len(set(specs)) == 2
+
+
+def test_known_names_of_a_file_are_its_tasks(tmp_path):
+    (tmp_path / "many.py").write_text(
+        "import numpy as np\nfrom pathlib import Path\nfrom sklearn.linear_model import Ridge\n"
+        "from workers import Classification, Recipe, Task\n"
+        "class Mine:\n    def train(self, subset, seed): ...\n    def measure(self, model): ...\n"
+        "class Deep(Classification):\n    def module(self): ...\n"
+        "class Helper: ...\n"
+        "def make() -> Task: ...\n"
+        "def helper(): ...\n"
+        "ready = Mine()\nnumber = 3\n"
+    )
+    with pytest.raises(
+        TaskError, match=r"many.py has no 'Minf': did you mean Mine\? \(known: Deep, Mine, make, ready\)"
+    ):
+        build_task(TaskSpec("many.py:Minf", {}, str(tmp_path)))

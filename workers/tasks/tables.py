@@ -14,6 +14,9 @@ from workers.data import datasets, tables
 from workers.errors import ConfigError, DataError, near
 from workers.tasks.splits import encode
 
+FEW, REPEATED = 10, 5
+"""A target of at most so many whole numbers, each that often on average, looks like classes."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -74,6 +77,21 @@ def bundled(name: str) -> tuple[Table, tuple[str, ...]]:
 def with_target(table: Table, target: NDArray[Any]) -> Table:
     """Return the table with its target (m,) recoded."""
     return replace(table, target=target)
+
+
+def refuse_classes(table: Table) -> None:
+    """Raise ConfigError for a target that looks like classes, where nobody said what it is: text, or few whole numbers."""
+    values = np.unique(table.target)
+    if table.target.dtype == object:
+        raise ConfigError(f"kind: the target of {table.title} is text, such as {values[0]!r}: say kind: classification")
+    values = values.astype(np.float64)
+    whole = bool((values == np.round(values)).all())
+    if whole and len(values) <= FEW and len(table.target) >= REPEATED * len(values):
+        listed = ", ".join(f"{value:g}" for value in values)
+        raise ConfigError(
+            f"kind: the target of {table.title} has {len(values)} values ({listed}): say kind: classification, "
+            "or kind: regression if they are meant as numbers"
+        )
 
 
 def numeric_target(table: Table) -> NDArray[np.float64]:

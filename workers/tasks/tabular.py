@@ -28,7 +28,10 @@ RECIPE = Recipe(lr=0.03, weight_decay=1e-5, batch_size=32, epochs=20)
 def tabular(
     path: arguments.TablePath,
     target: arguments.Target = None,
-    kind: Annotated[Literal["regression", "classification"], Field(description="what the target is")] = "regression",
+    kind: Annotated[
+        Literal["regression", "classification"] | None,
+        Field(description="what the target is; null is a regression, refused where the target looks like classes"),
+    ] = None,
     drop: arguments.Drop = None,
     group: arguments.Group = None,
     n: arguments.Count | None = None,
@@ -47,15 +50,20 @@ def tabular(
 ) -> DifferentiableTask:
     """The task of predicting the column `target` (the last one by default) from the others.
 
+    It is a regression unless `kind` says otherwise; where the target looks like classes, `kind` must say which is meant.
     Text columns become one-hot features. `standardize` brings numeric features, and `standardize_target` the target of
     a regression, to mean 0 and variance 1 over the n training examples; outputs are then in those units. `group`
     names a column to group examples by (leave_group_out), which is no feature. `hidden` is [128, 128, 128] by default.
     """
     table = tables.read(path, target, drop or [], group)
+    if kind is None:
+        tables.refuse_classes(table)
     train, queries = split(len(table.x), n, t, split_seed, test_fraction)
     widths = [128, 128, 128] if hidden is None else hidden
     setting = _Setting(table, train, queries, standardize, widths, dropout, override(RECIPE, recipe))
-    return TabularRegression(setting, standardize_target) if kind == "regression" else TabularClassification(setting)
+    return (
+        TabularClassification(setting) if kind == "classification" else TabularRegression(setting, standardize_target)
+    )
 
 
 @dataclass(frozen=True)

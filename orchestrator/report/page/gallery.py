@@ -14,6 +14,7 @@ from PIL import Image
 from orchestrator.report import text
 from orchestrator.report.data import ReportData, Utilities
 from orchestrator.report.page.leaderboard import Entry
+from orchestrator.scoring.suspects import Suspects
 from workers.errors import DataError
 
 _LARGEST = 192
@@ -114,9 +115,20 @@ def valued(data: ReportData, one: Utilities, k: int = 8) -> Wing:
     return Wing(one.estimator, tuple(shown(int(i)) for i in order[::-1][:k]), tuple(shown(int(i)) for i in order[:k]))
 
 
+def suspected(data: ReportData, found: Suspects) -> tuple[Exhibit, ...]:
+    """Return the suspects as the page shows them; where the task shows no examples, by number and label alone."""
+    numbers = zip(found.examples, found.suspicion, strict=True)
+    exhibits = [_exhibit(data, "train", int(example), float(number)) for example, number in numbers]
+    if found.mislabelled is None:
+        return tuple(exhibits)
+    return tuple(
+        replace(one, value=f"{one.value}, {'mislabelled' if wrong else 'not mislabelled'}")
+        for one, wrong in zip(exhibits, found.mislabelled, strict=True)
+    )
+
+
 def _exhibit(data: ReportData, source: str, index: int, value: float | None = None) -> Exhibit:
-    assert data.show is not None
-    shown = data.show(source, index)
+    shown = "" if data.show is None else data.show(source, index)
     kind = "training example" if source == "train" else "query"
     picture, pixelated = ("", False) if isinstance(shown, str) else _png(shown, f"{source} example {index}")
     return Exhibit(

@@ -101,6 +101,7 @@ def _values(data: ReportData) -> dict[str, Any]:
     return {
         "worth": [(one, one.measure in loss, gallery.valued(data, one)) for one in data.utilities] if data.show else [],
         "detections": leaderboard.detections(data),
+        "suspects": () if data.suspects is None else gallery.suspected(data, data.suspects),
         "saturates": leaderboard.saturates(data),
         "areas": leaderboard.areas(data),
         "curves": [

@@ -192,7 +192,7 @@ def family(data: ReportData, estimator: str) -> Family:
         return "other"
 
 
-def family_of(needs: frozenset[Need]) -> Family:
+def family_of(needs: frozenset[Need] | frozenset[str]) -> Family:
     """Return the family of an estimator with these needs."""
     if "gradients" in needs:
         return "gradients"

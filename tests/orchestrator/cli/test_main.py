@@ -29,7 +29,7 @@ from orchestrator.store.ledger import DONE
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
-from workers.errors import CounterfactoryError, StoreError
+from workers.errors import ConfigError, CounterfactoryError, StoreError
 
 Raw = dict[str, Any]
 Command = Callable[..., Any]
@@ -424,20 +424,20 @@ def test_a_fault_that_is_not_the_users_is_one_line_and_exit_code_1(
 
 
 MISTAKES = [
-    ("desings={}", "tiny.yaml: unknown key 'desings': did you mean designs?"),
-    ("seed=x", "tiny.yaml: seed: input should be a valid integer"),
-    ("designs.fit.alpha=1.5", "tiny.yaml: designs.fit.alpha: input should be less than 1 (found 1.5)"),
-    ("designs.fit.alpha=0", "tiny.yaml: designs.fit.alpha: input should be greater than 0 (found 0)"),
+    ("desings={}", "override 'desings': unknown key 'desings': did you mean designs?"),
+    ("seed=x", "override 'seed': seed: input should be a valid integer"),
+    ("designs.fit.alpha=1.5", "override 'designs.fit.alpha': designs.fit.alpha: input should be less than 1 (found 1.5)"),
+    ("designs.fit.alpha=0", "override 'designs.fit.alpha': designs.fit.alpha: input should be greater than 0 (found 0)"),
     ("designs.fit.alpha=0.001", "designs.fit.alpha: 0.001 of 60 examples is a subset of 0; expected between 1 and 59"),
     ("designs.fit.alpha=0.999", "designs.fit.alpha: 0.999 of 60 examples is a subset of 60; expected between 1 and 59"),
     ("task.name=digts", "unknown task 'digts': did you mean digits?"),
     ("task.name=mine.py:Task", "there is no file "),
     ("task.arguments.modle=mlp", "task digits: wrong arguments, got an unexpected keyword argument 'modle': did you mean model?"),
     ("task.arguments.n=100000", "n = 100000 training examples and t = 8 queries do not fit into 1797 examples"),
-    ("designs.fit.kind=subset", "tiny.yaml: designs.fit.kind: unknown kind 'subset': did you mean subsets?"),
-    ("estimators.trakk={}", "tiny.yaml: estimators.trakk: unknown estimator 'trakk': did you mean trak"),
+    ("designs.fit.kind=subset", "override 'designs.fit.kind': designs.fit.kind: unknown kind 'subset': did you mean subsets?"),
+    ("estimators.trakk={}", "override 'estimators.trakk': estimators.trakk: unknown estimator 'trakk': did you mean trak"),
     ("measures=[margn]", "unknown measure 'margn' of Digits: did you mean margin"),
-    ("estimators.tracin.measure=correct", "tiny.yaml: estimators.tracin.measure: 'correct' is not recorded"),
+    ("estimators.tracin.measure=correct", "override 'estimators.tracin.measure': estimators.tracin.measure: 'correct' is not"),
     ("queries.indices=[3, 8]", "queries.indices: query index 8 is out of range: expected 0..7"),
     ("queries.indices=0:100", "queries.indices: query index 8 is out of range: expected 0..7 (92 outside)"),
     ("designs.reference.checkpoints=[50]", "designs.reference.checkpoints: 50 is not an epoch of the recipe; expected 0 to 3"),
@@ -666,3 +666,24 @@ def test_the_versions_are_those_installed(finished_sweep: Path) -> None:
     with RunStore.open(SweepPaths(finished_sweep)) as store:
         assert store.attributes["torch"] == version("torch")
         assert store.attributes["python"] == sys.version.split()[0]
+
+
+def test_a_sample_says_where_it_writes(
+    command: Any, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_sweep(*_: object, **__: object) -> None:
+        raise ConfigError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("orchestrator.cli.session.run_sweep", run_sweep)
+    said = command("run", tiny_yaml, "--sample", 0.5).err
+    assert said == f"a sample of 0.5, into {tmp_path}/runs/tiny-sample-0.5\nerror: enough\n"
+    assert command("run", tiny_yaml, "--sample", 0.5, "--out", "there").err.startswith(
+        f"a sample of 0.5, into {tmp_path}/there\n"
+    )
+    assert command("run", tiny_yaml).err == "error: enough\n"
+
+
+@pytest.mark.parametrize("name", ["attribute", "status", "retrain"])
+def test_a_configuration_in_a_folder_s_place_is_said(refused: Refused, tiny_yaml: Path, name: str) -> None:
+    assert f"{tiny_yaml}: is a file, expected the folder of a sweep" in refused(name, tiny_yaml)

@@ -223,8 +223,11 @@ def test_overrides_are_read_as_yaml(tiny_yaml: Path, override: str, read: Callab
         ("seed.sub.key=5", "override 'seed.sub.key': 'seed' is not a section"),
         ("measures.0=loss", "override 'measures.0': 'measures' is not a section"),
         ("measures=[loss", "override 'measures=[loss': the value is not YAML: "),
-        ("designs.fit..alpha=0.5", "unknown key 'designs.fit.': "),
-        ("designs.fit.subset=5", "unknown key 'designs.fit.subset': did you mean subsets?"),
+        ("designs.fit..alpha=0.5", "override 'designs.fit..alpha': unknown key 'designs.fit.': "),
+        (
+            "designs.fit.subset=5",
+            "override 'designs.fit.subset': unknown key 'designs.fit.subset': did you mean subsets?",
+        ),
     ],
 )
 def test_a_mistaken_override_is_refused(tiny_yaml: Path, override: str, expected: str) -> None:
@@ -465,3 +468,33 @@ def test_the_schema_accepts_what_is_accepted(name: str, tiny: Raw) -> None:
 def test_the_schema_refuses_what_is_refused(tiny: Raw, key: str, value: Any) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     assert not jsonschema.Draft202012Validator(schema()).is_valid(put(tiny, key, value))
+
+
+BLAMED = [
+    (["seed=x"], "override 'seed': seed: input should be a valid integer"),
+    (["name=a", "seed=x"], "override 'seed': seed: "),
+    (["designs.fit={kind: subsets, alpha: 2, subsets: 3}"], "override 'designs.fit': designs.fit.alpha: "),
+    (["desings.fit.alpha=0.1"], "override 'desings.fit.alpha': unknown key 'desings'"),
+    (["measures=[correct]"], "override 'measures': estimators.x.measure: 'loss' is not recorded"),
+    (["measures=[correct]", "seed=3"], "overrides 'measures', 'seed': estimators.x.measure: "),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), BLAMED)
+def test_an_override_s_mistake_is_blamed_on_it(tiny: Raw, tiny_yaml: Path, overrides: list[str], said: str) -> None:
+    tiny_yaml.write_text(yaml.safe_dump(put(tiny, "estimators.x", {"estimator": "random", "measure": "loss"})))
+    with pytest.raises(ConfigError) as refused:
+        load(str(tiny_yaml), [parsed(one) for one in overrides])
+    assert str(refused.value).startswith(said)
+
+
+def test_a_file_s_mistake_is_not(tiny: Raw, tiny_yaml: Path) -> None:
+    tiny_yaml.write_text(yaml.safe_dump(put(tiny, "pack", "x")))
+    with pytest.raises(ConfigError) as refused:
+        load(str(tiny_yaml), [("seed", 3)])
+    assert str(refused.value).startswith(f"{tiny_yaml}: pack: ")
+
+
+@pytest.mark.parametrize("key", ["stop", "estimators"])
+def test_null_means_none(tiny_yaml: Path, key: str) -> None:
+    assert getattr(load(str(tiny_yaml), [parsed(f"{key}=null")]), key) == {}

@@ -196,7 +196,7 @@ def test_a_class_defined_again_takes_the_place_of_the_first() -> None:
 def test_a_package_offers_one_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("other_halves", "offered:Halves", registry.GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda self: Halves)
-    monkeypatch.setattr(registry, "offered", lambda group: (entry,) if group == entry.group else ())
+    monkeypatch.setattr(registry.plugins, "offered", lambda group: (entry,) if group == entry.group else ())
     assert "other_halves" in kinds()
     assert find("other_halves") is Halves
     with pytest.raises(ConfigError, match=r"^unknown kind of design 'other_halvs': did you mean other_halves"):

@@ -19,6 +19,7 @@ from orchestrator.report.data import (
 )
 from orchestrator.report.page.html import render
 from orchestrator.report.text import quantity
+from orchestrator.scoring.suspects import Suspects
 from orchestrator.scoring.table import ScoreRow, as_table
 from workers.errors import DataError
 from workers.runs import Queries
@@ -154,3 +155,14 @@ def test_values_of_another_shape_are_refused(valued: Make) -> None:
 def test_quantities_are_said_in_their_units(value: float, unit: str, said: str) -> None:
     assert quantity(value, unit) == said
     assert quantity(float("nan"), unit) == "–"
+
+
+def test_suspects_are_named_without_pictures_too(make: Make) -> None:
+    found = Suspects("knows", "margin", np.array([7, 3]), np.array([2.0, 1.0]), ("1", None), np.array([True, False]), 5)
+    page = render(
+        make(scores=as_table([ScoreRow(*row("knows", "detection_auc", 0.9))]), suspects=found, show=None, label=None)
+    )
+    assert "1 of these 2 are mislabelled, of 5 in all" in page
+    assert re.findall(r"(training example \d+)</span>", page) == ["training example 7", "training example 3"]
+    assert "+2.00, mislabelled" in page
+    assert "+1.00, not mislabelled" in page

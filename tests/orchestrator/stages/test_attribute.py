@@ -136,3 +136,16 @@ def test_reference_models_that_an_option_asks_for_are_stamped_and_charged(
     assert of_inputs.rows == {}
     assert of_models.rows == {"reference": references}
     assert "checkpoints" in of_models.needs
+
+
+def test_a_design_without_a_finished_run_is_named_as_one(tiny: Any, make_sweep: Any, inline_pool: Any) -> None:
+    tiny["estimators"] = {"difference_in_means": {}}
+    sweep = make_sweep(tiny)
+    with prepare(sweep) as store:
+        (done,) = attribute(sweep, store)
+    assert done.error.startswith(
+        "estimators.difference_in_means: the estimator needs one fitting design of kind subsets or"
+    )
+    assert "the sweep has: " in done.error
+    assert "fit (subsets) without a finished run" in done.error
+    assert "none" not in done.error

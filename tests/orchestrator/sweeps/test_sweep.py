@@ -7,6 +7,7 @@ import pytest
 from orchestrator.retraining.strategy import work_of
 from orchestrator.sweeps.sweep import Sweep
 from workers import loading
+from workers.errors import StoreError
 from workers.loading import build_task
 
 Raw = dict[str, Any]
@@ -66,3 +67,16 @@ def test_a_sweep_reads_its_data_as_it_is_and_hands_no_other_s_to_the_workers(mak
 
 def write_table(path: Path, power: int) -> None:
     path.write_text("a,b\n" + "\n".join(f"{i},{i**power}" for i in range(20)))
+
+
+def test_a_file_in_the_folder_s_place_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text("name: my\n")
+    with pytest.raises(
+        StoreError, match=r"^my.yaml: is a file, expected the folder of a sweep; `counterfactory run CONFIG`"
+    ):
+        Sweep.at(Path("my.yaml"))
+    (tmp_path / "runs" / "my").mkdir(parents=True)
+    (tmp_path / "runs" / "my" / "config.yaml").touch()
+    with pytest.raises(StoreError, match=r"expected the folder of a sweep, such as runs/my; "):
+        Sweep.at(Path("my.yaml"))

@@ -61,7 +61,7 @@ def test_classification_of_the_last_column(build, outcome, table_file):
     [
         ({"target": "prise"}, ConfigError, "target: .*has no column 'prise': did you mean price"),
         ({"drop": ["x"]}, ConfigError, "drop: .*has no column 'x'"),
-        ({"target": "kind"}, DataError, "must be numbers, found '(cheap|dear)'"),
+        ({"target": "kind", "kind": "regression"}, DataError, "must be numbers, found '(cheap|dear)'"),
         ({"kind": "ranking"}, ConfigError, "kind: Input should be 'regression' or 'classification'"),
         ({"drop": ["width", "age", "colour", "who", "price"]}, ConfigError, "no column is left"),
     ],
@@ -82,3 +82,29 @@ def test_a_missing_value_is_refused_unless_its_column_is_dropped(build, tmp_path
 def test_a_constant_column_is_only_centred(build, tmp_path):
     (tmp_path / "constant.csv").write_text("a,b,y\n" + "\n".join(f"7,{i},{i}" for i in range(20)))
     assert build("tabular", path="constant.csv").train_inputs[:, 0].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ("01", "kind: the target of classes has 2 values (0, 1): say kind: classification, or kind: regression"),
+        ("3579", "kind: the target of classes has 4 values (3, 5, 7, 9): say kind: classification"),
+        ("ab", "kind: the target of classes is text, such as 'a': say kind: classification"),
+    ],
+)
+def test_a_target_that_looks_like_classes_asks_for_the_kind(targets, said, tmp_path, build):
+    rows = "\n".join(f"{i / 7},{targets[i % len(targets)]}" for i in range(40))
+    (tmp_path / "classes.csv").write_text(f"x,y\n{rows}\n")
+    with pytest.raises(ConfigError) as refused:
+        build("tabular", path="classes.csv")
+    assert said in str(refused.value)
+    assert "classification" in build("tabular", path="classes.csv", kind="classification").describe()
+    if targets.isdigit():
+        assert "regression" in build("tabular", path="classes.csv", kind="regression").describe()
+
+
+def test_many_whole_numbers_and_fractions_are_numbers(tmp_path, build):
+    for name, target in (("many", "{i}"), ("halves", "0.5"), ("halves", "1.5")):
+        rows = "\n".join(f"{i / 7}," + (target.format(i=i % 11) if name == "many" else target) for i in range(80))
+        (tmp_path / f"{name}.csv").write_text(f"x,y\n{rows}\n")
+        assert "regression" in build("tabular", path=f"{name}.csv").describe()
