@@ -19,8 +19,17 @@ from estimators.evidence import Evidence
 from estimators.findings import Findings
 
 Need = Literal["subsets", "leave_one_out", "leave_group_out", "permutations", "full", "checkpoints", "gradients"]
-"""What an estimator may ask for: runs of random subsets, leave-one-out, leave-group-out, prefixes of permutations, full set;
-checkpoints; a differentiable task."""
+"""What an estimator may ask for."""
+NEEDS: Mapping[Need, str] = {
+    "subsets": "runs of random subsets",
+    "leave_one_out": "leave-one-out runs",
+    "leave_group_out": "leave-group-out runs",
+    "permutations": "runs of prefixes of permutations",
+    "full": "runs on the full set",
+    "checkpoints": "checkpoints of models trained on the full set",
+    "gradients": "a differentiable task",
+}
+"""The same in words."""
 
 
 @dataclass(frozen=True)

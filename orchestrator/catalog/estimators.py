@@ -5,22 +5,12 @@ from __future__ import annotations
 import inspect
 import sys
 
-from estimators.contract import Estimator, Need
+from estimators.contract import NEEDS, Estimator
 from estimators.registry import find
 from orchestrator.catalog.entry import Entry, Option, first_paragraph, paragraphs
 from orchestrator.catalog.options import options_of
 from orchestrator.designs import registry as designs
 
-NEEDS: dict[Need, str] = {
-    "subsets": "runs of random subsets",
-    "leave_one_out": "leave-one-out runs",
-    "leave_group_out": "leave-group-out runs",
-    "permutations": "runs of prefixes of permutations",
-    "full": "runs on the full set",
-    "checkpoints": "checkpoints of models trained on the full set",
-    "gradients": "a differentiable task",
-}
-"""What an estimator may ask for, in words."""
 MEASURE = Option(
     "measure", "one of the configuration's `measures`", "the first of them", "the output that is attributed"
 )
