@@ -101,8 +101,8 @@ def _forecast_notes(forecast: Forecast, measure: str) -> list[str]:
             "1.000 then, and more than one seed a subset tells nothing new"
         )
     lines.append(
-        f"error to expect, a standard error in units of {measure}: of an attribution, one example's effect on one query; of the "
-        "utility, its effect on the mean over the queries, which `stop` watches"
+        f"error to expect, a standard error in units of {measure}: of one query, that of one attribution, an example's effect on "
+        "that query; of the utility, that of its effect on the mean over the queries, which `stop` watches"
     )
     return lines
 
@@ -113,7 +113,7 @@ def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) 
     table = Table(title=f"{shown(sweep.config.name)}: n = {sweep.task.n:,}, t = {sweep.t:,}", title_justify="left")
     for name in ("design", "kind", "purpose"):
         table.add_column(name)
-    errors = ("error of an attribution", "error of the utility")
+    errors = ("error of one query", "error of the utility")
     for name in ("subsets", "seeds", "runs", "packs", "worker time", *errors, "on disk, at most"):
         table.add_column(name, justify="right")
     for one in planned:

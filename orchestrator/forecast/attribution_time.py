@@ -27,8 +27,8 @@ from workers.packs import PackTrainer
 from workers.runs import Failure, Queries, Run
 from workers.task_hooks import labeller_of
 
-BUDGET_SECONDS = 8.0
-"""What all estimators together may take to be timed, about."""
+BUDGET_SECONDS, LEAST_SECONDS = 15.0, 0.2
+"""What all estimators together may take to be timed, about; and what is left to them where others took longer to be ended."""
 LARGEST = 2**27
 """Bytes of masks and outputs that are made up for one estimator, at most."""
 
@@ -51,8 +51,15 @@ def attribution_times(
     sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDGET_SECONDS
 ) -> tuple[AttributionForecast, ...]:
     """Return what every estimator of the configuration will take, in this process as in a sweep; nothing is kept."""
+    found: list[AttributionForecast] = []
     labels = list(sweep.config.estimators)
-    return tuple(_forecast(sweep, plans, label, budget / len(labels)) for label in labels)
+    until = time.perf_counter() + budget
+    for place, label in enumerate(
+        labels
+    ):  # what the quick ones leave of their shares is for those that come after them
+        share = max(until - time.perf_counter(), LEAST_SECONDS) / (len(labels) - place)
+        found.append(_forecast(sweep, plans, label, share))
+    return tuple(found)
 
 
 def _forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], label: str, budget: float) -> AttributionForecast:

@@ -298,6 +298,9 @@ def test_plan_tells_of_the_configuration_given_not_of_the_sweep_in_its_folder(
     assert other.code == 0
     trained = json.loads(other.out)["forecast"]
     assert 0.02 * 993 / trained["slots"] < trained["seconds"] < 10 * 0.02 * 993
+    assert "the longest kind takes" in trained["pack"], (
+        "packs are sized for it, not as those of the sweep that is there"
+    )
     assert "`run` would be refused: " in other.err
     assert "task.name is 'slow.py:Game' here and 'game.py:Game' there" in other.err
     grown = json.loads(command("plan", game_yaml, "designs.fit.subsets=900", "--json").out)["forecast"]
@@ -352,8 +355,8 @@ def test_the_forecast_names_its_parts_and_its_errors(command: Callable[..., Any]
     told = " ".join(ended.out.split())
     for part in ("Ray's start 8.0 s, trainings ", ", attributions ", "attributions: difference_in_means "):
         assert part in told, part
-    assert "of an attribution, one example's effect on one query" in told
-    assert "of the utility, its effect on the mean over the queries, which `stop` watches" in told
+    assert "of one query, that of one attribution, an example's effect on that query" in told
+    assert "of the utility, that of its effect on the mean over the queries, which `stop` watches" in told
     forecast = json.loads(command("plan", game_yaml, "designs.fit.subsets=40", "--json").out)["forecast"]
     (timed,) = forecast["attributions"]
     assert (timed["estimator"], timed["unknown"]) == ("difference_in_means", "")
