@@ -181,6 +181,8 @@ def test_two_of_them_are_compared_in_the_same_resamples():
     assert apart.value == pytest.approx(exact.value - worse.value)
     assert 0 < apart.low < apart.high
     assert apart.high - apart.low < exact.high - exact.low + worse.high - worse.low
+    np.testing.assert_array_equal(spread_lds(2 * noisy, runs, resamples=300).resampled, exact.resampled)
+    assert (spread_lds(noisy, runs, resamples=300, seed=1).resampled[1:] != exact.resampled[1:]).any()
 
 
 def test_an_estimator_of_runs_attributes_the_spread():

@@ -155,6 +155,19 @@ def test_runs_that_are_not_there_yet_are_no_error(raw: Raw, make_sweep: Callable
         judge(sweep, store, NOISY)
 
 
+def test_where_failures_left_one_seed_a_subset_there_is_no_row_yet(
+    raw: Raw, make_sweep: Callable[[Raw], Sweep], inline_pool: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "unsteady.py").write_text(
+        UNSTEADY.replace("{0, 1, 2} <= set(subset.tolist()) and seed % 4 == 0", "seed % 16")
+    )
+    sweep = make_sweep(raw)
+    assert {row.metric for row in scored(sweep, inline_pool)} == {"lds", "slope", "explained_variance"}
+    with prepare(sweep) as store:
+        finished = np.unique(load_runs(sweep, store, "heldout", "worth").subsets, return_counts=True)[1]
+    assert len(finished) >= 2 > (finished > 1).sum()
+
+
 def test_one_seed_a_subset_is_refused_before_anything_is_trained(raw: Raw, make_sweep: Callable[[Raw], Sweep]) -> None:
     raw["designs"]["heldout"]["seeds"] = 1
     said = "scores.spread: a spread over seeds needs 2 seeds a subset, designs.heldout.seeds is 1"
