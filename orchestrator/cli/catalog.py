@@ -11,6 +11,7 @@ import typer
 from rich import box
 
 from orchestrator.cli.console import out, print_json, shown
+from orchestrator.cli.parameters import Json
 from workers.errors import StoreError
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from orchestrator.catalog.registry import Group
 
 app = typer.Typer(rich_markup_mode="markdown")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
 @app.command()
