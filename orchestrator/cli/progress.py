@@ -74,11 +74,12 @@ class Reporter:
         """Show a committed pack."""
         self.counter.add(done, failed)
         self._left[design] -= done + failed
+        if self._bars:
+            self._bars.advance(self._tasks[design], done + failed)
         if self._left[design] < 0:  # what was in flight of a design that is stopped
             self._expect(design, 0)
         note = self.counter.summary()
         if self._bars:
-            self._bars.advance(self._tasks[design], done + failed)
             self._bars.update(self._all, advance=done + failed, note=note)
         elif time.monotonic() - self._said > QUIET_SECONDS:
             self._said = time.monotonic()

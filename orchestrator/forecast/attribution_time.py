@@ -20,6 +20,7 @@ import numpy as np
 
 from estimators.contract import Estimator
 from estimators.evidence import Evidence, Reference, Runs
+from estimators.reference_estimator import ReferenceEstimator
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
 from workers.errors import DataError
@@ -54,9 +55,8 @@ def attribution_times(
     found: list[AttributionForecast] = []
     labels = list(sweep.config.estimators)
     until = time.perf_counter() + budget
-    for place, label in enumerate(
-        labels
-    ):  # what the quick ones leave of their shares is for those that come after them
+    for place, label in enumerate(labels):
+        # What the quick ones leave of their shares is for those that come after them.
         share = max(until - time.perf_counter(), LEAST_SECONDS) / (len(labels) - place)
         found.append(_forecast(sweep, plans, label, share))
     return tuple(found)
@@ -138,8 +138,10 @@ def _of_models(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimat
         run = Run(0, np.arange(sweep.task.n), 0, kept[0].checkpoint_epochs)
         (outcome,) = PackTrainer(sweep.task).train([run], (measure,), sweep.queries)
         references = (Reference(0, outcome.checkpoints),)
-        models = getattr(estimator, "models", None) or sum(plan.runs for plan in kept)
-        estimator = estimator.model_copy(update={"models": None}) if hasattr(estimator, "models") else estimator
+        models = sum(plan.runs for plan in kept)
+        if isinstance(estimator, ReferenceEstimator):
+            models = estimator.models or models
+            estimator = estimator.model_copy(update={"models": None})
 
     def on(queries: int) -> float:
         some = Queries(sweep.queries.source, tuple(positions[:queries].tolist()))

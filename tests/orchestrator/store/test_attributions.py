@@ -145,7 +145,8 @@ def test_the_file_holds_plain_attributes(paths: SweepPaths) -> None:
     plain = json.loads((paths.attribution("a") / "zarr.json").read_text())["attributes"]
     assert plain.pop("content_hash")
     assert list(plain) == [
-        *("estimator", "options", "measure", "needs", "fitted_on", "models", "seconds", "train_seconds", "stamp"),
+        *("estimator", "package", "source", "claims_units", "options", "measure", "needs", "fitted_on", "models"),
+        *("seconds", "train_seconds", "stamp"),
         *("provenance", "rows", "degrees_of_freedom", "details"),
     ]
     assert plain["degrees_of_freedom"] is None, "JSON has no infinity"
