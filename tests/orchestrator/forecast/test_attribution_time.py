@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from pydantic import Field
 
 from estimators import registry
 from estimators.contract import Attribution, Estimator, Need
 from estimators.evidence import Evidence
+from estimators.reference_estimator import Material, ModelEffects, ReferenceEstimator
 from orchestrator.forecast.attribution_time import AttributionForecast, attribution_times
 from orchestrator.sweeps.sweep import Sweep
 
@@ -42,12 +42,14 @@ class Clocked(Estimator):
         return Attribution(np.zeros((evidence.n, evidence.t), np.float32))
 
 
-class ClockedOnModels(Clocked):
+class ClockedOnModels(Clocked, ReferenceEstimator):
     """The same, for every reference model."""
 
     name: ClassVar[str] = "clocked_on_models"
     needs: ClassVar[frozenset[Need]] = frozenset({"checkpoints", "gradients"})
-    models: int | None = Field(None)
+
+    def effects(self, material: Material) -> ModelEffects:
+        raise NotImplementedError
 
 
 @pytest.fixture
