@@ -13,7 +13,7 @@ from pathlib import Path
 from estimators.contract import Estimator
 from workers import plugins
 from workers.errors import ConfigError, TaskError, near
-from workers.loading import is_path, load_attribute
+from workers.named_code import is_path, load_attribute
 
 GROUP = "counterfactory.estimators"
 BUILT_IN = {

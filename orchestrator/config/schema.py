@@ -26,7 +26,7 @@ from orchestrator.designs import AnyDesign
 from orchestrator.store.paths import check_name
 from orchestrator.store.secret_names import without_secrets
 from workers.errors import ConfigError, StoreError, near
-from workers.loading import source_file
+from workers.named_code import source_file
 from workers.runs import Queries
 
 if TYPE_CHECKING:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
 
 from orchestrator.config.loading import load, parsed, validate_with
 from workers.errors import ConfigError
@@ -70,7 +69,8 @@ def _plain(where: str, value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {key: _plain(f"{where}: {key}", inside) for key, inside in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
+    numpy = sys.modules.get("numpy")  # whoever has a value of it has imported it
+    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
         return value.tolist()
     if isinstance(value, PathLike):
         return fspath(value)

@@ -8,7 +8,8 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from workers.loading import BUILT_IN, TaskSpec, source_file
+from workers.loading import BUILT_IN, TaskSpec
+from workers.named_code import source_file
 from workers.task_files import OUR_PACKAGES
 
 LARGEST = 1 << 24

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workers import Queries, loading
+from workers import Queries, loading, named_code
 from workers.errors import ConfigError, DataError, TaskError
 from workers.loading import TaskSpec, build_task
 from workers.task_checks import check_measures, check_queries, gives_task
@@ -283,7 +283,7 @@ def test_a_built_in_tasks_path_starts_at_the_configuration(tmp_path, monkeypatch
 
 def test_every_built_in_name_is_there():
     for target in loading.BUILT_IN.values():
-        assert callable(loading.load_attribute(target, Path(), "task", gives_task)[0])
+        assert callable(named_code.load_attribute(target, Path(), "task", gives_task)[0])
 
 
 def test_built_in_arguments_are_checked():
