@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-test ## ruff and the import layers
 types: $(VENV)/.installed-test ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types test        ## what CI runs
+check: lint types docs test   ## what CI runs
 
 $(VENV)/.installed-pages: $(VENV)/.installed     ## draw docs/estimators.md, designs.md and tasks.md from the code
 	$(BIN)/python docs/pages.py

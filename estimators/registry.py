@@ -13,7 +13,7 @@ from pathlib import Path
 from estimators.contract import Estimator
 from workers import plugins
 from workers.errors import ConfigError, TaskError, near
-from workers.named_code import is_path, load_attribute
+from workers.named_code import load_attribute, names_code
 
 GROUP = "counterfactory.estimators"
 BUILT_IN = {
@@ -61,7 +61,7 @@ def load(name: str, folder: Path) -> type[Estimator]:
 
     Raises ConfigError, one line, when there is none, or it is no estimator.
     """
-    if not is_path(name):
+    if not names_code(name):
         return find(name)
     try:
         found, where = load_attribute(name, folder, "estimator", _is_estimator)

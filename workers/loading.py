@@ -11,7 +11,7 @@ from typing import Any
 
 from workers.data.shared import SharedArrays
 from workers.errors import ConfigError, CounterfactoryError, TaskError, near
-from workers.named_code import is_path, load_attribute
+from workers.named_code import load_attribute, names_code
 from workers.task import DifferentiableTask, Task
 from workers.task_checks import check_contract, check_maker, gives_task
 from workers.task_files import line_in, one_line
@@ -46,7 +46,7 @@ def build_task(spec: TaskSpec, arrays: SharedArrays | None = None) -> Task | Dif
     Raises ConfigError for an unknown built-in name, TaskError for a file, attribute, argument or task that will not do.
     """
     arguments = dict(spec.arguments)
-    if is_path(spec.name):
+    if names_code(spec.name):
         found, where = load_attribute(spec.name, Path(spec.folder).absolute(), "task", gives_task)
     elif spec.name in BUILT_IN:
         found, _ = load_attribute(BUILT_IN[spec.name], Path(spec.folder), "task", gives_task)

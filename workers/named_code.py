@@ -12,7 +12,7 @@ from workers.errors import ConfigError, TaskError, near
 from workers.task_files import load_file, one_line
 
 
-def is_path(name: str) -> bool:
+def names_code(name: str) -> bool:
     """Say whether a name is `path/to/file.py:attribute` or `module:attribute`, and none that is registered."""
     return ":" in name
 

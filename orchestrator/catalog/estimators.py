@@ -20,10 +20,7 @@ def entry(name: str) -> Entry:
     """Return one estimator. Raises ConfigError where there is none of that name."""
     estimator = find(name)
     facts = (
-        (
-            "needs",
-            ", ".join(words for need, words in NEEDS.items() if need in estimator.needs) or "nothing but the task",
-        ),
+        ("needs", _needs(estimator)),
         ("designs", ", ".join(f"`{kind}`" for kind in _serving(estimator)) or "none"),
         ("units", _units(estimator)),
     )
@@ -34,6 +31,13 @@ def summary(name: str) -> str:
     """Return one sentence on an estimator: what its file says, else what its class says."""
     estimator = find(name)
     return first_paragraph(inspect.getdoc(sys.modules[estimator.__module__])) or next(paragraphs(estimator))
+
+
+def _needs(estimator: type[Estimator]) -> str:
+    """Return what it looks at whatever its options, and whether some of them ask for more."""
+    always = [words for need, words in NEEDS.items() if need in estimator.needs]
+    more = ["more with some options"] if estimator.needed is not Estimator.needed else []
+    return ", ".join([*always, *more]) or "nothing but the task"
 
 
 def _serving(estimator: type[Estimator]) -> list[str]:

@@ -26,7 +26,7 @@ from orchestrator.designs import AnyDesign
 from orchestrator.store.paths import check_name
 from orchestrator.store.secret_names import without_secrets
 from workers.errors import ConfigError, StoreError, near
-from workers.named_code import source_file
+from workers.named_code import names_code, source_file
 from workers.runs import Queries
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class EstimatorSection(BaseModel):
     @property
     def is_own(self) -> bool:
         """Whether it is one's own, named as a task is, and not a registered one."""
-        return ":" in self.estimator
+        return names_code(self.estimator)
 
     @property
     def file(self) -> Path | None:

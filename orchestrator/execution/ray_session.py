@@ -84,17 +84,19 @@ class _Session:
         self._thread.join()
 
     def _live(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="counterfactory-") as empty, _watched(self.address, empty):
-            try:
+        try:
+            with tempfile.TemporaryDirectory(prefix="counterfactory-") as empty, _watched(self.address, empty):
                 _start(self.address, self.environment, empty)
-            except Exception as error:
-                self._error = error
-                return
-            finally:
                 self._ready.set()
-            self._over.wait()
-            ray.shutdown()
-            _forget_token()
+                self._over.wait()
+                ray.shutdown()
+                _forget_token()
+        except Exception as error:
+            if self._ready.is_set():  # whoever waited for the start has gone on
+                raise
+            self._error = error
+        finally:
+            self._ready.set()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from orchestrator.store.durable import (
     remove_file,
     write_atomically,
 )
-from orchestrator.store.manifest import parse_manifest
+from orchestrator.store.manifest import read_manifest
 from orchestrator.store.metadata import METADATA, ArrayMetadata, read_attributes
 from orchestrator.store.paths import SweepPaths, is_name
 from orchestrator.store.plain_files import entries_of, is_folder, is_plain, status_of
@@ -270,7 +270,7 @@ def _refuse_shapes(paths: SweepPaths, path: Path, said: Mapping[str, ArrayMetada
         raise StoreError(f"{path} is damaged: {_REMEDY}")
     n, t = said["values"].shape
     if is_folder(paths.runs):
-        manifest = parse_manifest(read_attributes(paths.runs), str(paths.runs / METADATA))
+        manifest = read_manifest(paths)
         n, t = manifest.n, manifest.t
     lengths = {"example": n, "query": t}
     for key, one in said.items():

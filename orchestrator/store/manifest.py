@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from orchestrator.store.paths import check_name
+from orchestrator.store.metadata import METADATA, read_attributes
+from orchestrator.store.paths import SweepPaths, check_name
 from orchestrator.store.plain_files import SMALL
 from workers.errors import StoreError
 from workers.machine import total_bytes
@@ -90,6 +91,11 @@ def refuse_oversized(what: str, size: int) -> None:
     """Raise StoreError where something would take more bytes than this machine has, before any of them is allocated."""
     if size > SMALL and size > (memory := total_bytes()):
         raise StoreError(f"{what} takes {size:,} bytes, and this machine has {memory:,}")
+
+
+def read_manifest(paths: SweepPaths) -> Manifest:
+    """Return the manifest of a sweep's runs. Raises StoreError as `parse_manifest` does, and where there is none."""
+    return parse_manifest(read_attributes(paths.runs), str(paths.runs / METADATA))
 
 
 def parse_manifest(attributes: dict[str, Any], where: str) -> Manifest:

@@ -20,8 +20,8 @@ from orchestrator.store.design_runs import DesignRuns
 from orchestrator.store.durable import folder_at_once, refusing, remove_abandoned, remove_partials
 from orchestrator.store.lease import Lease
 from orchestrator.store.ledger import DONE, FAILED, PENDING, FailedRun, PackRecord, PackSummary
-from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout, Manifest, parse_manifest
-from orchestrator.store.metadata import METADATA, read_attributes, write_attributes
+from orchestrator.store.manifest import FORMAT_VERSION, DesignLayout, Manifest, read_manifest
+from orchestrator.store.metadata import write_attributes
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import is_folder, is_there
 from orchestrator.store.verification import verify_pack
@@ -109,7 +109,7 @@ class RunStore:
                 with refusing("clean", paths.root):
                     remove_partials(paths.runs, paths.ledger, paths.checkpoints, paths.attributions, paths.pieces)
                     remove_abandoned(paths.root)  # scores and reports are written there without the lease
-            manifest = parse_manifest(read_attributes(paths.runs), str(paths.runs / METADATA))
+            manifest = read_manifest(paths)
             return cls(paths, manifest, lease)
         except BaseException:
             if lease:

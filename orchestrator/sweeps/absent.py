@@ -10,8 +10,7 @@ from importlib.util import find_spec
 from orchestrator.config.schema import Config, EstimatorSection
 from orchestrator.designs.absent import Absent
 from orchestrator.store.attributions import read_attributes_of
-from orchestrator.store.manifest import Manifest, parse_manifest
-from orchestrator.store.metadata import METADATA, read_attributes
+from orchestrator.store.manifest import read_manifest
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import is_folder
 from workers.errors import StoreError
@@ -36,7 +35,7 @@ def with_absent_kinds(config: Config, paths: SweepPaths) -> Config:
     """Return the configuration, its designs of kinds that are not here told what the store knows of them."""
     if not any(isinstance(design, Absent) for design in config.designs.values()) or not is_folder(paths.runs):
         return config
-    known = {one.name: one.of_kind for one in _manifest(paths).designs}
+    known = {one.name: one.of_kind for one in read_manifest(paths).designs}
     designs = {
         name: design.told(known[name].serves, known[name].follows, known[name].growth_keys)
         if isinstance(design, Absent) and name in known
@@ -84,9 +83,5 @@ def _package_of(section: EstimatorSection, paths: SweepPaths, label: str) -> str
 
 
 def _package_of_design(paths: SweepPaths, name: str) -> str:
-    known = {one.name: one.of_kind.package for one in _manifest(paths).designs} if is_folder(paths.runs) else {}
+    known = {one.name: one.of_kind.package for one in read_manifest(paths).designs} if is_folder(paths.runs) else {}
     return known.get(name) or UNKNOWN_PACKAGE
-
-
-def _manifest(paths: SweepPaths) -> Manifest:
-    return parse_manifest(read_attributes(paths.runs), str(paths.runs / METADATA))

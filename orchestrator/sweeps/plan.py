@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config.schema import Config
 from orchestrator.designs import Context, Design
-from orchestrator.store.manifest import parse_manifest
-from orchestrator.store.metadata import METADATA, read_attributes
+from orchestrator.store.manifest import read_manifest
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import is_folder
 from workers.errors import ConfigError
@@ -121,7 +120,7 @@ def kept_packs(config: Config, paths: SweepPaths) -> dict[str, int]:
     """
     if not is_folder(paths.runs):
         return {}
-    manifest = parse_manifest(read_attributes(paths.runs), str(paths.runs / METADATA))
+    manifest = read_manifest(paths)
     return {one.name: one.pack for one in manifest.designs} if manifest.config_hash == config.identity() else {}
 
 

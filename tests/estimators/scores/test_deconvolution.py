@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from estimators.evidence import Runs
 from estimators.scores import noise_ceiling
 from estimators.scores.agreement import Law, expected_spearman, fisher_z, spearman_brown
 from estimators.scores.deconvolution import mean_over_queries, root_bias
+from tests.estimators.scores.simulations import runs_of, unit_ranks
 
 SIGNALS = {
     "none": lambda rng, t: np.zeros(t),
@@ -19,12 +19,6 @@ SIGNALS = {
     "mixed": lambda rng, t: np.where(rng.random(t) < 1 / 3, 0, rng.uniform(0.05, 0.45, t)),  # a third is noise
 }
 """Kind -> reliabilities (t,) of single seeds."""
-
-
-def unit_ranks(x):
-    """Ranks over subsets, the axis before the last, centred and of norm 1; continuous values have no ties."""
-    ranks = np.argsort(np.argsort(x, axis=-2), axis=-2) - (x.shape[-2] - 1) / 2
-    return ranks / np.sqrt(np.square(ranks).sum(-2, keepdims=True))
 
 
 def simulate(rng, signal, s, seeds, t, shared=0.0):
@@ -45,15 +39,6 @@ def mean_r(outputs):
     """Return (t,) the mean Spearman correlation over all pairs of seeds."""
     seeds = len(outputs)
     return (np.square(unit_ranks(outputs).sum(0)).sum(-2) - seeds) / (seeds * (seeds - 1))
-
-
-def runs_of(outputs):
-    seeds, s, t = outputs.shape
-    flat = outputs.transpose(1, 0, 2).reshape(s * seeds, t).astype(np.float32)
-    masks = np.random.default_rng(0).random((s, 20)) < 0.5
-    return Runs(
-        "held", "subsets", "margin", masks.repeat(seeds, 0), flat, np.arange(s).repeat(seeds), np.tile(range(seeds), s)
-    )
 
 
 def errors(signal, s, seeds, t, trials):

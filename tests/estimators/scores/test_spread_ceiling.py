@@ -14,6 +14,7 @@ from estimators.evidence import Runs
 from estimators.scores import spread_ceiling
 from estimators.scores.agreement import fisher_z
 from estimators.scores.spread_ceiling import halves, law_of_halves, noise
+from tests.estimators.scores.simulations import runs_of, unit_ranks
 
 SIGNALS = {
     "none": lambda rng, t: np.zeros(t),
@@ -34,12 +35,6 @@ NOISES = {
 """Kind -> outputs of that shape; their scale is nobody's business."""
 
 
-def unit_ranks(x):
-    """Ranks over subsets, the axis before the last, centred and of norm 1; continuous values have no ties."""
-    ranks = np.argsort(np.argsort(x, axis=-2), axis=-2) - (x.shape[-2] - 1) / 2
-    return ranks / np.sqrt(np.square(ranks).sum(-2, keepdims=True))
-
-
 def simulate(rng, signal, s, seeds, t, noise="normal", shared=0.0):
     """Return runs, and the mean correlation of the spread they show with the one they have.
 
@@ -51,16 +46,6 @@ def simulate(rng, signal, s, seeds, t, noise="normal", shared=0.0):
     outputs = np.exp(np.sqrt(variance) * common / 2) * drawn
     truth = np.where(variance > 0, (unit_ranks(common) * unit_ranks(outputs.std(axis=0))).sum(0), 0).mean()
     return runs_of(outputs), float(truth)
-
-
-def runs_of(outputs):
-    """Return the runs of outputs (seeds, s, t)."""
-    seeds, s, t = outputs.shape
-    flat = outputs.transpose(1, 0, 2).reshape(s * seeds, t).astype(np.float32)
-    masks = np.random.default_rng(0).random((s, 20)) < 0.5
-    return Runs(
-        "held", "subsets", "margin", masks.repeat(seeds, 0), flat, np.arange(s).repeat(seeds), np.tile(range(seeds), s)
-    )
 
 
 def assert_right(signal, s, seeds, t, trials, least, slack=0.03):

@@ -75,6 +75,13 @@ def test_designs_and_estimators_agree_on_who_serves_whom() -> None:
         assert set(designs) == {kind for kind, names in served.items() if f"`{name}`" in names}
 
 
+def test_what_options_ask_for_besides_is_told() -> None:
+    said = {name: dict(estimators.entry(name).facts)["needs"] for name in ("knn_shapley", "leave_one_out", "random")}
+    assert said["knn_shapley"].endswith("more with some options")
+    assert said["leave_one_out"] == "leave-one-out runs, runs on the full set"
+    assert said["random"] == "nothing but the task"
+
+
 def test_units_are_told_as_the_estimator_claims_them() -> None:
     said = {name: dict(estimators.entry(name).facts)["units"] for name in ("datamodel", "tracin", "random")}
     assert said["datamodel"] == "those of the measure"

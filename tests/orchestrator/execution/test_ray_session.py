@@ -178,6 +178,27 @@ def test_a_start_that_fails_is_one_line_and_leaves_nothing(ray: FakeRay, error: 
         assert ray.running
 
 
+def test_what_cannot_even_begin_is_told_and_nobody_waits_for_it(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[BaseException] = []
+
+    def no_process(folder: str) -> None:
+        raise BlockingIOError("no more processes")
+
+    def use() -> None:
+        try:
+            with started(LOCAL):
+                raise AssertionError("entered")
+        except OSError as error:
+            told.append(error)
+
+    monkeypatch.setattr(ray_session, "Watchdog", no_process)
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert [str(error) for error in told] == ["no more processes"]
+    assert ray.calls == []
+
+
 def test_a_polite_end_is_heard_as_before_whatever_ray_put_in_place(ray: FakeRay) -> None:
     heard: list[int] = []
     former = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.watchdog import Watchdog, living_in
+from orchestrator.execution.watchdog import GRACE, Watchdog, living_in
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="processes are found by /proc")
@@ -49,7 +49,7 @@ def test_what_lives_there_is_ended_and_nothing_else(start: Start, tmp_path: Path
     ours, deaf = start(scratch), start(scratch, "import signal; signal.signal(15, signal.SIG_IGN)")
     others = start(tmp_path), start(tmp_path / "scratch2")
     assert sorted(living_in(str(scratch))) == sorted([ours.pid, deaf.pid])
-    time.sleep(0.2)
+    time.sleep(GRACE + 0.7)
     assert ours.poll() is None, "nothing is done while the driver holds on"
     watchdog.stop()
     assert [ours.wait(5), deaf.wait(5)] == [-signal.SIGKILL, -signal.SIGKILL]
