@@ -72,14 +72,16 @@ def forecast_line(forecast: Forecast) -> str:
     why = f", the first with {forecast.failure}" if forecast.failure else ""
     failed = f"; {forecast.failed} trial runs failed{why}" if forecast.failed else ""
     middle, low, high = map(duration, forecast.total)
+    unknown = any(one.unknown for one in forecast.attributions or ())
+    whole = f"at least {middle}" if unknown else f"{middle} ({low} to {high})"
     parts = [f"Ray's start {duration(forecast.ray_start)}", f"trainings {duration(forecast.seconds)}"]
     if forecast.attributions is None:
         parts.append("attributions come on top")
     elif forecast.attributions:
-        parts.append(f"attributions {'at least ' if any(one.unknown for one in forecast.attributions) else ''}")
-        parts[-1] += duration(sum(one.seconds for one in forecast.attributions))
+        known = duration(sum(one.seconds for one in forecast.attributions))
+        parts.append(f"attributions {'at least ' if unknown else ''}{known}")
     return (
-        f"forecast: {runs:,} runs, {middle} ({low} to {high}) with {forecast.slots} packs at once: about "
+        f"forecast: {runs:,} runs, {whole} with {forecast.slots} packs at once: about "
         f"{', '.join(parts)}; up to {forecast.bytes / 1e6:,.1f} MB{failed}"
     )
 

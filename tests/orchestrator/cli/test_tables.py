@@ -9,6 +9,8 @@ from rich.console import Console, RenderableType
 
 from estimators.registry import BUILT_IN
 from orchestrator.cli import tables
+from orchestrator.forecast.attribution_time import AttributionForecast
+from orchestrator.forecast.cost import DesignForecast, Forecast
 from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 
@@ -143,3 +145,14 @@ def test_records_are_json_without_nan() -> None:
     assert parsed[0]["attribute_seconds"] is None
     assert parsed[1]["value"] is None
     assert parsed[1]["queries"] == 8
+
+
+@pytest.mark.parametrize(
+    ("unknown", "whole"), [("", "16 s (7.0 s to 46 s)"), ("was not through", "at least 16 s with")]
+)
+def test_what_is_not_known_of_attributions_is_not_left_out_of_the_whole(unknown: str, whole: str) -> None:
+    timed = AttributionForecast("influence", 2.0, unknown)
+    made = Forecast((DesignForecast("fit", 40, 6.0, 0.1),), 2, 6.0, 4.0, 12.0, 10**6, 0, attributions=(timed,))
+    line = tables.forecast_line(made)
+    assert f"40 runs, {whole}" in line
+    assert ("attributions at least 2.0 s" in line) is bool(unknown)
