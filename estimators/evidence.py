@@ -14,7 +14,7 @@ from workers.errors import ConfigError
 from workers.runs import Checkpoint, Queries
 
 if TYPE_CHECKING:
-    from workers.task import DifferentiableTask, Task
+    from workers.task import DifferentiableTask, GradientTask, Task
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,14 @@ class Evidence:
             raise ConfigError(f"the estimator needs {wanted}, the sweep has: {have}{hint}")
         return found[0]
 
-    def differentiable(self) -> DifferentiableTask:
-        """Return the task, refusing one whose gradients cannot be taken."""
-        from workers.task import DifferentiableTask
+    def differentiable(self) -> GradientTask:
+        """Return what is differentiated of the task, refusing one whose gradients cannot be taken."""
+        from workers.own_training import gradient_task
 
-        if not isinstance(self.task, DifferentiableTask):
+        found = None if self.task is None else gradient_task(self.task)
+        if found is None:
             raise ConfigError(
-                "the estimator needs gradients, so a DifferentiableTask; this sweep's task is a black box"
+                "the estimator needs gradients, so a DifferentiableTask or one that trains itself; "
+                "this sweep's task is a black box"
             )
-        return self.task
+        return found

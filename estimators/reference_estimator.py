@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from estimators.gradients.functional_model import Examples, Model
-    from workers.measures import Measure
-    from workers.task import DifferentiableTask
+    from workers.task import GradientTask, Objective
 
 Block: TypeAlias = "tuple[slice, Tensor]"
 """Which queries, and the effects of all training examples on them: (n, b)."""
@@ -50,7 +49,7 @@ Block: TypeAlias = "tuple[slice, Tensor]"
 class Material:
     """What an estimator on reference models works with, in the precision that it works in."""
 
-    task: DifferentiableTask
+    task: GradientTask
     measure: str
     train: Examples
     """The n training examples, with the factors on their losses."""
@@ -61,6 +60,8 @@ class Material:
     precision: torch.dtype
     seed: int
     """Root of whatever is drawn."""
+    parameters: tuple[str, ...] = ("*",)
+    """Patterns of the names of the parameters that are differentiated."""
 
 
 class ReferenceEstimator(Estimator):
@@ -72,6 +73,11 @@ class ReferenceEstimator(Estimator):
     """Whether it takes the gradient of the measure at the queries."""
 
     models: int | None = Field(None, ge=1, description="how many reference models to use; null takes all there are")
+    parameters: tuple[str, ...] = Field(
+        ("*",),
+        min_length=1,
+        description="patterns of parameter names to differentiate, the others are held fixed: [head.*]",
+    )
     memory_gb: float = Field(2.0, gt=0, description="memory for gradients held at once, in GiB; changes no result")
 
     @property
@@ -89,7 +95,7 @@ class ReferenceEstimator(Estimator):
         if self.differentiates_queries:
             dtype = precision_of(task)
             module, _ = build_module(task.module, 0, dtype)
-            model = Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype)
+            model = Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype, self.parameters)
             measure_to_differentiate(task, evidence.measure, model, Examples.queried(task, evidence.queries, dtype))
 
     @abstractmethod
@@ -112,7 +118,7 @@ class ReferenceEstimator(Estimator):
             )
         return found[: self.models]
 
-    def precision(self, task: DifferentiableTask) -> torch.dtype:
+    def precision(self, task: GradientTask) -> torch.dtype:
         """Return the floating type to work in: by default the one that the task is trained in."""
         from estimators.gradients.functional_model import precision_of
 
@@ -125,7 +131,7 @@ class ReferenceEstimator(Estimator):
         task = evidence.differentiable()
         precision = self.precision(task)
         train, queries = Examples.training(task, precision), Examples.queried(task, evidence.queries, precision)
-        return Material(task, evidence.measure, train, queries, references, precision, evidence.seed)
+        return Material(task, evidence.measure, train, queries, references, precision, evidence.seed, self.parameters)
 
 
 class ModelEffects(ABC):
@@ -164,9 +170,9 @@ class ModelEffects(ABC):
         """Return the task's model at a checkpoint, as a function of its parameters."""
         from estimators.gradients.functional_model import Model
 
-        return Model(self.material.task, checkpoint, self.material.precision)
+        return Model(self.material.task, checkpoint, self.material.precision, self.material.parameters)
 
-    def measure(self, model: Model) -> Measure:
+    def measure(self, model: Model) -> Objective:
         """Return the measure, to be differentiated at the queries. Raises ConfigError for one without a gradient."""
         from estimators.gradients.per_example import measure_to_differentiate
 

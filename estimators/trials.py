@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.evidence import Evidence, Reference, Runs
+from workers.errors import ConfigError
 from workers.runs import Queries, Run
 
 if TYPE_CHECKING:
@@ -110,10 +111,15 @@ def trained(
 
 def retrained(evidence: Evidence) -> Floats:
     """Return what including each example does to each query's output, by training without it (n, t)."""
+    from workers.task import DifferentiableTask
+
     n = evidence.n
     masks = np.vstack([np.ones((1, n), bool), ~np.eye(n, dtype=bool)])
     seeds = np.zeros(n + 1, np.int64)
-    found = trained(evidence.differentiable(), masks, seeds, evidence.measure, evidence.queries)
+    task = evidence.task
+    if not isinstance(task, DifferentiableTask):
+        raise ConfigError("only a DifferentiableTask is trained here")
+    found = trained(task, masks, seeds, evidence.measure, evidence.queries)
     effects: Floats = found[0] - found[1:]
     return effects
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.errors import DivergedError, TaskError, near
+from workers.own_training import OwnTraining
 from workers.packed.calibration import strategy_of
 from workers.packed.memory import is_out_of_memory
 from workers.packed.resident import Begun, Resident
 from workers.packed.stacked import Stacked
 from workers.packed.strategy import Method, Strategy
 from workers.runs import Checkpoint, Failure, Outcome, OutOfMemory, Queries, Run
-from workers.task import DifferentiableTask, Task
+from workers.task import DifferentiableTask, Task, trains_itself
 from workers.task_hooks import Measured, measure_train_of
 from workers.training import alone
 
@@ -38,10 +39,14 @@ class PackTrainer:
         self.task, self.device = task, device
         self._strategy = strategy
         self._engine: Resident | Stacked | None = None
+        self._own: OwnTraining | None = None
 
     def train(self, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:
         """Train every run and measure it; return one outcome a run, in order. Raises OutOfMemory as `train_pack` does."""
         task, device = self.task, self.device
+        if not isinstance(task, DifferentiableTask) and trains_itself(task):
+            own = self._own = self._own or OwnTraining(task)
+            return [_attempt(run, lambda run: _train_own(own, run, measures, queries)) for run in runs]
         if not isinstance(task, DifferentiableTask):
             return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
         strategy = self._strategy or strategy_of(task, device)
@@ -174,6 +179,12 @@ def _train_lockstep(trainer: Stacked, runs: Sequence[Run], measures: Sequence[st
     lockstep = trainer.train(runs)
     checkpoints = [tuple(member.checkpoints) for member in lockstep.members]
     return list(zip(lockstep.measure(measures, queries), checkpoints, strict=True))
+
+
+def _train_own(own: OwnTraining, run: Run, measures: Sequence[str], queries: Queries) -> Trained:
+    """Have the task train itself, and measure the module that it returns."""
+    module, checkpoints = own.train(run)
+    return own.measure(module, measures, queries), checkpoints
 
 
 def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Queries) -> Outputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class Outcome:
 class Queries:
     """Which examples' outputs are measured."""
 
-    source: str = "task"
+    source: Literal["task", "train"] = "task"
     """"task": the task's own queries; "train": its training examples (memorization)."""
     indices: tuple[int, ...] | None = None
     """Positions in the source; None takes all of them."""

@@ -5,22 +5,32 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workers.data.nested import Nested, length
 from workers.errors import ConfigError, CounterfactoryError, TaskError, near
 from workers.recipe import Recipe
 from workers.runs import Queries
-from workers.task import Classification, DifferentiableTask, Task
+from workers.task import Classification, DifferentiableTask, GradientTask, Source, Task, trains_itself
 from workers.task_hooks import check_call, check_hooks, measure_train_of, measures_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _CALLS = (("train", "train(subset, seed)", 2), ("measure", "measure(model)", 1))
 """What every black box can be called with: name, how it is written, number of arguments."""
+_OWN_CALLS = (
+    ("train", "train(subset, seed, keep)", 3),
+    ("batch", "batch(source, indices)", 2),
+    ("loss", "loss(module, batch)", 2),
+    ("module", "module()", 0),
+    ("representation", "representation(module, batch)", 2),
+)
+"""The same of a task that trains itself; the last two may be absent."""
 
 
 def check_maker(found: object, where: str) -> None:
@@ -69,7 +79,7 @@ def _check_annotation(found: types.FunctionType | types.MethodType, where: str) 
 
 def _lacking(kind: type) -> str:
     """Return the call that a class of tasks lacks, empty for one that lacks none."""
-    if issubclass(kind, DifferentiableTask):
+    if issubclass(kind, DifferentiableTask) or trains_itself(kind):
         return ""
     return next((call for name, call, _ in _CALLS if not callable(getattr(kind, name, None))), "")
 
@@ -77,18 +87,46 @@ def _lacking(kind: type) -> str:
 def check_contract(task: object, where: str) -> None:
     """Raise TaskError, naming `where` and what lacks, unless `task` keeps the contract of its level."""
     if isinstance(task, DifferentiableTask):
-        _check_tensors(task, where)
+        _check_examples(task, where)
         _check_computation(task, where)
         check_hooks(task, where)
+    elif trains_itself(task):
+        _check_own_training(task, where)
     else:
         _check_black_box(task, where)
 
 
-def _check_black_box(task: Any, where: str) -> None:
+def _check_own_training(task: Any, where: str) -> None:
+    """Check what is called, and, where the module can be had without training, that it computes."""
+    from workers.own_training import OwnTraining
+
+    _check_counts(task, where)
+    for name, call, arguments in _OWN_CALLS:
+        check_call(task, name, call, arguments, where)
+    named = getattr(task, "measures", None)
+    if not isinstance(named, Mapping) or not named or not all(callable(measure) for measure in named.values()):
+        raise TaskError(
+            f"{where}: `measures` must map names to functions of (module, batch), found {named!r:.80}; "
+            "a task with the method measure(model) is a black box"
+        )
+    check_hooks(task, where)
+    view = OwnTraining(task)
+    if hasattr(task, "module"):
+        _check_computation(view, where)
+    else:
+        for source in ("train", "task"):
+            _first_two(view, source, None)
+
+
+def _check_counts(task: Any, where: str) -> None:
     for name, meaning in (("n", "training examples"), ("t", "queries")):
         value: object = getattr(task, name, None)
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value <= 0:
             raise TaskError(f"{where}: `{name}`, the number of {meaning}, must be an int > 0, found {value!r}")
+
+
+def _check_black_box(task: Any, where: str) -> None:
+    _check_counts(task, where)
     for name, call, arguments in _CALLS:
         if not callable(getattr(task, name, None)):
             raise TaskError(f"{where}: {type(task).__name__} has no method {call}, which every task needs")
@@ -96,87 +134,141 @@ def _check_black_box(task: Any, where: str) -> None:
     check_hooks(task, where)
 
 
-def _check_tensors(task: DifferentiableTask, where: str) -> None:
-    import torch
-    from torch import Tensor
-
-    for name, kind in (("recipe", Recipe), *((name, Tensor) for name in _TENSORS)):
-        value = getattr(task, name, None)
-        if not isinstance(value, kind):
-            found = "nothing" if value is None else type(value).__name__
-            raise TaskError(f"{where}: `{name}` must be set to a {kind.__name__} in __init__, found {found}")
+def _check_examples(task: DifferentiableTask, where: str) -> None:
+    _check_set(task, "recipe", Recipe, where)
     for split in ("train", "query"):
-        inputs, targets = getattr(task, f"{split}_inputs"), getattr(task, f"{split}_targets")
-        if inputs.ndim == 0 or len(inputs) == 0:
-            raise TaskError(f"{where}: `{split}_inputs` holds no examples")
-        if targets.ndim == 0 or len(targets) != len(inputs):
-            raise TaskError(
-                f"{where}: `{split}_targets` has shape {tuple(targets.shape)}, expected ({len(inputs)}, ...) "
-                f"as `{split}_inputs` has {len(inputs)} examples"
-            )
-        if isinstance(task, Classification) and (targets.dtype != torch.int64 or targets.min() < 0):
-            wrong = targets.dtype if targets.dtype != torch.int64 else int(targets.min())
-            raise TaskError(f"{where}: `{split}_targets` must be class indices >= 0 as int64, found {wrong}")
+        if getattr(task, f"{split}_data", None) is not None:
+            _check_data_set(task, split, where)
+        else:
+            _check_arrays(task, split, where)
     weights = task.train_weights
-    if weights is not None and (not isinstance(weights, Tensor) or weights.shape != (task.n,)):
-        shape = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
-        raise TaskError(f"{where}: `train_weights` must be a tensor of shape ({task.n},), found {shape}")
+    if weights is not None:
+        import torch
+
+        if not isinstance(weights, torch.Tensor) or weights.shape != (task.n,):
+            shape = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
+            raise TaskError(f"{where}: `train_weights` must be a tensor of shape ({task.n},), found {shape}")
+        if not bool((torch.isfinite(weights) & (weights >= 0)).all()):
+            raise TaskError(f"{where}: `train_weights` must be finite numbers >= 0, found {_first_wrong(weights)}")
 
 
-_TENSORS = ("train_inputs", "train_targets", "query_inputs", "query_targets")
+def _first_wrong(weights: Tensor) -> str:
+    wrong = ~(weights.isfinite() & (weights >= 0))
+    at = int(wrong.int().argmax())
+    return f"{weights[at].item():g} for example {at}"
 
 
-def _check_computation(task: DifferentiableTask, where: str) -> None:
+def _check_set(task: DifferentiableTask, name: str, kind: type | None, where: str) -> None:
+    """Raise TaskError unless the task has an attribute of that name, of that class."""
+    value = getattr(task, name, None)
+    if value is None or (kind is not None and not isinstance(value, kind)):
+        found = "nothing" if value is None else type(value).__name__
+        wanted = f"to a {kind.__name__} " if kind is not None else ""
+        raise TaskError(f"{where}: `{name}` must be set {wanted}in __init__, found {found}")
+
+
+def _check_arrays(task: DifferentiableTask, split: str, where: str) -> None:
+    """Every part of inputs and targets must have as many examples."""
+    counts = {}
+    for part in ("inputs", "targets"):
+        name = f"{split}_{part}"
+        _check_set(task, name, None, where)
+        try:
+            counts[part] = length(getattr(task, name), name)
+        except TaskError as error:
+            raise TaskError(f"{where}: {error}") from error
+    if counts["inputs"] == 0:
+        raise TaskError(f"{where}: `{split}_inputs` holds no examples")
+    targets = getattr(task, f"{split}_targets")
+    if counts["targets"] != counts["inputs"]:
+        raise TaskError(
+            f"{where}: `{split}_targets` has {counts['targets']} examples, expected {counts['inputs']} "
+            f"as `{split}_inputs` has"
+        )
+    if isinstance(task, Classification):
+        _check_classes(targets, split, where)
+
+
+def _check_classes(targets: Any, split: str, where: str) -> None:
+    """Targets of a classification are class indices, where they are one tensor."""
+    import torch
+
+    if isinstance(targets, torch.Tensor) and (targets.dtype != torch.int64 or targets.min() < 0):
+        wrong = targets.dtype if targets.dtype != torch.int64 else int(targets.min())
+        raise TaskError(f"{where}: `{split}_targets` must be class indices >= 0 as int64, found {wrong}")
+
+
+def _check_data_set(task: DifferentiableTask, split: str, where: str) -> None:
+    """A data set must have a length and be read by an index."""
+    name = f"{split}_data"
+    data = getattr(task, name)
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise TaskError(
+            f"{where}: `{name}` must be a map-style data set, with __len__ and __getitem__, found {type(data).__name__}"
+        )
+    if len(data) == 0:
+        raise TaskError(f"{where}: `{name}` holds no examples")
+
+
+def _check_computation(task: GradientTask, where: str) -> None:
     """Run a fresh module on two examples: the loss and every measure must give one number an example."""
     import torch
 
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             _compute(task, where)
-    except CounterfactoryError:
-        raise
+    except CounterfactoryError as error:
+        raise error if str(error).startswith(where) else type(error)(f"{where}: {error}") from error
     except Exception as error:
         first = (str(error).strip().splitlines() or ["(no message)"])[0]
         raise TaskError(f"{where}: the module fails on its first examples: {type(error).__name__}: {first}") from error
 
 
-def _compute(task: DifferentiableTask, where: str) -> None:
+def _compute(task: GradientTask, where: str) -> None:
     import torch
     from torch import nn
 
-    from workers.training.precision import DTYPES, cast
+    from workers.training.precision import DTYPES
 
-    with torch.random.fork_rng(devices=[]):
-        module = task.module()
+    module = task.module()
     if not isinstance(module, nn.Module):
         raise TaskError(f"{where}: module() must return a torch.nn.Module, found {type(module).__name__}")
-    dtype = DTYPES[task.recipe.precision]
+    dtype = DTYPES[task.recipe.precision] if isinstance(task, DifferentiableTask) else None
     module.to(dtype).eval()
+    first = {source: _first_two(task, source, dtype) for source in ("train", "task")}
     if isinstance(task, Classification):
-        _check_labels(task, module(cast(task.train_inputs[:2], dtype)), where)
-    examples = {
-        "loss(outputs, targets)": (task.loss, task.train_inputs[:2], task.train_targets[:2]),
-        **{
-            f"measure {name!r}": (measure, task.query_inputs[:2], task.query_targets[:2])
-            for name, measure in task.measurements().items()
-        },
-    }
-    for call, (function, x, y) in examples.items():
-        values = function(module(cast(x, dtype)), cast(y, dtype))
-        if values.shape != (len(x),):
+        _check_labels(task, task.forward(module, first["train"]), where)
+    values = {"loss": task.losses(module, first["train"])}
+    values |= {f"measure {name!r}": measure(module, first["task"]) for name, measure in task.objectives().items()}
+    for call, found in values.items():
+        count = length(first["train" if call == "loss" else "task"], "batch")
+        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        if shape != (count,):
             raise TaskError(
-                f"{where}: {call} must return one number an example, of shape (b,); "
-                f"for {len(x)} examples it returned {tuple(values.shape)}"
+                f"{where}: {call} must return one number an example, of shape (b,); for {count} examples it returned {shape}"
             )
 
 
-def _check_labels(task: Classification, outputs: Tensor, where: str) -> None:
-    """Raise TaskError if a class index has no output, where the outputs are one a class, (b, c)."""
-    if outputs.ndim != 2:
+def _first_two(task: GradientTask, source: Source, dtype: torch.dtype | None) -> Nested:
+    """Return the first two examples, cast to the type that the task is trained in."""
+    import torch
+
+    examples = task.examples(source)
+    examples = examples if dtype is None else examples.to(dtype)
+    return examples.read(torch.arange(min(2, len(examples))))
+
+
+def _check_labels(task: Classification, outputs: Nested, where: str) -> None:
+    """Raise TaskError if a class index has no output, where the outputs are one a class, (b, c), and targets in memory."""
+    import torch
+
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2:
         return
     classes = outputs.shape[1]
-    for name in ("train_targets", "query_targets"):
-        largest = int(getattr(task, name).max())
+    for split in ("train", "query"):
+        name = f"{split}_targets"
+        targets = None if getattr(task, f"{split}_data") is not None else getattr(task, name)
+        largest = int(targets.max()) if isinstance(targets, torch.Tensor) else -1
         if largest >= classes:
             raise TaskError(
                 f"{where}: `{name}` must be class indices below {classes}, as the module has {classes} outputs; "
@@ -188,7 +280,8 @@ def check_queries(task: Task | DifferentiableTask, queries: Queries) -> None:
     """Raise ConfigError when the task has no such queries."""
     if queries.source not in ("task", "train"):
         raise ConfigError(f"queries come from 'task' or 'train', found {queries.source!r}")
-    if queries.source == "train" and not isinstance(task, DifferentiableTask) and measure_train_of(task) is None:
+    able = isinstance(task, DifferentiableTask) or trains_itself(task) or measure_train_of(task) is not None
+    if queries.source == "train" and not able:
         kind = type(task).__name__
         raise ConfigError(f"queries of source 'train' need a method measure_train(model), which {kind} lacks")
     count = task.n if queries.source == "train" else task.t

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,6 @@ from workers.errors import TaskError
 from workers.runs import Queries
 from workers.task import DifferentiableTask, Task
 
-Source = Literal["task", "train"]
-"""Whose position an index is: the task's own queries', or the training examples'."""
 Measured = Mapping[str, NDArray[np.floating[Any]]]
 
 METHODS = {

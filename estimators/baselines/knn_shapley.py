@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from estimators.gradients.functional_model import Model
-    from workers.task import DifferentiableTask
+    from workers.task import GradientTask
 
 _BLOCK = 1 << 22
 
@@ -74,12 +74,15 @@ class KnnShapley(ReferenceEstimator):
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return tau (n, t) and its mean over the queries (n,). Raises ConfigError for a task without classes."""
+        from torch import Tensor
+
         if self.features == "representation":
             return super().attribute(evidence)
         effects = self.effects(self.material(evidence, references=()))
-        return effects.wrapped(
-            effects.between(effects.material.train.inputs, effects.material.queries.inputs), self.name
-        )
+        train, queries = (one.batch().inputs for one in (effects.material.train, effects.material.queries))
+        if not (isinstance(train, Tensor) and isinstance(queries, Tensor)):
+            raise ConfigError("knn_shapley: inputs are more than one tensor: set features to representation")
+        return effects.wrapped(effects.between(train, queries), self.name)
 
 
 class KnnShapleyEffects(ModelEffects):
@@ -94,7 +97,7 @@ class KnnShapleyEffects(ModelEffects):
         """Yield the values between representations, a part of the mean over the models."""
         from estimators.gradients.forward import representations
 
-        task, train, queries = self.material.task, self.material.train.inputs, self.material.queries.inputs
+        task, train, queries = self.material.task, self.material.train, self.material.queries
         yield slice(None), self.between(representations(task, model, train), representations(task, model, queries))
 
     def between(self, train: Tensor, queries: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ class KnnShapleyEffects(ModelEffects):
         import torch
 
         share = self._direction / max(1, len(self.material.references))
-        labels, wanted = self.material.train.targets.numpy(), self.material.queries.targets.numpy()
+        labels, wanted = (one.batch().targets.numpy() for one in (self.material.train, self.material.queries))
         found = nearest_values(_flat(train), labels, _flat(queries), wanted, self._options.k, self._options.weights)
         return torch.from_numpy(share * found + 0.0)  # a negated zero is a zero
 
@@ -122,7 +125,7 @@ class KnnShapleyEffects(ModelEffects):
         return {"direction": self._direction, **told}
 
 
-def _refuse_without_classes(task: DifferentiableTask) -> None:
+def _refuse_without_classes(task: GradientTask) -> None:
     from workers.task import Classification
 
     if not isinstance(task, Classification):

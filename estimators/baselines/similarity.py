@@ -15,7 +15,7 @@ from workers.runs import Checkpoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from estimators.gradients.functional_model import Model
+    from estimators.gradients.functional_model import Examples, Model
 
 
 class Similarity(ReferenceEstimator):
@@ -60,7 +60,7 @@ class SimilarityEffects(ModelEffects):
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield cos(h(x_i), h(x_q))."""
-        train, queries = self.material.train.inputs, self.material.queries.inputs
+        train, queries = self.material.train, self.material.queries
         yield slice(None), self._directions(model, train) @ self._directions(model, queries).T
 
     def values(self, total: Tensor) -> Tensor:
@@ -70,17 +70,18 @@ class SimilarityEffects(ModelEffects):
         values = self._direction * total / len(self.material.references)
         if not self._signed:
             return values
-        same = self.material.train.targets[:, None] == self.material.queries.targets[None, :]
+        train, queries = self.material.train.batch().targets, self.material.queries.batch().targets
+        same = train[:, None] == queries[None, :]
         return torch.where(same, values, -values)
 
     def details(self) -> Mapping[str, Any]:
         """Return the sign that the measure gave."""
         return {"direction": self._direction}
 
-    def _directions(self, model: Model, inputs: Tensor) -> Tensor:
+    def _directions(self, model: Model, examples: Examples) -> Tensor:
         """Return representations of length 1, (b, d) float64; a zero representation stays zero."""
         from torch.nn.functional import normalize
 
         from estimators.gradients.forward import representations
 
-        return normalize(representations(self.material.task, model, inputs).double(), dim=1)
+        return normalize(representations(self.material.task, model, examples).double(), dim=1)

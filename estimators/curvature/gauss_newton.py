@@ -7,25 +7,29 @@ from dataclasses import dataclass
 
 import torch
 from scipy.linalg.blas import dsyrk
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, jacrev, vjp, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from estimators.gradients.functional_model import Examples, Model, Parameters
+from estimators.gradients.outputs import flatten, unflatten
 from estimators.gradients.per_example import gradients, rows_within, slices
+from workers.data.nested import Nested, mapped
 from workers.errors import ConfigError
-from workers.measures import Measure
 from workers.recipe import Recipe
+from workers.task import GradientTask
+from workers.training.batchable_attention import batchable_attention
 
 BATCH = 1024
 """Examples in one pass of a matrix-vector product."""
 
 
-def l2_curvature(recipe: Recipe) -> float:
+def l2_curvature(recipe: Recipe | None) -> float:
     """Return d, so that d I is the Hessian of the recipe's L2 term (weight_decay / 2) |theta|^2.
 
-    0 for adamw: its decay is decoupled from the loss, so no term of an objective.
+    0 for adamw: its decay is decoupled from the loss, so no term of an objective; and where no recipe is known.
     """
+    if recipe is None:
+        return 0.0
     return recipe.weight_decay if recipe.optimizer in ("sgd", "adam") else 0.0
 
 
@@ -42,7 +46,7 @@ class GaussNewton:
     >>> from estimators.testing import model_evidence
     >>> evidence = model_evidence()  # logistic regression: 2 inputs, 2 outputs
     >>> task, model = evidence.task, Model(evidence.task, evidence.references[0].checkpoints[-1], torch.float64)
-    >>> G = GaussNewton(model, task.loss, Examples(task.train_inputs, task.train_targets), budget=2**20)
+    >>> G = GaussNewton(model, task, Examples.training(task, torch.float64), budget=2**20)
     >>> G.dense().shape, G.rank
     (torch.Size([6, 6]), 48)
     >>> vectors = torch.ones(1, 6, dtype=torch.float64)
@@ -51,8 +55,8 @@ class GaussNewton:
     """
 
     model: Model
-    loss: Measure
-    """Maps (outputs, targets) to (b,)."""
+    task: GradientTask
+    """Gives the loss as a function of the module's outputs."""
     examples: Examples
     budget: int
     """Bytes that may be held at once, beside the result."""
@@ -70,25 +74,26 @@ class GaussNewton:
     @property
     def rank(self) -> int:
         """Largest rank that G can have: examples times outputs."""
-        return len(self.examples) * self._outputs(self.examples[:1]).numel()
+        return len(self.examples) * self._outputs(self.examples[:1].batch()).numel()
 
     def roots(self) -> Iterator[Tensor]:
         """Yield blocks (b, p) of rows of R_i = (w_i H_i)^(1/2) J_i, so that G = (1/n) sum of R_i^T R_i.
 
         Raises ConfigError when the loss is not convex in the outputs.
         """
-        size = self._outputs(self.examples[:1]).numel()
+        size = self._outputs(self.examples[:1].batch()).numel()
         # A square root R_i is as wide as the outputs, and each of its rows has the gradient of <row, outputs>.
         bytes_each = max(self.model.p, size * size) * self.model.dtype.itemsize
         for where in slices(len(self.examples), rows_within(self.budget // 2, bytes_each)):
             part = self.examples[where]
-            for row in self._square_roots(part).unbind(1):
-                yield gradients(self.model, _inner, Examples(part.inputs, row), self.budget // 2)
+            batch = part.batch()
+            for row in self._square_roots(batch, part.weights).unbind(1):
+                yield gradients(self.model, self._inner, Examples.of((batch, row), len(part)), self.budget // 2)
 
     def product(self, vectors: Tensor) -> Tensor:
         """Return the rows G v, (r, p), for the rows v of `vectors` (r, p), without forming G."""
         result = torch.zeros_like(vectors)
-        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
+        with batchable_attention():  # fused kernels have no second derivative
             for batch in slices(len(self.examples), BATCH):
                 self._add_batch_product(self.examples[batch], vectors, result)
         return result / len(self.examples)
@@ -99,21 +104,38 @@ class GaussNewton:
         signs = torch.randint(0, 2, (probes, self.model.p), generator=generator).to(self.model.dtype) * 2 - 1
         return float((signs * self.product(signs)).sum() / probes)
 
-    def _outputs(self, part: Examples) -> Tensor:
+    def _outputs(self, batch: Nested) -> Tensor:
+        """Return the outputs of a batch, (b, c)."""
         with torch.no_grad():
-            return self.model(self.model.parameters, part.inputs)
+            return self._flat(self.model.parameters, batch)
 
-    def _square_roots(self, part: Examples) -> Tensor:
+    def _flat(self, parameters: Parameters, batch: Nested) -> Tensor:
+        return self.model.value(parameters, lambda module, held: flatten(self.task.forward(module, held)), batch)
+
+    def _inner(self, module: nn.Module, pair: tuple[Nested, Tensor]) -> Tensor:
+        """Return <outputs, row> of every example, (b,)."""
+        batch, rows = pair
+        return (flatten(self.task.forward(module, batch)) * rows).sum(1)
+
+    def _shape(self, batch: Nested) -> Nested:
+        """Return the outputs of a batch as the module returns them."""
+        with torch.no_grad():
+            return self.task.forward(self.model.module, batch)
+
+    def _square_roots(self, batch: Nested, weights: Tensor | None) -> Tensor:
         """Return (b, r, c) roots of w_i H_i, with r <= c: directions flat for the whole block are dropped."""
+        first = mapped(lambda leaf: leaf[:1], batch)
+        like = self._shape(first)
 
-        def one(outputs: Tensor, target: Tensor) -> Tensor:
-            return self.loss(outputs.unsqueeze(0), target.unsqueeze(0)).reshape(())
+        def one(outputs: Tensor, example: Nested) -> Tensor:
+            single = mapped(lambda leaf: leaf.unsqueeze(0), example)
+            return self.task.criterion(unflatten(outputs.unsqueeze(0), like), single).reshape(())
 
-        outputs = self._outputs(part)
+        outputs = self._outputs(batch)
         size = outputs[0].numel()
-        hessians = vmap(jacrev(grad(one)))(outputs, part.targets).reshape(len(part), size, size)
-        if part.weights is not None:
-            hessians = hessians * part.weights[:, None, None]
+        hessians = vmap(jacrev(grad(one)))(outputs, batch).reshape(len(outputs), size, size)
+        if weights is not None:
+            hessians = hessians * weights[:, None, None]
         curvatures, directions = torch.linalg.eigh(hessians)
         rounding = 10 * size * torch.finfo(curvatures.dtype).eps * curvatures.abs().amax()
         if bool((curvatures < -rounding).any()):
@@ -127,23 +149,17 @@ class GaussNewton:
 
     def _add_batch_product(self, part: Examples, vectors: Tensor, result: Tensor) -> None:
         """Add to `result` (r, p) the rows sum over the batch of w_i J_i^T H_i J_i v."""
-
-        def outputs(parameters: Parameters) -> Tensor:
-            return self.model(parameters, part.inputs)
+        batch = part.batch()
+        like = self._shape(batch)
 
         def total_loss(outputs: Tensor) -> Tensor:
-            losses = self.loss(outputs, part.targets)
+            losses = self.task.criterion(unflatten(outputs, like), batch)
             return (losses if part.weights is None else losses * part.weights).sum()
 
-        at, pull_back = vjp(outputs, self.model.parameters)[:2]
+        at, pull_back = vjp(lambda parameters: self._flat(parameters, batch), self.model.parameters)[:2]
         # J v is the transpose of the linear map u -> u J, so reverse mode does it; forward mode covers fewer layers.
         push_forward = vjp(lambda u: pull_back(u)[0], torch.zeros_like(at))[1]
         hessian_product = vjp(grad(total_loss), at)[1]
         for vector, total in zip(vectors, result, strict=True):
             tangent = push_forward(self.model.unflatten(vector))[0]
             total += self.model.flatten(pull_back(hessian_product(tangent)[0])[0])
-
-
-def _inner(outputs: Tensor, rows: Tensor) -> Tensor:
-    """Return <outputs, row> of every example, (b,)."""
-    return (outputs.flatten(1) * rows).sum(1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from estimators.curvature.gauss_newton import GaussNewton
     from estimators.curvature.solvers import Solution, Solver
     from estimators.gradients.functional_model import Model
-    from workers.task import DifferentiableTask
+    from workers.task import GradientTask
 
 EXACT_UP_TO = 8_000
 """`solver: auto` forms and factors the (p, p) matrix up to so many parameters."""
@@ -83,7 +83,7 @@ class Influence(ReferenceEstimator):
     tolerance: float = Field(1e-6, gt=0, lt=1, description="cg: relative residual to reach")
     max_iterations: int = Field(1000, ge=1, description="cg: most iterations a block of queries")
 
-    def precision(self, task: DifferentiableTask) -> torch.dtype:
+    def precision(self, task: GradientTask) -> torch.dtype:
         """Return float64."""
         import torch
 
@@ -112,12 +112,12 @@ class InfluenceEffects(ModelEffects):
 
         task, train, budget = self.material.task, self.material.train, self._options.budget
         measure = self.measure(model)
-        solve = self._solver(GaussNewton(model, task.loss, train, budget // 2))
+        solve = self._solver(GaussNewton(model, task, train, budget // 2))
         # Conjugate gradients hold a handful of vectors a query: an eighth of the budget for the queries' gradients.
         for where, rows in blocks(model, measure, self.material.queries, budget // 8):
             solution = solve(rows)
             self._solves.add(solution)
-            yield where, -products(model, task.loss, train, solution.values, budget // 2)
+            yield where, -products(model, task.losses, train, solution.values, budget // 2)
 
     def values(self, total: Tensor) -> Tensor:
         """Return the mean over the models of a 1/n-th, and log what did not converge."""
@@ -132,7 +132,10 @@ class InfluenceEffects(ModelEffects):
 
     def details(self) -> Mapping[str, Any]:
         """Return how the solves went."""
-        return vars(self._solves)
+        known = self.material.task.recipe is not None or not self._options.weight_decay
+        return vars(self._solves) | (
+            {} if known else {"weight_decay": "left out: the task has no recipe that tells it"}
+        )
 
     def _solver(self, curvature: GaussNewton) -> Solver:
         """Return the solver for one model, and note its kind and damping."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -74,10 +75,20 @@ class TracIn(ReferenceEstimator):
             raise ConfigError("tracin: epoch 0 in `epochs` has no steps before it, so no weight with weights=segment")
         return [kept[epoch] for epoch in wanted]
 
-    def weights_of(self, checkpoints: Sequence[Checkpoint], recipe: Recipe, n: int) -> list[float]:
-        """Return w_c of every checkpoint."""
+    def weights_of(self, checkpoints: Sequence[Checkpoint], recipe: Recipe | None, n: int) -> list[float]:
+        """Return w_c of every checkpoint. Raises ConfigError where the task did not tell what it needs."""
         if self.weights == "learning_rate":
+            untold = [checkpoint.epoch for checkpoint in checkpoints if math.isnan(checkpoint.learning_rate)]
+            if untold:
+                raise ConfigError(
+                    f"tracin weights a checkpoint by its learning rate, and the task told none for epoch {untold[0]}: "
+                    "have train(subset, seed, keep) call keep(epoch, step, learning_rate, module)"
+                )
             return [checkpoint.learning_rate for checkpoint in checkpoints]
+        if recipe is None:
+            raise ConfigError(
+                "tracin: weights=segment needs the learning rate of every step, and the task has no `recipe`"
+            )
         rates = recipe.learning_rates(n)
         gain = 1 / (1 - recipe.momentum) if recipe.optimizer == "sgd" else 1.0
         starts = [0, *(checkpoint.step for checkpoint in checkpoints[:-1])]
@@ -105,7 +116,7 @@ class TracInEffects(ModelEffects):
 
         task, train, half = self.material.task, self.material.train, self._options.budget // 2
         for where, rows in blocks(model, self.measure(model), self.material.queries, half):
-            yield where, -products(model, task.loss, train, rows, half)
+            yield where, -products(model, task.losses, train, rows, half)
 
     def details(self) -> Mapping[str, Any]:
         """Return the epochs of the checkpoints used."""

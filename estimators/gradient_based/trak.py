@@ -12,14 +12,14 @@ from estimators.evidence import Reference
 from estimators.gradients.projection import Kind, Projection
 from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
 from workers.errors import ConfigError
-from workers.measures import Measure
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from estimators.gradients.functional_model import Examples, Model
-    from workers.task import DifferentiableTask
+    from workers.data.nested import Nested
+    from workers.task import GradientTask, Objective
 
 EXACT_UP_TO = 20_000
 """`project_dim: auto` leaves gradients of so many parameters as they are."""
@@ -32,36 +32,50 @@ AUTO_FRACTION = 1.0
 class TrakOutput:
     """The scalar f that TRAK linearizes, and the training loss as a function of it."""
 
-    value: Measure
+    value: Objective
     """f, (b,)."""
-    residual: Callable[[Tensor, Tensor], Tensor]
-    """-dloss/df, (b,), from f and the targets."""
-    curvature: Callable[[Tensor, Tensor], Tensor]
-    """d2loss/df2, (b,), from f and the targets."""
+    residual: Callable[[nn.Module, Nested], Tensor]
+    """-dloss/df, (b,), an objective too."""
+    curvature: Callable[[Tensor], Tensor]
+    """d2loss/df2, (b,), from f."""
 
 
-def trak_output(task: DifferentiableTask) -> TrakOutput:
+def trak_output(task: GradientTask) -> TrakOutput:
     """Return the output function of a task: the measure it calls `margin`, else the one it calls `prediction`.
 
     Raises ConfigError when it has neither.
     """
-    known = task.measurements()
+    known = task.objectives()
     if "margin" in known:  # f = log(p / (1 - p)), loss = log(1 + exp(-f))
+        margin = known["margin"]
         return TrakOutput(
-            known["margin"],
-            residual=lambda f, _: (-f).sigmoid(),
-            curvature=lambda f, _: f.sigmoid() * (-f).sigmoid(),
+            margin,
+            residual=lambda module, batch: (-margin(module, batch)).sigmoid(),
+            curvature=lambda f: f.sigmoid() * (-f).sigmoid(),
         )
     if "prediction" in known:  # loss = (f - y)^2; both derivatives are halved, which cancels in tau
         return TrakOutput(
             known["prediction"],
-            residual=lambda f, y: y.reshape(f.shape) - f,
-            curvature=lambda f, _: f.new_ones(f.shape),
+            residual=lambda module, batch: -_slope(task, module, batch) / 2,
+            curvature=lambda f: f.new_ones(f.shape),
         )
     raise ConfigError(
         f"trak linearizes a measure named 'margin' or 'prediction'; {type(task).__name__} has only: "
         f"{', '.join(sorted(known))}"
     )
+
+
+def _slope(task: GradientTask, module: nn.Module, batch: Nested) -> Tensor:
+    """Return dloss/df (b,), where f is all that the module returns. Raises ConfigError where it is more than a number."""
+    import torch
+
+    outputs = task.forward(module, batch)
+    with torch.enable_grad():
+        f = outputs.detach().requires_grad_() if isinstance(outputs, torch.Tensor) else None
+        if f is None or f.numel() != len(f):
+            raise ConfigError("trak linearizes `prediction`, so the module must return one number an example")
+        (slope,) = torch.autograd.grad(task.criterion(f, batch).sum(), f)
+    return slope.flatten()
 
 
 class Trak(ReferenceEstimator):
@@ -143,12 +157,12 @@ class TrakEffects(ModelEffects):
         project = self._projection(model, projected)
         f = values_of(model, output.value, train)
         weights = f.new_ones(f.shape) if train.weights is None else train.weights.double()
-        curvature = weights * output.curvature(f, train.targets) if self._options.reweight else weights
+        curvature = weights * output.curvature(f) if self._options.reweight else weights
         features = self._features(model, output.value, replace(train, weights=None), project)
         targets = self._features(model, measure, queries, project)
         self._dampings.append(self._damping(features, curvature))
         yield slice(None), newton_effects(features, targets, curvature, self._dampings[-1])
-        self._residuals += weights * output.residual(f, train.targets)
+        self._residuals += weights * values_of(model, output.residual, train)
 
     def values(self, total: Tensor) -> Tensor:
         """Return the mean Newton step times the mean residual, both over all checkpoints."""
@@ -182,7 +196,7 @@ class TrakEffects(ModelEffects):
         stream, budget = len(self._dampings), self._options.budget // 4
         return Projection(model.p, dimension, self.material.seed, stream, model.dtype, budget, self._options.projection)
 
-    def _features(self, model: Model, objective: Measure, examples: Examples, project: Projection | None) -> Tensor:
+    def _features(self, model: Model, objective: Objective, examples: Examples, project: Projection | None) -> Tensor:
         """Return the gradients, projected if asked: (b, k) float64."""
         import torch
 

@@ -1,4 +1,4 @@
-"""What a model makes of its inputs, and what a function says of its outputs: forward passes without gradients."""
+"""What a model makes of examples, and what a function says of them: forward passes without gradients."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import torch
 from torch import Tensor
 
 from estimators.gradients.functional_model import Examples, Model
-from workers.measures import Measure
-from workers.task import DifferentiableTask
+from estimators.gradients.per_example import slices
+from workers.task import GradientTask, Objective
 
 BATCH = 4096
 """Examples in one pass."""
 
 
-def representations(task: DifferentiableTask, model: Model, inputs: Tensor) -> Tensor:
-    """Return what enters the model's last linear layer, (b, d), in the model's precision."""
+def representations(task: GradientTask, model: Model, examples: Examples) -> Tensor:
+    """Return what enters the model's last linear layer, or what the task takes for it, (b, d), in the model's precision."""
     with torch.no_grad():
-        return torch.cat([task.representation(model.module, part) for part in torch.split(inputs, BATCH)])
+        parts = [task.features(model.module, examples[where].batch()) for where in slices(len(examples), BATCH)]
+    return torch.cat(parts)
 
 
-def values_of(model: Model, function: Measure, examples: Examples) -> Tensor:
-    """Return function(outputs, targets) of every example, (b,) float64, unweighted."""
-    parts = zip(torch.split(examples.inputs, BATCH), torch.split(examples.targets, BATCH), strict=True)
+def values_of(model: Model, objective: Objective, examples: Examples) -> Tensor:
+    """Return objective(module, batch) of every example, (b,) float64, unweighted."""
     with torch.no_grad():
-        return torch.cat([function(model(model.parameters, x), y) for x, y in parts]).double()
+        parts = [
+            model.value(model.parameters, objective, examples[where].batch()) for where in slices(len(examples), BATCH)
+        ]
+    return torch.cat(parts).double()

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from workers.errors import DataError
+from workers.data.examples import Arrays
+from workers.data.examples import Examples as Readable
+from workers.data.nested import Nested
+from workers.errors import ConfigError, DataError
 from workers.randomness.streams import build_module
-from workers.runs import Checkpoint, Queries
-from workers.task import DifferentiableTask
-from workers.training.precision import DTYPES, cast
+from workers.training.batchable_attention import batchable_attention
+
+if TYPE_CHECKING:
+    from workers.runs import Checkpoint, Queries
+    from workers.task import GradientTask, Objective
 
 Parameters = Mapping[str, Tensor]
 
 
-def precision_of(task: DifferentiableTask) -> torch.dtype:
-    """Return the dtype that the task is trained in."""
-    return DTYPES[task.recipe.precision]
+def precision_of(task: GradientTask) -> torch.dtype:
+    """Return the dtype that the task is trained in; that of its module's parameters where its recipe is not known."""
+    if task.recipe is None:
+        return next((one.dtype for one in task.module().parameters()), torch.get_default_dtype())
+    return torch.float64 if task.recipe.precision == "float64" else torch.float32
 
 
 class Model:
     """The task's module at one checkpoint, in eval mode: dropout is off, BatchNorm uses the checkpoint's statistics.
 
-    `parameters` are the trained parameters by name, in the module's order, detached; frozen ones and buffers stay in
-    the module. `p` is their number of elements. Raises DataError when the checkpoint does not fit the module.
+    `parameters` are the trained parameters by name, in the module's order, detached; frozen ones, those that match none of
+    `patterns` and buffers stay in the module. `p` is their number of elements. Raises DataError when the checkpoint does not
+    fit the module, ConfigError for a pattern that no trained parameter matches.
     """
 
-    def __init__(self, task: DifferentiableTask, checkpoint: Checkpoint, dtype: torch.dtype):
+    def __init__(
+        self, task: GradientTask, checkpoint: Checkpoint, dtype: torch.dtype, patterns: Sequence[str] = ("*",)
+    ):
         self.module, _ = build_module(task.module, 0, dtype)
         try:
             self.module.load_state_dict(checkpoint.state)
@@ -41,14 +53,19 @@ class Model:
             ) from error
         self.module.eval()
         trained = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
-        self.parameters = {name: value.detach() for name, value in trained.items()}
+        self.parameters = {name: trained[name].detach() for name in _matching(list(trained), patterns)}
         self.dtype = dtype
         self.p = sum(value.numel() for value in self.parameters.values())
+        self.batches = True
+        """Whether gradients of many examples can be taken at once; who finds out that they cannot says so here."""
+        self._holder = _Holder(self.module)
 
-    def __call__(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        """Return the outputs (b, ...) for `inputs` (b, ...) with these parameters."""
-        outputs: Tensor = functional_call(self.module, dict(parameters), (inputs,))
-        return outputs
+    def value(self, parameters: Parameters, objective: Objective, batch: Nested) -> Tensor:
+        """Return objective(module, batch) (b,) with these parameters in the module."""
+        held = {f"module.{name}": value for name, value in parameters.items()}
+        with batchable_attention():
+            found: Tensor = functional_call(self._holder, held, (objective, batch))
+        return found
 
     def flatten(self, tree: Parameters) -> Tensor:
         """Return (..., p) from values by parameter name, each with the same leading dimensions before its shape."""
@@ -66,32 +83,63 @@ class Model:
         return {name: part.reshape(*flat.shape[:-1], *parameter.shape) for (name, parameter), part in parts}
 
 
+class _Holder(nn.Module):
+    """Lets a function of a module be called as a module: its parameters can then be given with the call."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, objective: Objective, batch: Nested) -> Tensor:
+        """Return objective(module, batch)."""
+        return objective(self.module, batch)
+
+
+def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """Return the names that match a pattern (fnmatch), in their order."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            few = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            raise ConfigError(
+                f"parameters: {pattern!r} matches none of the trained parameters: {few or 'there are none'}"
+            )
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and targets, and the factors on their losses."""
+    """Some examples of a task, read when they are looked at, and the factors on their losses."""
 
-    inputs: Tensor
-    """(b, ...)."""
-    targets: Tensor
-    """(b, ...)."""
+    readable: Readable
+    """What they are read from, in the precision that is worked in."""
+    indices: Tensor
+    """(b,) int64, which of them."""
     weights: Tensor | None = None
     """(b,), or None for ones."""
 
     @classmethod
-    def training(cls, task: DifferentiableTask, dtype: torch.dtype) -> Examples:
+    def training(cls, task: GradientTask, dtype: torch.dtype) -> Examples:
         """Return the n training examples."""
         weights = None if task.train_weights is None else task.train_weights.to(dtype)
-        return cls(cast(task.train_inputs, dtype), cast(task.train_targets, dtype), weights)
+        return cls(task.examples("train").to(dtype), torch.arange(task.n), weights)
 
     @classmethod
-    def queried(cls, task: DifferentiableTask, queries: Queries, dtype: torch.dtype) -> Examples:
+    def queried(cls, task: GradientTask, queries: Queries, dtype: torch.dtype) -> Examples:
         """Return the t queries; a measure is never weighted."""
-        inputs, targets = task.examples(queries)
-        return cls(cast(inputs, dtype), cast(targets, dtype))
+        readable = task.examples(queries.source).to(dtype)
+        return cls(readable, torch.from_numpy(queries.take(len(readable))))
+
+    @classmethod
+    def of(cls, batch: Nested, count: int) -> Examples:
+        """Return the examples of a batch in memory."""
+        return cls(Arrays(batch), torch.arange(count))
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.indices)
 
     def __getitem__(self, where: slice) -> Examples:
-        weights = None if self.weights is None else self.weights[where]
-        return Examples(self.inputs[where], self.targets[where], weights)
+        return replace(self, indices=self.indices[where], weights=None if self.weights is None else self.weights[where])
+
+    def batch(self) -> Nested:
+        """Read them: (b, ...) at every leaf."""
+        return self.readable.read(self.indices)

@@ -11,7 +11,7 @@ from orchestrator.sweeps.roles import fresh_design, refuse_imported, scoring_des
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, UserError, near
 from workers.measures import direction
-from workers.task import DifferentiableTask
+from workers.own_training import gradient_task
 from workers.task_hooks import mislabelled
 
 
@@ -28,12 +28,12 @@ def check(sweep: Sweep) -> None:
 
 def _check(sweep: Sweep) -> None:
     refuse_imported(sweep)
-    differentiable = isinstance(sweep.task, DifferentiableTask)
+    differentiable = gradient_task(sweep.task) is not None
     for label, section in sweep.config.estimators.items():
         needs = section.options.needed
         if "gradients" in needs and not differentiable:
             raise ConfigError(
-                f"estimators.{label}: needs gradients, so a DifferentiableTask; "
+                f"estimators.{label}: needs gradients, so a DifferentiableTask or one that trains itself; "
                 f"the task {sweep.config.task.name!r} is a black box"
             )
         for need in sorted(needs - {"gradients"}):

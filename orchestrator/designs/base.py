@@ -152,8 +152,8 @@ class Design(BaseModel, ABC):
         """Return the number of runs a pack, near the preferred one."""
         return preferred
 
-    def checkpoint_epochs(self, epochs: int, context: Context) -> tuple[int, ...]:
-        """Return after which epochs of `epochs` the parameters are kept."""
+    def checkpoint_epochs(self, epochs: int | None, context: Context) -> tuple[int, ...]:
+        """Return after which epochs of `epochs` the parameters are kept; None where the task's own training does not tell."""
         return ()
 
 

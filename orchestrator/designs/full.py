@@ -37,11 +37,16 @@ class Full(Design):
         """Return all ones (n,)."""
         return np.ones(context.n, dtype=bool)
 
-    def checkpoint_epochs(self, epochs: int, context: Context) -> tuple[int, ...]:
-        """Return the chosen epochs and the last. Raises ConfigError for one beyond the recipe's."""
+    def checkpoint_epochs(self, epochs: int | None, context: Context) -> tuple[int, ...]:
+        """Return the chosen epochs and the last. Raises ConfigError for one beyond the recipe's.
+
+        Where nobody told the number of epochs, the last of the chosen stands for the end of the training, or epoch 1.
+        """
         if self.checkpoints == "none":
             return ()
         chosen = () if self.checkpoints == "last" else self.checkpoints
+        if epochs is None:
+            epochs = max((1, *chosen))
         beyond = [epoch for epoch in chosen if not 0 <= epoch <= epochs]
         if beyond:
             raise ConfigError(

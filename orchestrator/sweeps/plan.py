@@ -131,7 +131,7 @@ def plan_designs(
 
     Raises ConfigError, naming the key, for a design that cannot be drawn on this task.
     """
-    from workers.task import DifferentiableTask
+    from workers.task import DifferentiableTask, trains_itself
 
     groups = groups_of(task)
     plans = {}
@@ -143,6 +143,8 @@ def plan_designs(
         epochs: tuple[int, ...] = ()
         if isinstance(task, DifferentiableTask):
             epochs = design.checkpoint_epochs(task.recipe.epochs, context)
+        elif trains_itself(task):
+            epochs = design.checkpoint_epochs(None, context)
         pack = (packs or {}).get(name) or design.pack(_pack(config, name), context)
         plans[name] = DesignPlan(design, context, pack, epochs)
     _refuse_overlap(plans)

@@ -19,12 +19,13 @@ from orchestrator.config.schema import Config
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import is_plain, text_of
 from orchestrator.sweeps.absent import absent, with_absent_kinds
+from orchestrator.sweeps.data_hash import data_hash
 from orchestrator.sweeps.plan import DesignPlan, kept_packs, plan_designs
 from orchestrator.sweeps.seals import seal_of
 from workers.data.shared import Arrays, SharedArrays
 from workers.errors import ConfigError, StoreError
 from workers.runs import Queries
-from workers.task_hooks import empty_outputs_of, fingerprint_of
+from workers.task_hooks import empty_outputs_of
 
 if TYPE_CHECKING:
     from workers.loading import TaskSpec
@@ -194,15 +195,19 @@ class Sweep:
     def data_hash(self) -> str:
         """Return a hash of the task's tensors and of its `fingerprint`; empty for a black box that tells none."""
         if self.in_memory.data_hash is None:
-            self.in_memory.data_hash = _data_hash(self.task)
+            self.in_memory.data_hash = data_hash(self.task)
         return self.in_memory.data_hash
 
     def state_bytes(self) -> dict[str, int]:
-        """Return what each parameter and buffer of the task's module takes, in bytes; empty for a black box."""
-        from workers.task import DifferentiableTask
+        """Return what each parameter and buffer of the task's module takes, in bytes; empty for a black box.
+
+        A task that trains itself and has no `module()` is trained on a few examples to find out.
+        """
+        from workers.own_training import gradient_task
 
         if self.in_memory.state_bytes is None:
-            state = self.task.module().state_dict() if isinstance(self.task, DifferentiableTask) else {}
+            seen = gradient_task(self.task)
+            state = {} if seen is None else seen.module().state_dict()
             self.in_memory.state_bytes = {name: one.numel() * one.element_size() for name, one in state.items()}
         return self.in_memory.state_bytes
 
@@ -223,28 +228,6 @@ class Sweep:
 def content_hash(raw: Mapping[str, Any]) -> str:
     """Return the hash of a whole configuration as plain data."""
     return hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _data_hash(task: Task | DifferentiableTask) -> str:
-    """Hash every tensor that is an attribute of the task, by name, weights too, and what it tells of itself."""
-    from torch import Tensor, uint8
-
-    from workers.task import DifferentiableTask
-
-    told = fingerprint_of(task)
-    tensors = {
-        name: value for name, value in sorted(getattr(task, "__dict__", {}).items()) if isinstance(value, Tensor)
-    }
-    if isinstance(task, DifferentiableTask):  # they may be properties
-        names = ("train_inputs", "train_targets", "query_inputs", "query_targets", "train_weights")
-        tensors |= {name: value for name in names if isinstance(value := getattr(task, name), Tensor)}
-    if not tensors and not told:
-        return ""
-    digest = hashlib.sha256(told.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def empty_outputs(sweep: Sweep, measure: str) -> NDArray[np.float32] | None:

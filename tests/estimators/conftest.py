@@ -68,7 +68,7 @@ def evidence_of() -> Callable[..., Evidence]:
             Reference(seed, train(task, Run(seed, everything, seed, epochs))[1]) for seed in range(models)
         )
         queries = queries or Queries()
-        t = len(task.examples(queries)[0])
+        t = len(queries.take(len(task.examples(queries.source))))
         return Evidence(task.n, t, measure, references=references, task=task, queries=queries, seed=11)
 
     return build

@@ -16,6 +16,7 @@ from typing import Literal
 
 import torch
 
+from workers.data.nested import leaves
 from workers.errors import ConfigError, UserError
 from workers.kernels import cpu
 from workers.machine import cache_folder
@@ -88,10 +89,16 @@ def _fingerprint(task: DifferentiableTask, device: str) -> str:
     module, _ = build_module(task.module, 0, torch.float32)
     told = [
         _FORMAT, f"{type(task).__module__}.{type(task).__qualname__}", repr(module), task.recipe.model_dump_json(),
-        list(task.train_inputs.shape), str(task.train_inputs.dtype), device, name,
+        task.n, _shapes(task), device, name,
         torch.__version__, torch.get_num_threads(), task.train_weights is not None,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+
+def _shapes(task: DifferentiableTask) -> list[list[object]]:
+    """Return where each part of an example's inputs is, its type and its shape."""
+    inputs, _ = task.examples("train").read(torch.zeros(1, dtype=torch.int64))
+    return [[where, str(leaf.dtype), list(leaf.shape[1:])] for where, leaf in leaves(inputs)]
 
 
 def _published(strategy: Strategy, file: Path) -> Strategy:

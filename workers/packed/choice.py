@@ -112,11 +112,16 @@ def is_resident(task: DifferentiableTask, device: str) -> bool:
 
 def _best_alone(probe: Probe) -> tuple[float, bool, str]:
     """Return the rate of the better memory layout, whether that is channels last, and a phrase about it."""
-    if probe.task.train_inputs.ndim != 4 or probe.task.recipe.precision == "float64":
+    if not _are_images(probe.task) or probe.task.recipe.precision == "float64":
         return probe.rates([probe.alone()])[0], False, "alone"
     plain, last = probe.rates([probe.alone(), probe.alone(channels_last=True)])
     told = f"alone, channels last {last / plain:.2f} times as fast as first"
     return (last, True, told) if last > plain * _GAIN else (plain, False, told)
+
+
+def _are_images(task: DifferentiableTask) -> bool:
+    """Whether all inputs are one tensor (n, c, h, w)."""
+    return task.train_data is None and getattr(task.train_inputs, "ndim", 0) == 4
 
 
 class Reached(NamedTuple):

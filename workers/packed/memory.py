@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from workers.data.nested import tensors
 from workers.machine import available_bytes
 from workers.randomness.streams import build_module
 from workers.task import DifferentiableTask
-from workers.training import precision
 from workers.training.precision import DTYPES
 
 _CUDA_SHARE = 0.8
@@ -28,8 +28,8 @@ def bytes_per_model(task: DifferentiableTask) -> int:
     """Return the bytes that one more model in lockstep takes: state, gradients, and what its backward pass keeps."""
     recipe = task.recipe
     module, _ = build_module(task.module, 0, DTYPES[recipe.precision])
-    x = precision.cast(task.train_inputs[: recipe.batch_size], DTYPES[recipe.precision])
-    y = precision.cast(task.train_targets[: recipe.batch_size], DTYPES[recipe.precision])
+    batch = torch.arange(min(recipe.batch_size, task.n))
+    x, y = task.examples("train").to(DTYPES[recipe.precision]).read(batch)
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -37,11 +37,11 @@ def bytes_per_model(task: DifferentiableTask) -> int:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        task.loss(module.train()(x), y).mean()
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        task.loss(task.call(module.train(), x), y).mean()
     moments = 2 if recipe.optimizer != "sgd" else 1
     state = (3 + moments) * _bytes_of(list(module.parameters())) + 2 * _bytes_of(list(module.buffers()))
-    return int(state + _MARGIN * (sum(kept.values()) + _bytes_of([x])))
+    return int(state + _MARGIN * (sum(kept.values()) + _bytes_of(tensors(x))))
 
 
 def _bytes_of(tensors: list[Tensor] | list[nn.Parameter]) -> int:

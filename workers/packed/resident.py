@@ -19,7 +19,6 @@ from workers.randomness.streams import Streams, build_module
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import Classification, DifferentiableTask, Regression
-from workers.training import precision
 from workers.training.precision import DTYPES
 
 Array = NDArray[Any]
@@ -39,6 +38,14 @@ def find_loss(task: DifferentiableTask) -> int | None:
     if isinstance(task, Regression) and type(task).loss is Regression.loss:
         return cpu.SQUARED_ERROR
     return None
+
+
+def _are_numbers(task: DifferentiableTask) -> bool:
+    """Whether inputs are one floating tensor in memory and targets another, and the module is called with the inputs alone."""
+    if task.train_data is not None or type(task).call is not DifferentiableTask.call:
+        return False
+    inputs, targets = task.train_inputs, task.train_targets
+    return isinstance(inputs, torch.Tensor) and inputs.is_floating_point() and isinstance(targets, torch.Tensor)
 
 
 def _labels_fit(targets: torch.Tensor, classes: int) -> bool:
@@ -133,7 +140,7 @@ class Resident:
         They take chains of Linear layers with a loss of ours, and write at the label's place: every label must have an output.
         """
         loss = find_loss(task)
-        if loss is None or not task.train_inputs.is_floating_point() or task.recipe.precision == "bf16":
+        if loss is None or not _are_numbers(task) or task.recipe.precision == "bf16":
             return None
         module, dropouts = build_module(task.module, 0, DTYPES[task.recipe.precision])
         chain = find_chain(module, dropouts)
@@ -240,8 +247,9 @@ class Resident:
 
     def _queried(self, queries: Queries) -> tuple[Array, torch.Tensor]:
         if queries != self._queries:
-            asked, targets = self.task.examples(queries)
-            self._asked = self._flat(asked), precision.cast(targets, DTYPES[self.recipe.precision])
+            examples = self.task.examples(queries.source).to(DTYPES[self.recipe.precision])
+            asked, targets = examples.read(torch.from_numpy(queries.take(len(examples))))
+            self._asked = self._flat(asked), targets
             self._queries = queries
         return self._asked
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,18 @@ import torch._inductor.config
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.utils._pytree import tree_map_only
 
+from workers.data.nested import Nested, mapped
+from workers.errors import TaskError
 from workers.packed.optimizers import StackedOptimizer
 from workers.randomness.augmentation import apply, draw
 from workers.randomness.dropout import KeyedDropout
+from workers.randomness.functional_dropout import KeyedCalls
 from workers.randomness.streams import Streams, build_module
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import DifferentiableTask
-from workers.training import precision
+from workers.training.batchable_attention import batchable_attention
 from workers.training.precision import DTYPES, forward, normalize_in_full
 
 State = dict[str, Tensor]
@@ -45,6 +51,8 @@ class _Member:
     rates: NDArray[np.float64]
     keys: NDArray[np.int32]
     """(steps, dropouts)."""
+    functional: NDArray[np.int32]
+    """(steps,) of what functions draw."""
     epoch: int = 0
     step: int = 0
     order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
@@ -75,35 +83,65 @@ class Stacked:
         """With `compiled` the step of so many models is compiled when it is first taken: seconds, for each batch size."""
         self.task, self.recipe, self.device, self.compiled = task, task.recipe, torch.device(device), compiled
         self.dtype = DTYPES[task.recipe.precision]
-        self.inputs = precision.cast(task.train_inputs, self.dtype, device)
-        self.targets = precision.cast(task.train_targets, self.dtype, device)
+        self.examples = task.examples("train").to(self.dtype, device)
         weights = task.train_weights
         self.weights = None if weights is None else weights.to(device, self.dtype)
-        places = (0, 0, 0, 0, None if weights is None else 0)
+        places = (0, 0, 0, 0, None if weights is None else 0, 0)
+        self.draws = False
+        """Whether a forward pass draws masks by functions, beside its dropout layers."""
+        self.unused: frozenset[str] = frozenset()
+        """Names of the parameters that no gradient reaches."""
+        self._dropouts: list[KeyedDropout] = []
         self.slopes = vmap(grad(self._loss, has_aux=True), in_dims=places, randomness="error")
 
     @cached_property
     def template(self) -> nn.Module:
         """The module that is called with every model's parameters."""
-        return self._built[0]
+        module, self._dropouts = build_module(self.task.module, 0, self.dtype)
+        normalize_in_full(self.recipe, module.to(self.device))
+        self.draws, self.unused = self._look_at_a_step()
+        return module
 
     @cached_property
     def dropouts(self) -> list[str]:
         """Names of its dropout layers' key buffers."""
-        return _names_of(*self._built)
+        return _names_of(self.template, self._dropouts)
 
-    @cached_property
-    def _built(self) -> tuple[nn.Module, list[KeyedDropout]]:
-        module, dropouts = build_module(self.task.module, 0, self.dtype)
-        normalize_in_full(self.recipe, module.to(self.device))
-        return module, dropouts
+    def _look_at_a_step(self) -> tuple[bool, frozenset[str]]:
+        """Take one step on two examples; return whether functions draw masks in it, and which parameters have no part in it.
 
-    def _loss(self, parameters: State, buffers: State, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, State]:
+        Those stay as they are, as PyTorch's optimizers leave them. Where the step fails, training finds out why.
+        """
+        module, _ = build_module(self.task.module, 0, self.dtype)
+        x, y = self.examples.read(torch.arange(min(2, len(self.examples))))
+        try:
+            with KeyedCalls(torch.zeros((), dtype=torch.int32, device=self.device)) as calls:
+                outputs = self.task.call(module.to(self.device).train(), x)
+            self.task.loss(outputs, y).sum().backward()  # type: ignore[no-untyped-call]
+        except TaskError:
+            raise
+        except Exception:
+            return True, frozenset()
+        return calls.count > 0, frozenset(name for name, value in module.named_parameters() if value.grad is None)
+
+    def _loss(
+        self, parameters: State, buffers: State, x: Nested, y: Nested, w: Tensor | None, key: Tensor
+    ) -> tuple[Tensor, State]:
         """Mean loss of one model on its batch, and its buffers afterwards (a normalization updates them in place)."""
         fresh = {name: value.clone() for name, value in buffers.items()}
-        call = partial(functional_call, self.template, (parameters, fresh))
-        losses = self.task.loss(forward(self.recipe, self.device, call, x), y)
+        call = partial(self._call, (parameters, fresh))
+        with KeyedCalls(key) if self.draws else nullcontext():
+            outputs = forward(self.recipe, self.device, call, x)
+        losses = self.task.loss(outputs, y)
         return (losses if w is None else losses * w).mean(), fresh
+
+    def _call(self, states: tuple[State, State], inputs: Nested) -> Nested:
+        """Return what the module makes of inputs with a model's parameters and buffers."""
+        return functional_call(self._caller, _held(states), (inputs,))
+
+    @cached_property
+    def _caller(self) -> nn.Module:
+        return Caller(self.template, self.task)
 
     def compiles(self, size: int) -> bool:
         """Whether the step on batches of this size is compiled: whole batches, and the last of the subsets that designs have."""
@@ -138,13 +176,15 @@ class Lockstep:
         streams = [Streams(run.seed) for run in runs]
         built = [build_module(trainer.task.module, stream.initial, trainer.dtype)[0] for stream in streams]
         self.template, self.dropouts = trainer.template, trainer.dropouts
-        self.parameters, self.buffers = _stack(built, trainer.device)
+        self.parameters, self.buffers = _stack(built, trainer.device, trainer.unused)
+        self._names = _own_names(self.template)
         self.optimizer = StackedOptimizer(self.recipe, self.parameters)
         self.members = [self._member(run, stream) for run, stream in zip(runs, streams, strict=True)]
 
     def _member(self, run: Run, streams: Streams) -> _Member:
         rates = self.recipe.learning_rates(len(run.subset))
-        return _Member(run, streams, rates, streams.dropout_keys(len(rates), len(self.dropouts)))
+        keys = streams.dropout_keys(len(rates), len(self.dropouts))
+        return _Member(run, streams, rates, keys, streams.functional_keys(len(rates)))
 
     def train(self) -> None:
         """Take every step of every model."""
@@ -177,29 +217,29 @@ class Lockstep:
         self._set_dropout(members, where)
         batches = torch.stack([member.take(self.recipe.batch_size) for member in members]).to(self.trainer.device)
         parameters, buffers = _pick(self.parameters, where), _pick(self.buffers, where)
-        x, y = self.trainer.inputs[batches], self.trainer.targets[batches]
+        x, y = self.trainer.examples.read(batches)
         if self.recipe.crop or self.recipe.flip:
             x = self._augment(x, members)
         w = None if self.trainer.weights is None else self.trainer.weights[batches]
         take = self._slopes_compiled if compiled else self.trainer.slopes
-        gradients, changed = take(parameters, buffers, x, y, w)
+        keys = torch.tensor([member.functional[step] for member, step in zip(members, steps, strict=True)])
+        with batchable_attention():
+            gradients, changed = take(parameters, buffers, x, y, w, keys.to(self.trainer.device, torch.int32))
         self.optimizer.step(gradients, where, rates.to(self.trainer.device, self.trainer.dtype), steps)
         _put(self.buffers, where, changed)
         for place, member in zip(group, members, strict=True):
             if len(member.order) == 0:
                 self._keep(place, member)
 
-    def _slopes_compiled(
-        self, parameters: State, buffers: State, x: Tensor, y: Tensor, w: Tensor | None
-    ) -> tuple[State, State]:
+    def _slopes_compiled(self, *arguments: Nested) -> tuple[State, State]:
         """Return what `slopes` does, from a group filled up to the compiled number of models."""
-        models, missing = len(x), self.trainer.compiled - len(x)
+        models = len(arguments[-1])
+        missing = self.trainer.compiled - models
 
         def fill(value: Tensor) -> Tensor:
             return torch.cat([value, value[-1:].expand(missing, *value.shape[1:])]) if missing else value
 
-        states = [{name: fill(value) for name, value in state.items()} for state in (parameters, buffers)]
-        found = self.trainer.compiled_slopes(*states, fill(x), fill(y), None if w is None else fill(w))
+        found = self.trainer.compiled_slopes(*(mapped(fill, one) for one in arguments))
         gradients, changed = ({name: value[:models] for name, value in state.items()} for state in found)
         return gradients, changed
 
@@ -220,7 +260,7 @@ class Lockstep:
     def state(self, place: int) -> State:
         """Return a copy, on the CPU, of the parameters and persistent buffers of one model."""
         whole = {**self.parameters, **self.buffers}
-        return {name: whole[name][place].detach().cpu().clone() for name in self.template.state_dict()}
+        return {name: whole[own][place].detach().cpu().clone() for name, own in self._names.items()}
 
     def _keep(self, place: int, member: _Member) -> None:
         if member.epoch in member.run.checkpoint_epochs:
@@ -228,47 +268,66 @@ class Lockstep:
             member.checkpoints.append(Checkpoint(member.epoch, member.step, rate, self.state(place)))
 
     @torch.no_grad()
-    def outputs(self, inputs: Tensor, batch: int = 1024) -> Tensor:
-        """Return every model's outputs in evaluation mode, (K, b, ...)."""
+    def measure(
+        self, names: Sequence[str], queries: Queries, batch: int = 1024
+    ) -> list[dict[str, NDArray[np.float32]]]:
+        """Return every model's measures in evaluation mode, (t,) float32 each."""
         self.template.eval()
-        cast = (precision.cast(x, self.trainer.dtype, self.trainer.device) for x in torch.split(inputs, batch))
-        return torch.cat([self._evaluate(x) for x in cast], dim=1)
-
-    def _evaluate(self, x: Tensor) -> Tensor:
-        def call(parameters: State, buffers: State) -> Tensor:
-            outputs: Tensor = functional_call(self.template, (parameters, buffers), (x,))
-            return outputs
-
-        if self.trainer.compiled:
-            places = range(len(self.members))
-            return torch.stack([call(_at(self.parameters, place), _at(self.buffers, place)) for place in places])
-        together: Tensor = vmap(call)(self.parameters, self.buffers)
-        return together
-
-    @torch.no_grad()
-    def measure(self, names: Sequence[str], queries: Queries) -> list[dict[str, NDArray[np.float32]]]:
-        """Return every model's measures, (t,) float32 each."""
         task = self.trainer.task
-        inputs, targets = task.examples(queries)
-        y = precision.cast(targets, self.trainer.dtype, self.trainer.device)
-        return [
-            {name: task.measurement(name)(one, y).float().cpu().numpy() for name in names}
-            for one in self.outputs(inputs).unbind()
-        ]
+        examples = task.examples(queries.source).to(self.trainer.dtype, self.trainer.device)
+        parts: list[dict[str, list[Tensor]]] = [{name: [] for name in names} for _ in self.members]
+        for indices in torch.split(torch.from_numpy(queries.take(len(examples))), batch):
+            x, y = examples.read(indices)
+            for outputs, found in zip(self._evaluate(x), parts, strict=True):
+                for name, values in found.items():
+                    values.append(task.measurement(name)(outputs, y))
+        return [{name: torch.cat(values).float().cpu().numpy() for name, values in each.items()} for each in parts]
+
+    def _evaluate(self, x: Nested) -> list[Nested]:
+        """Return every model's outputs."""
+        call, places = self.trainer._call, range(len(self.members))
+        with batchable_attention():
+            if self.trainer.compiled:
+                return [call((_at(self.parameters, place), _at(self.buffers, place)), x) for place in places]
+            together = vmap(call, in_dims=((0, 0), None))((self.parameters, self.buffers), x)
+        return [tree_map_only(Tensor, itemgetter(place), together) for place in places]
 
 
-def _stack(modules: Sequence[nn.Module], device: torch.device) -> tuple[State, State]:
-    """Stack what is trained, and what is not (buffers, frozen parameters), by name."""
+class Caller(nn.Module):
+    """The task's module, called as the task calls it, whatever structure its inputs have."""
+
+    def __init__(self, module: nn.Module, task: DifferentiableTask):
+        super().__init__()
+        self.module, self._task = module, task
+
+    def forward(self, inputs: Nested) -> Nested:
+        """Return what the module makes of the inputs."""
+        return self._task.call(self.module, inputs)
+
+
+def _held(states: Sequence[State]) -> State:
+    """Return parameters and buffers by the names that they have inside a Caller."""
+    return {f"module.{name}": value for state in states for name, value in state.items()}
+
+
+def _stack(modules: Sequence[nn.Module], device: torch.device, unused: frozenset[str]) -> tuple[State, State]:
+    """Stack what is trained, and what is not (buffers, frozen and unused parameters), by name."""
     trained: State = {}
     rest: State = {}
     buffers = [dict(module.named_buffers()) for module in modules]
     parameters = [dict(module.named_parameters()) for module in modules]
     for name, value in parameters[0].items():
         stacked = torch.stack([one[name].detach() for one in parameters]).to(device)
-        (trained if value.requires_grad else rest)[name] = stacked
+        (trained if value.requires_grad and name not in unused else rest)[name] = stacked
     for name in buffers[0]:
         rest[name] = torch.stack([one[name] for one in buffers]).to(device)
     return trained, rest
+
+
+def _own_names(module: nn.Module) -> dict[str, str]:
+    """Return for every name of the module's state the one under which it is stacked: tied weights have several names."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(value), name) for name, value in module.state_dict(keep_vars=True).items()}
 
 
 def _names_of(module: nn.Module, layers: Sequence[KeyedDropout]) -> list[str]:

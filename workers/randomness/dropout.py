@@ -39,6 +39,11 @@ def keep_mask(key: Tensor, shape: torch.Size, p: float) -> Tensor:
     return (bits >= int(p * 2**31)).reshape(shape)
 
 
+def derived_key(key: Tensor, place: int) -> Tensor:
+    """Return the key of the mask at a place in a row of masks that one key governs, an int32 scalar."""
+    return _mix(key ^ (place * 0x3C6EF372 + 0x1B873593) % 2**31)
+
+
 class KeyedDropout(nn.Module):
     """Inverted dropout with its mask drawn from a key that the trainer sets before every step.
 
@@ -48,9 +53,10 @@ class KeyedDropout(nn.Module):
     key: Tensor
     number: int | None = None
 
-    def __init__(self, p: float):
+    def __init__(self, p: float, channels: bool = False):
+        """With `channels` whole channels are dropped: one number for each of the first two dimensions of a batch."""
         super().__init__()
-        self.p = p
+        self.p, self.channels = p, channels
         self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -62,6 +68,9 @@ class KeyedDropout(nn.Module):
     def _factors(self, inputs: Tensor) -> Tensor:
         """Return 0 or 1 / (1 - p) for every element."""
         scale = 1 / (1 - self.p)
+        if self.channels:
+            shape = torch.Size([*inputs.shape[:2], *(1 for _ in inputs.shape[2:])])
+            return keep_mask(self.key, shape, self.p).to(inputs.dtype) * scale
         if self.number is None or inputs.device.type != "cpu":
             return keep_mask(self.key, inputs.shape, self.p).to(inputs.dtype) * scale
         wide = torch.float64 if inputs.dtype == torch.float64 else torch.float32
@@ -75,17 +84,20 @@ class KeyedDropout(nn.Module):
 
 
 def key_dropout(module: nn.Module) -> list[KeyedDropout]:
-    """Replace every nn.Dropout inside `module` by a KeyedDropout, in place; return them in forward-registration order."""
+    """Replace every dropout layer inside `module` by a KeyedDropout, in place; return them in forward-registration order."""
     made: list[KeyedDropout] = []
     parts = list(module.modules())
     if not any(isinstance(part, nn.modules.dropout._DropoutNd) for part in parts):
         return made
     for parent in parts:
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Dropout):
-                keyed = KeyedDropout(child.p)
+            if isinstance(child, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d):
+                keyed = KeyedDropout(child.p, channels=not isinstance(child, nn.Dropout))
+                keyed.train(child.training)
                 setattr(parent, name, keyed)
                 made.append(keyed)
             elif isinstance(child, nn.modules.dropout._DropoutNd):
-                raise NotImplementedError(f"{type(child).__name__} is not supported: use nn.Dropout")
+                raise NotImplementedError(
+                    f"{type(child).__name__} is not supported: use nn.Dropout, or nn.Dropout1d to 3d"
+                )
     return made

@@ -1,4 +1,4 @@
-"""Where a run's randomness comes from: four independent streams, all derived from the run's own seed.
+"""Where a run's randomness comes from: five independent streams, all derived from the run's own seed.
 
 Nothing here depends on the worker, the pack or the attempt, so a run is the same alone, in any pack, at any place in it.
 """
@@ -21,8 +21,8 @@ class Streams:
     """The random streams of one run; each begins when it is first asked for."""
 
     def __init__(self, seed: int):
-        words = np.random.SeedSequence(seed).generate_state(4, np.uint64)
-        self._initial, self._order, self._dropout, self._augmentation = (int(word) for word in words)
+        words = np.random.SeedSequence(seed).generate_state(5, np.uint64)
+        self._initial, self._order, self._dropout, self._augmentation, self._functional = (int(word) for word in words)
 
     @cached_property
     def initial(self) -> int:
@@ -45,6 +45,11 @@ class Streams:
             return np.empty((steps, 0), dtype=np.int32)
         generator = np.random.Generator(np.random.PCG64(self._dropout))
         return generator.integers(0, 2**31 - 1, size=(steps, layers), dtype=np.int32)
+
+    def functional_keys(self, steps: int) -> NDArray[np.int32]:
+        """Return the keys of what functions draw in each step (steps,): see functional_dropout.py."""
+        generator = np.random.Generator(np.random.PCG64(self._functional))
+        return generator.integers(0, 2**31 - 1, size=steps, dtype=np.int32)
 
 
 def build_module(factory: object, seed: int, dtype: torch.dtype) -> tuple[nn.Module, list[KeyedDropout]]:

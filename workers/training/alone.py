@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,13 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from workers.data.examples import Arrays, Batch, Examples
+from workers.data.nested import Nested
+from workers.errors import TaskError
 from workers.randomness.augmentation import augment
+from workers.randomness.functional_dropout import KeyedCalls
 from workers.randomness.streams import Streams, build_module
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import Classification, DifferentiableTask
 from workers.training.layouts import pool_before_relu, to_channels_last
-from workers.training.precision import DTYPES, cast, forward, normalize_in_full
+from workers.training.precision import DTYPES, forward, normalize_in_full
 
 
 def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
@@ -47,15 +54,16 @@ def train(
     module, dropouts = build_module(task.module, streams.initial, dtype)
     module.to(device).train()
     normalize_in_full(recipe, module)
-    inputs, targets = cast(task.train_inputs, dtype, device), cast(task.train_targets, dtype, device)
+    examples = task.examples("train").to(dtype, device)
     weights = None if task.train_weights is None else task.train_weights.to(device, dtype)
     if channels_last:
-        inputs = to_channels_last(pool_before_relu(module), inputs)
+        examples = _channels_last(module, examples)
     optimizer = make_optimizer(recipe, list(module.parameters()))
     (group,) = optimizer.param_groups
     rates = recipe.learning_rates(len(run.subset)).tolist()
     numbers = streams.dropout_keys(len(rates), len(dropouts))
     keys = torch.from_numpy(numbers).to(device)
+    draws = Draws(streams, len(rates), device)
     kept: list[Checkpoint] = []
 
     def keep(epoch: int, step: int) -> None:
@@ -71,12 +79,14 @@ def train(
     for epoch in range(1, recipe.epochs + 1):
         order = torch.from_numpy(streams.order.orders(run.subset, 1)[0]).to(device)
         for batch in torch.split(order, recipe.batch_size):
-            x, y = inputs[batch], targets[batch]
+            x, y = examples.read(batch)
             if recipe.crop or recipe.flip:
                 x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
             for place, layer in enumerate(dropouts):
                 layer.key, layer.number = keys[step, place], int(numbers[step, place])
-            loss = _mean_loss(task, forward(recipe, device, module, x), y, None if weights is None else weights[batch])
+            with draws.of(step):
+                outputs = forward(recipe, device, partial(task.call, module), x)
+            loss = _mean_loss(task, outputs, y, None if weights is None else weights[batch])
             loss.backward()  # type: ignore[no-untyped-call]
             if group["lr"] != rates[step]:
                 group["lr"] = rates[step]
@@ -84,10 +94,50 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             step += 1
         keep(epoch, step)
+    draws.check()
     return module.eval(), tuple(kept)
 
 
-def _mean_loss(task: DifferentiableTask, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+class Draws:
+    """What a module draws in its forward passes by functions, from the run's own keys; dropout layers have keys of their own.
+
+    A module that draws nothing so in its first step is taken to draw nothing: watching costs time at every operation.
+    """
+
+    def __init__(self, streams: Streams, steps: int, device: torch.device | str):
+        self._keys = torch.from_numpy(streams.functional_keys(steps)).to(device)
+        self._before = torch.get_rng_state()
+        self._watches = True
+
+    @contextmanager
+    def of(self, step: int) -> Iterator[None]:
+        """Govern one forward pass."""
+        if not self._watches:
+            yield
+            return
+        with KeyedCalls(self._keys[step]) as calls:
+            yield
+        self._watches = calls.count > 0
+
+    def check(self) -> None:
+        """Raise TaskError if torch's global state was drawn from: the same seed would not give the same model."""
+        if not torch.equal(self._before, torch.get_rng_state()):
+            raise TaskError(
+                "the module draws from torch's global random state in its forward pass, which a run's seed does not govern: "
+                "use nn.Dropout or torch.nn.functional.dropout"
+            )
+
+
+def _channels_last(module: nn.Module, examples: Examples) -> Examples:
+    """Lay out the module, in place, and images in memory with channels last; other examples stay as they are."""
+    pool_before_relu(module)
+    if not isinstance(examples, Arrays) or not isinstance(examples.whole.inputs, Tensor):
+        return examples
+    inputs = to_channels_last(module, examples.whole.inputs)
+    return replace(examples, whole=Batch(inputs, examples.whole.targets))
+
+
+def _mean_loss(task: DifferentiableTask, outputs: Nested, targets: Nested, weights: Tensor | None) -> Tensor:
     """Return the batch's mean loss: in one operation where it is the built-in one, since small ones cost as much as large."""
     if type(task).loss is Classification.loss and weights is None:
         return F.cross_entropy(outputs, targets, label_smoothing=task.recipe.label_smoothing)
@@ -105,11 +155,11 @@ def measure(
     batch: int = 4096,
 ) -> Mapping[str, NDArray[np.float32]]:
     """Return the outputs of a trained module in eval mode: for every measure named, (t,) float32."""
-    dtype = DTYPES[task.recipe.precision]
-    inputs, targets = task.examples(queries)
+    examples = task.examples(queries.source).to(DTYPES[task.recipe.precision], device)
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    for x, y in zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True):
-        outputs, y = module(cast(x, dtype, device)), cast(y, dtype, device)
+    for indices in torch.split(torch.from_numpy(queries.take(len(examples))), batch):
+        x, y = examples.read(indices)
+        outputs = task.call(module, x)
         for name in names:
             parts[name].append(task.measurement(name)(outputs, y))
     return {name: torch.cat(values).float().cpu().numpy() for name, values in parts.items()}

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
+from workers.data.nested import Nested
 from workers.recipe import Recipe
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
@@ -21,17 +23,16 @@ def normalize_in_full(recipe: Recipe, module: nn.Module) -> None:
                 part.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
 
 
-def forward(recipe: Recipe, device: torch.device | str, module: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """Return module(inputs) as a step of the training computes it: under `bf16`, with products in bfloat16.
+def forward(recipe: Recipe, device: torch.device | str, call: Callable[[Nested], Nested], inputs: Nested) -> Nested:
+    """Return call(inputs) as a step of the training computes it: under `bf16`, with products in bfloat16, given in float32.
 
     Nothing that was cast is kept: models that are trained together share no weights.
     """
     if recipe.precision != "bf16":
-        return module(inputs)
+        return call(inputs)
     with torch.autocast(torch.device(device).type, torch.bfloat16, cache_enabled=False):
-        return module(inputs).float()
+        return tree_map_only(Tensor, _full, call(inputs))
 
 
-def cast(inputs: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """Move `inputs` to the device, floating ones also to `dtype`; integer ones (tokens, classes) keep theirs."""
-    return inputs.to(device, dtype) if inputs.is_floating_point() else inputs.to(device)
+def _full(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value

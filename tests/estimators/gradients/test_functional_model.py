@@ -22,7 +22,7 @@ def test_flatten_and_unflatten_are_inverse_in_module_order(model):
 
 def test_a_model_has_the_parameters_and_outputs_of_its_checkpoint(model):
     inputs = torch.randn(4, 3, dtype=torch.float64)
-    assert torch.equal(model(model.parameters, inputs), model.module(inputs))
+    assert torch.equal(model.value(model.parameters, lambda module, x: module(x), inputs), model.module(inputs))
     assert not model.module.training
 
 
@@ -51,8 +51,9 @@ def test_a_checkpoint_of_another_module_is_refused_in_one_line(toy):
 def test_examples_are_cast_and_sliced_together(toy):
     task = toy("classification", weights=torch.arange(24.0))
     examples = Examples.training(task, torch.float32)
-    assert examples.inputs.dtype == torch.float32
-    assert examples.targets.dtype == torch.int64
+    assert examples.batch().inputs.dtype == torch.float32
+    assert examples.batch().targets.dtype == torch.int64
     part = examples[3:5]
     assert len(part) == 2
+    assert torch.equal(part.batch().inputs, task.train_inputs[3:5].float())
     assert part.weights.tolist() == [3.0, 4.0]

@@ -66,6 +66,16 @@ def test_every_dropout_layer_is_replaced_in_order():
     assert not any(isinstance(layer, nn.Dropout) for layer in module.modules())
 
 
+@pytest.mark.parametrize(("layer", "shape"), [(nn.Dropout1d, (40, 30, 5)), (nn.Dropout2d, (40, 30, 4, 5))])
+def test_layers_that_drop_channels_drop_them_whole(layer, shape):
+    (keyed,) = key_dropout(module := nn.Sequential(layer(0.5)))
+    keyed.key, keyed.number = key(4), 4
+    found = module(torch.ones(shape)).flatten(2)
+    assert bool((found == found[..., :1]).all())
+    assert set(found.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(module.eval()(torch.ones(shape)), torch.ones(shape))
+
+
 def test_other_kinds_of_dropout_are_refused():
-    with pytest.raises(NotImplementedError, match="Dropout2d"):
-        key_dropout(nn.Sequential(nn.Dropout2d(0.1)))
+    with pytest.raises(NotImplementedError, match="AlphaDropout"):
+        key_dropout(nn.Sequential(nn.AlphaDropout(0.1)))
