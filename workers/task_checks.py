@@ -15,7 +15,7 @@ from workers.errors import ConfigError, CounterfactoryError, TaskError, near
 from workers.recipe import Recipe
 from workers.runs import Queries
 from workers.task import Classification, DifferentiableTask, GradientTask, Source, Task, trains_itself
-from workers.task_hooks import check_call, check_hooks, measure_train_of, measures_of
+from workers.task_hooks import check_call, check_hooks, measure_train_of, measures_of, own_measures_of
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +103,7 @@ def _check_own_training(task: Any, where: str) -> None:
     _check_counts(task, where)
     for name, call, arguments in _OWN_CALLS:
         check_call(task, name, call, arguments, where)
-    named = getattr(task, "measures", None)
+    named = own_measures_of(task)
     if not isinstance(named, Mapping) or not named or not all(callable(measure) for measure in named.values()):
         raise TaskError(
             f"{where}: `measures` must map names to functions of (module, batch), found {named!r:.80}; "

@@ -39,6 +39,11 @@ def measures_of(task: Task | DifferentiableTask) -> tuple[str, ...] | None:
     return None if named is None else tuple(named)
 
 
+def own_measures_of(task: Task) -> object:
+    """Return `measures` as a task has it: names, or, of one that trains itself, a mapping from names to functions."""
+    return _found(task, "measures")
+
+
 def measure_train_of(task: Task) -> Callable[[Any], Measured] | None:
     """Return `measure_train(model)` of a black box: the measures of its training examples, each (n,).
 

@@ -54,6 +54,7 @@ class Model:
         self.module.eval()
         trained = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
         self.parameters = {name: trained[name].detach() for name in _matching(list(trained), patterns)}
+        self.module.requires_grad_(False)  # its parameters are given with every call
         self.dtype = dtype
         self.p = sum(value.numel() for value in self.parameters.values())
         self.batches = True

@@ -243,8 +243,12 @@ class Mine(Classification):
     [
         ("Recipe()", "dict(lr=1)", "`recipe` must be set to a Recipe in __init__, found dict"),
         ("self.recipe = Recipe()", "pass", "`recipe` must be set to a Recipe in __init__, found nothing"),
-        ("torch.arange(6) % 2", "torch.arange(5) % 2", "`train_targets` has shape (5,), expected (6, ...)"),
-        ("torch.arange(3) % 2", "[0, 1, 0]", "`query_targets` must be set to a Tensor in __init__, found list"),
+        ("torch.arange(6) % 2", "torch.arange(5) % 2", "`train_targets` has 5 examples, expected 6"),
+        (
+            "torch.arange(3) % 2",
+            "[0, 1, 0]",
+            "`query_targets.0` must be a tensor or an array with a dimension of examples, found int",
+        ),
         ("torch.arange(6) % 2", "torch.zeros(6)", "class indices >= 0 as int64, found torch.float32"),
         ("torch.arange(6) % 2", "torch.arange(6) % 2 - 1", "class indices >= 0 as int64, found -1"),
         ("torch.arange(6) % 2", "torch.arange(6) // 2", "`train_targets` must be class indices below 2, as the module"),

@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from estimators.baselines.similarity import Similarity
+from estimators.evidence import Evidence, Reference
+from estimators.gradient_based.influence import Influence
+from estimators.gradient_based.tracin import TracIn
 from workers import Queries, Run
 from workers.loading import TaskSpec, build_task
 from workers.packs import train_pack
@@ -28,8 +32,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_both_levels_are_there_and_short():
-    assert list(FILES) == ["my_task.py", "my_network.py"]
+def test_all_levels_are_there_and_short():
+    assert list(FILES) == ["my_task.py", "my_network.py", "my_loop.py", "my_lightning.py", "my_bert.py"]
     assert all(text.count("\n") < 40 for text in FILES.values())
 
 
@@ -47,3 +51,37 @@ def test_it_builds_and_trains(folder, name, arguments, measure):
     assert outcome.failure is None
     assert outcome.outputs[measure].shape == (task.t,)
     assert outcome.outputs["correct"].mean() > 0.75
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "needs"),
+    [
+        ("my_loop.py:Loop", {"epochs": 3}, "torch"),
+        ("my_lightning.py:WithLightning", {"epochs": 3}, "lightning"),
+        ("my_bert.py:Bert", {}, "transformers"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::Warning")  # of two libraries, about versions, devices and numbers of workers
+def test_own_training_is_retrained_and_differentiated(folder, name, arguments, needs, monkeypatch):
+    pytest.importorskip(needs, reason="python -m pip install 'counterfactory[test-models]'")
+    monkeypatch.chdir(folder)
+    task = build_task(TaskSpec(name, arguments, str(folder)))
+    check_measures(task, ["loss"])
+    epochs = (task.epochs,)
+    runs = [Run(row, np.arange(task.n, dtype=np.int64), seed, epochs) for row, seed in enumerate((1, 1, 2))]
+    first, again, other = train_pack(task, runs, ["loss"], Queries())
+    assert [one.failure for one in (first, again, other)] == [None] * 3
+    assert np.array_equal(first.outputs["loss"], again.outputs["loss"])
+    assert not np.array_equal(first.outputs["loss"], other.outputs["loss"])
+    references = (Reference(1, first.checkpoints),)
+    evidence = Evidence(task.n, task.t, "loss", references=references, task=task)
+    for estimator in (
+        Influence(damping=0.1, max_iterations=5),
+        Similarity(),
+        *([TracIn()] if needs != "transformers" else []),
+    ):
+        estimator.check(evidence)
+        values = estimator.attribute(evidence).values
+        assert values.shape == (task.n, task.t)
+        assert np.isfinite(values).all()
+        assert values.std() > 0
