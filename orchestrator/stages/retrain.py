@@ -17,6 +17,7 @@ from orchestrator.store.ledger import FAILED
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
+from workers.reproducibility import check_reproducible
 
 
 def retrain(
@@ -29,7 +30,8 @@ def retrain(
 ) -> Tally:
     """Train what is missing; return what this call did. Ends early, everything finished kept, when the watch says so.
 
-    Stopping criteria are held against what is stored before anything is launched.
+    Stopping criteria are held against what is stored before anything is launched. Raises TaskError, before the first run of a
+    sweep, for a task that one seed does not give one model of.
     """
     watch = watch or Watch()
     try:
@@ -49,6 +51,8 @@ def retrain(
         return Tally()
     if pool is not None:
         return _schedule(sweep, store, watch, stopper, pool, sum(totals.values()))
+    if not store.has_begun:
+        check_reproducible(sweep.task)
     work = work_of(sweep, store.has_begun)
     if work.strategy is not None:
         watch.on_strategy(work.strategy)
