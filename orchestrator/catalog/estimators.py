@@ -42,7 +42,7 @@ def _needs(estimator: type[Estimator]) -> str:
 
 def _serving(estimator: type[Estimator]) -> list[str]:
     """Return the kinds of designs that meet one of its needs."""
-    return [kind for kind in designs.kinds() if designs.find(kind).serves & estimator.needs]
+    return [kind for kind, design in designs.loadable().items() if design.serves & estimator.needs]
 
 
 def _units(estimator: type[Estimator]) -> str:

@@ -9,7 +9,7 @@ from estimators.registry import names as estimator_names
 from orchestrator.catalog import designs, estimators, tasks
 from orchestrator.catalog.entry import Entry
 from orchestrator.designs.registry import kinds
-from workers.errors import ConfigError, near
+from workers.errors import ConfigError, PluginError, near
 from workers.loading import BUILT_IN
 
 
@@ -25,11 +25,28 @@ class Group:
     summary: Callable[[str], str]
     """One sentence on one of them."""
     entry: Callable[[str], Entry]
-    """Raises ConfigError for a name that there is not."""
+    """Raises ConfigError for a name that there is not, PluginError for what a package offers and cannot be loaded."""
 
     def entries(self) -> tuple[Entry, ...]:
-        """Return all of them, ours first."""
-        return tuple(map(self.entry, self.names()))
+        """Return all of them, ours first; of one that cannot be loaded, why."""
+        return tuple(map(self._entry_or_fault, self.names()))
+
+    def line(self, name: str) -> str:
+        """Return one sentence on one of them, or why it cannot be loaded."""
+        try:
+            return self.summary(name)
+        except PluginError as error:
+            return _unloadable(error)
+
+    def _entry_or_fault(self, name: str) -> Entry:
+        try:
+            return self.entry(name)
+        except PluginError as error:
+            return Entry(name, _unloadable(error), (), (), ())
+
+
+def _unloadable(error: PluginError) -> str:
+    return f"cannot be loaded: {error}"
 
 
 GROUPS: Mapping[str, Group] = {
@@ -50,7 +67,10 @@ def group(name: str) -> Group:
 
 
 def named(name: str) -> tuple[tuple[Group, Entry], ...]:
-    """Return everything of that name: an estimator and a design may share one. Raises ConfigError, with near names, for none."""
+    """Return everything of that name: an estimator and a design may share one.
+
+    Raises ConfigError, with near names, for none, PluginError where a package offers it and it cannot be loaded.
+    """
     found = tuple((one, one.entry(name)) for one in GROUPS.values() if name in one.names())
     if not found:
         known = sorted({known for one in GROUPS.values() for known in one.names()})

@@ -61,7 +61,7 @@ def list_(
     from orchestrator.catalog.registry import group as group_of
 
     found = group_of(group)
-    rows = [(name, found.summary(name)) for name in found.names()]
+    rows = [(name, found.line(name)) for name in found.names()]
     if as_json:
         print_json([{"name": name, "summary": summary} for name, summary in rows])
     else:

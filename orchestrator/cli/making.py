@@ -146,7 +146,7 @@ def score(
         raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
     sweep = looked_at(folder)
     from orchestrator.cli import tables
-    from orchestrator.cli.session import say_absent, say_missing, say_untrained
+    from orchestrator.cli.session import say_absent, say_missing, say_unloadable, say_untrained
     from orchestrator.stages import score as scoring
     from orchestrator.store.run_store import RunStore
 
@@ -155,6 +155,8 @@ def score(
         if attributions is None:
             say_absent(sweep)
             say_untrained(sweep)
+        else:
+            say_unloadable()
         scores = (
             scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
         )
