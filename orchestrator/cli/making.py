@@ -86,7 +86,9 @@ def plan(
                 "folder": str(sweep.paths.root),
                 "identity": sweep.config.identity(),
                 "designs": tables.rows(planned),
-                "forecast": None if expected is None else {**expected.to_json(), "total": expected.total},
+                "forecast": None
+                if expected is None
+                else {**expected.to_json(), "total": expected.total, "left_out": expected.left_out},
             }
         )
     else:
