@@ -77,7 +77,7 @@ def load(name: str, folder: Path) -> type[Estimator]:
     if not names_code(name):
         return find(name)
     try:
-        found, where = load_attribute(name, folder, "estimator", _is_estimator)
+        found, where = load_attribute(name, folder, "estimator", is_estimator)
     except TaskError as error:
         raise ConfigError(str(error)) from error
     try:
@@ -94,9 +94,10 @@ def package_of(name: str) -> str:
 
 
 def _check(found: object) -> None:
-    if not _is_estimator(found):
+    if not is_estimator(found):
         raise ConfigError(f"expected a subclass of Estimator that has `attribute`, found {found!r}")
 
 
-def _is_estimator(found: object) -> bool:
+def is_estimator(found: object) -> bool:
+    """Say whether something is the class of an estimator that can be asked."""
     return isinstance(found, type) and issubclass(found, Estimator) and not isabstract(found)
