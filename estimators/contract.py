@@ -90,6 +90,14 @@ class Estimator(BaseModel, ABC):
     def check(self, evidence: Evidence) -> None:
         """Raise ConfigError for what can be known to be wrong before anything is trained: `evidence` has no runs yet."""
 
+    def foresee(self, evidence: Evidence) -> float | None:
+        """Return the seconds that `attribute` will take on this machine; None where only trying tells.
+
+        It is asked before anything is trained, for a forecast. Of runs `evidence` then has how many there will be, of which kind:
+        masks and outputs have their shapes, and nothing in them.
+        """
+        return None
+
     @abstractmethod
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return the attribution of every training example for every query."""

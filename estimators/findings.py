@@ -1,7 +1,7 @@
 """What an estimator may find out beside its values: typed parts of an attribution, and the one place where they become JSON.
 
-On disk they are keys of an attribution's `details` (`summary`, `learning_curve`, `groups`, `by_class`), beside whatever else the
-estimator tells. A number that is not known is NaN here and null there.
+On disk they are keys of an attribution's `details` (`summary`, `learning_curve`, `groups`, `by_class`, `group_error`), beside
+whatever else the estimator tells. A number that is not known is NaN here and null there.
 """
 
 from __future__ import annotations
@@ -136,6 +136,8 @@ class Findings:
     """Effects of the groups that were left out, in the order of their first examples."""
     class_effects: ClassEffects | None = None
     """The same by classes of queries, where the task names classes."""
+    group_error: float = math.nan
+    """Mean standard error of a group's whole effect on one query, whatever share of it the values are; NaN where unknown."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what was found, by its keys on disk."""
@@ -148,6 +150,8 @@ class Findings:
             told["groups"] = [one.to_json() for one in self.groups]
         if self.class_effects is not None:
             told["by_class"] = self.class_effects.to_json()
+        if math.isfinite(self.group_error):
+            told["group_error"] = self.group_error
         return told
 
     @classmethod
@@ -159,6 +163,7 @@ class Findings:
             LearningCurve.from_json(curve) if curve and "ahead" in curve else None,
             tuple(GroupEffect.from_json(one) for one in details.get("groups") or ()),
             ClassEffects.from_json(by_class) if by_class else None,
+            details.get("group_error", math.nan),
         )
 
 

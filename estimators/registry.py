@@ -5,6 +5,7 @@ One of a user's own file is no part of the registry: it is named as a task is, `
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from inspect import isabstract
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from estimators.contract import Estimator
 from workers import plugins
-from workers.errors import ConfigError, TaskError, near
+from workers.errors import ConfigError, PluginError, TaskError, near
 from workers.named_code import load_attribute, names_code
 
 GROUP = "counterfactory.estimators"
@@ -37,19 +38,31 @@ BUILT_IN = {
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of all estimators, ours first."""
-    return tuple(BUILT_IN) + tuple(entry.name for entry in plugins.offered(GROUP))
+    return tuple(dict.fromkeys((*BUILT_IN, *(entry.name for entry in plugins.offered(GROUP)))))
+
+
+def loadable() -> dict[str, type[Estimator]]:
+    """Return all estimators by name, ours first, but for those of packages that cannot be loaded: `find` says why."""
+    found = {}
+    for name in names():
+        with suppress(PluginError):
+            found[name] = find(name)
+    return found
 
 
 @cache
 def find(name: str) -> type[Estimator]:
-    """Return the estimator class registered by that name. Raises ConfigError, with near names, when there is none."""
+    """Return the estimator class registered by that name.
+
+    Raises ConfigError, with near names, when there is none, PluginError for a package's that cannot be loaded.
+    """
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         found: type[Estimator] = getattr(import_module(module), attribute)
         return found
     entry = plugins.offer(GROUP, name)
     if entry is not None:
-        loaded: type[Estimator] = entry.load()
+        loaded: type[Estimator] = plugins.load(entry, _check)
         return loaded
     raise ConfigError(
         f"unknown estimator {name!r}: {near(name, list(names()))}; your own is path/to/file.py:Class or module:Class"
@@ -64,11 +77,13 @@ def load(name: str, folder: Path) -> type[Estimator]:
     if not names_code(name):
         return find(name)
     try:
-        found, where = load_attribute(name, folder, "estimator", _is_estimator)
+        found, where = load_attribute(name, folder, "estimator", is_estimator)
     except TaskError as error:
         raise ConfigError(str(error)) from error
-    if not _is_estimator(found):
-        raise ConfigError(f"{where}: expected a subclass of Estimator that has `attribute`, found {found!r}")
+    try:
+        _check(found)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
     made: type[Estimator] = found
     return made
 
@@ -78,5 +93,11 @@ def package_of(name: str) -> str:
     return "" if name in BUILT_IN else plugins.package_of(GROUP, name)
 
 
-def _is_estimator(found: object) -> bool:
+def _check(found: object) -> None:
+    if not is_estimator(found):
+        raise ConfigError(f"expected a subclass of Estimator that has `attribute`, found {found!r}")
+
+
+def is_estimator(found: object) -> bool:
+    """Say whether something is the class of an estimator that can be asked."""
     return isinstance(found, type) and issubclass(found, Estimator) and not isabstract(found)

@@ -16,6 +16,10 @@ class ConfigError(UserError, ValueError):
     """A configuration that cannot be run."""
 
 
+class PluginError(ConfigError):
+    """An entry point of an installed package that cannot be loaded; the message names package, entry point and error."""
+
+
 class TaskError(UserError, TypeError):
     """A task that cannot be loaded or does not keep the task contract."""
 

@@ -45,15 +45,27 @@ class Budgeted:
         if not self.large(expected):
             return fit_blocks(runs.blocks, runs.subsets, self.settings, self.evidence.seed)
         evidence, workspace = self.evidence, self.evidence.workspace
-        measured = this_machine(expected.machine.memory, expected.machine.cores)
-        whole = fit_cost(len(runs.subsets), evidence.n, evidence.t, self.settings, measured)
-        for line in cut(whole, workspace).lines():
+        for line in self._here(runs, expected).lines():
             workspace.say(line)
         settings = self.settings
         if settings.threads is None and workspace.threads is not None:
             settings = settings.model_copy(update={"threads": workspace.threads})
         split = Split.draw(runs.subsets, settings, evidence.seed)
         return fit_in_pieces(FitJob(runs, split, settings, evidence.n, evidence.t), expected, workspace)
+
+    def foresee(self, runs: Runs, curve: bool) -> float | None:
+        """Return the seconds that a large fit will take here, with its learning curve if asked for; None for one that is small.
+
+        Raises ConfigError where it is beyond the budget for a single query.
+        """
+        expected = self.cost(runs)
+        if not self.large(expected):
+            return None
+        here = self._here(runs, expected)
+        if not curve:
+            return here.seconds
+        m, n, t = len(runs.subsets), self.evidence.n, self.evidence.t
+        return here.seconds + curve_cost(m, n, t, self.settings, here.machine).seconds
 
     def cost(self, runs: Runs) -> FitCost:
         """Return what a fit to these runs costs. Raises ConfigError where it is beyond the budget for a single query."""
@@ -95,6 +107,13 @@ class Budgeted:
         curve = learning_curve(runs.masks, runs.outputs[:, chosen], runs.subsets, self.settings, seed)
         told = curve.told()
         return replace(told, seconds=time.perf_counter() - started)
+
+    def _here(self, runs: Runs, expected: FitCost) -> FitCost:
+        """Return what a large fit costs in the pieces that it is cut into, on this machine, whose rates are measured for it."""
+        measured = this_machine(expected.machine.memory, expected.machine.cores)
+        evidence = self.evidence
+        whole = fit_cost(len(runs.subsets), evidence.n, evidence.t, self.settings, measured)
+        return cut(whole, evidence.workspace)
 
     def _cost(self, m: int) -> FitCost:
         workspace = self.evidence.workspace

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from estimators.contract import Attribution, Estimator, Need
-from estimators.evidence import Evidence
+from estimators.evidence import Evidence, Runs
 from estimators.findings import Findings
 from estimators.lasso.settings import Settings
 
@@ -63,9 +63,13 @@ class DatamodelEstimator(Settings, Estimator):
         """Refuse so many examples that not even the Gram matrices fit into the budget."""
         self._budgeted(evidence).refuse_too_large()
 
+    def foresee(self, evidence: Evidence) -> float | None:
+        """Return what a large fit will take, by its cost and this machine's measured rates; a small one is quickly tried."""
+        return self._budgeted(evidence).foresee(self._runs(evidence), bool(self.learning_curve))
+
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return the coefficients (n, t) and intercepts (t,), refitted on all runs of the design."""
-        runs = evidence.of_kind("subsets", "bernoulli", "explicit", design=self.design)
+        runs = self._runs(evidence)
         budgeted = self._budgeted(evidence)
         expected = budgeted.cost(runs)
         if self.learning_curve:
@@ -86,6 +90,9 @@ class DatamodelEstimator(Settings, Estimator):
             details=_details(found, self),
             findings=Findings(found.summary(), curve),
         )
+
+    def _runs(self, evidence: Evidence) -> Runs:
+        return evidence.of_kind("subsets", "bernoulli", "explicit", design=self.design)
 
     def _budgeted(self, evidence: Evidence) -> Budgeted:
         from estimators.lasso.within_budget import Budgeted

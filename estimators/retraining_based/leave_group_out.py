@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,8 +25,8 @@ class Groups(Estimator):
     With `share: example`, tau[i, q] = E[g, q] / |g| for i in g, so that a sum of values over a group is its effect; with
     `share: group` every example carries the whole effect of its group. Standard errors as for leave-one-out, scaled alike.
     `findings.groups` tells each group's size and its whole effect on the utility with a standard error, `findings.class_effects`
-    its whole effect on the mean over the queries of each class (leave-one-class-out effects, where groups are classes too); the
-    effects themselves are `group_effects`.
+    its whole effect on the mean over the queries of each class (leave-one-class-out effects, where groups are classes too),
+    `findings.group_error` the mean standard error of a whole effect on one query; the effects themselves are `group_effects`.
 
     >>> import numpy as np
     >>> from estimators import Evidence, Runs
@@ -78,7 +79,9 @@ class Groups(Estimator):
             models=len(left_out.outputs) + len(full.outputs),
             details={"share": self.share},
             findings=Findings(
-                groups=_table(found, of_utility.effects), class_effects=_by_class(evidence, left_out, full)
+                groups=_table(found, of_utility.effects),
+                class_effects=_by_class(evidence, left_out, full),
+                group_error=float(np.nanmean(found.effects.standard_error)) if known else math.nan,
             ),
         )
 

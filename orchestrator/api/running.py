@@ -87,10 +87,13 @@ def score(
     what the table calls it (by default the file's name). What it was fitted on, only its maker knows: it must not be the runs
     that it is scored on. Raises DataError for an array that cannot be judged, ConfigError for a measure that is not recorded.
     """
+    from orchestrator.scoring.absent_metrics import unloadable_metrics
     from orchestrator.stages.score import judge
 
     sweep = Sweep.at(Path(folder))
     if missing := read_record(sweep).missing:
         warnings.warn(missing, stacklevel=2)
+    for key, why in unloadable_metrics().items():
+        warnings.warn(f"{key}: {why}", stacklevel=2)
     with RunStore.open(sweep.paths) as store:
         return ScoreTable(judge(sweep, store, tau, measure, name))

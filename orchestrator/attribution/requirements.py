@@ -5,7 +5,7 @@ from __future__ import annotations
 from estimators.contract import Need
 from orchestrator.attribution.evidence import no_runs_yet
 from orchestrator.config.schema import DetectionSection, RemovalSection
-from orchestrator.designs import find, kinds
+from orchestrator.designs import loadable
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.roles import fresh_design, refuse_imported, scoring_design
 from orchestrator.sweeps.sweep import Sweep
@@ -38,7 +38,7 @@ def _check(sweep: Sweep) -> None:
             )
         for need in sorted(needs - {"gradients"}):
             if not _served(sweep.plans, need):
-                able = " or ".join(kind for kind in kinds() if need in find(kind).serves and find(kind).drawable)
+                able = " or ".join(kind for kind, one in loadable().items() if need in one.serves and one.drawable)
                 with_checkpoints = " with checkpoints" if need == "checkpoints" else ""
                 raise ConfigError(
                     f"estimators.{label}: needs a fitting design of kind {able}{with_checkpoints}; add one"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from estimators.registry import find as find_estimator
-from estimators.registry import names
+from estimators.registry import loadable
 from orchestrator.catalog.entry import Entry, paragraphs
 from orchestrator.catalog.options import options_of
 from orchestrator.designs.base import Design
@@ -14,7 +13,7 @@ def entry(kind: str) -> Entry:
     """Return one kind of design. Raises ConfigError where there is none of that name."""
     design = find(kind)
     others = tuple(paragraphs(design))[1:]
-    serves = [f"`{name}`" for name in names() if find_estimator(name).needs & design.serves]
+    serves = [f"`{name}`" for name, estimator in loadable().items() if estimator.needs & design.serves]
     facts = (
         ("serves", ", ".join(serves) or _otherwise(design)),
         ("may be stopped early", f"yes, watching `{design.watched_by}` by default" if design.watched_by else "no"),

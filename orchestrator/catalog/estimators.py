@@ -18,18 +18,25 @@ MEASURE = Option(
 
 def entry(name: str) -> Entry:
     """Return one estimator. Raises ConfigError where there is none of that name."""
-    estimator = find(name)
+    return of_class(name, find(name))
+
+
+def of_class(name: str, estimator: type[Estimator]) -> Entry:
+    """Return an estimator that a configuration names so."""
     facts = (
         ("needs", _needs(estimator)),
         ("designs", ", ".join(f"`{kind}`" for kind in _serving(estimator)) or "none"),
         ("units", _units(estimator)),
     )
-    return Entry(name, summary(name), tuple(paragraphs(estimator)), facts, (MEASURE, *options_of(estimator)))
+    return Entry(name, _summary(estimator), tuple(paragraphs(estimator)), facts, (MEASURE, *options_of(estimator)))
 
 
 def summary(name: str) -> str:
     """Return one sentence on an estimator: what its file says, else what its class says."""
-    estimator = find(name)
+    return _summary(find(name))
+
+
+def _summary(estimator: type[Estimator]) -> str:
     return first_paragraph(inspect.getdoc(sys.modules[estimator.__module__])) or next(paragraphs(estimator))
 
 
@@ -42,7 +49,7 @@ def _needs(estimator: type[Estimator]) -> str:
 
 def _serving(estimator: type[Estimator]) -> list[str]:
     """Return the kinds of designs that meet one of its needs."""
-    return [kind for kind in designs.kinds() if designs.find(kind).serves & estimator.needs]
+    return [kind for kind, design in designs.loadable().items() if design.serves & estimator.needs]
 
 
 def _units(estimator: type[Estimator]) -> str:

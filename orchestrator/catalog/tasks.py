@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, create_model
 
@@ -17,6 +17,9 @@ from orchestrator.catalog.options import options_of
 from workers.errors import ConfigError, near
 from workers.loading import BUILT_IN
 
+_PLAIN = (int, float, str, bool, int | None, float | None, str | None)
+"""Types that a JSON Schema has words for, of an own task's arguments."""
+
 
 def entry(name: str) -> Entry:
     """Return one task; imports it, and with it PyTorch or scikit-learn. Raises ConfigError where there is none of that name."""
@@ -24,8 +27,22 @@ def entry(name: str) -> Entry:
         raise ConfigError(f"unknown task {name!r}: {near(name, list(BUILT_IN))}")
     module, _, attribute = BUILT_IN[name].partition(":")
     maker = getattr(import_module(module), attribute)
-    facts = (("gradients", "yes: it is differentiable" if _differentiable(maker) else "no: it is a black box"),)
-    return Entry(name, summary(name), tuple(paragraphs(maker)), facts, options_of(_arguments(maker)))
+    return Entry(name, summary(name), tuple(paragraphs(maker)), _facts(maker), options_of(_arguments(maker)))
+
+
+def own(name: str, found: Any) -> Entry:
+    """Return a task of a user's own that a configuration names so: a class, a function that returns one, or a ready object.
+
+    Arguments whose annotations are no plain types are said to take anything.
+    """
+    made = inspect.isclass(found) or inspect.isroutine(found)
+    first, *others = paragraphs(found if made else type(found))
+    options = options_of(_arguments(found, plain=True)) if made else ()
+    return Entry(name, first, tuple(others), _facts(found if made else type(found)), options)
+
+
+def _facts(maker: Callable[..., Any]) -> tuple[tuple[str, str], ...]:
+    return (("gradients", "yes: it is differentiable" if _differentiable(maker) else "no: it is a black box"),)
 
 
 def summary(name: str) -> str:
@@ -39,14 +56,25 @@ def _differentiable(maker: Callable[..., Any]) -> bool:
     from workers.task import DifferentiableTask  # imports PyTorch
 
     made = maker if inspect.isclass(maker) else get_type_hints(maker)["return"]
-    return issubclass(made, DifferentiableTask)
+    return all(issubclass(kind, DifferentiableTask) for kind in get_args(made) or (made,))
 
 
-def _arguments(maker: Callable[..., Any]) -> type[BaseModel]:
-    """Return a model whose fields are the arguments of a task's class or function."""
+def _arguments(maker: Callable[..., Any], plain: bool = False) -> type[BaseModel]:
+    """Return a model whose fields are the arguments of a task's class or function; `plain` makes Any of what is no plain type."""
     call = maker.__init__ if inspect.isclass(maker) else maker
     hints = get_type_hints(call, include_extras=True)
-    parameters = list(inspect.signature(maker).parameters.values())
-    fields = {one.name: (hints[one.name], ... if one.default is one.empty else one.default) for one in parameters}
+    if plain:
+        hints = {name: hint if hint in _PLAIN else Any for name, hint in hints.items()}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = [one for one in inspect.signature(maker).parameters.values() if one.kind in named]
+    fields = {
+        one.name: (hints.get(one.name, Any), ... if one.default is one.empty else _shown(one.default, plain))
+        for one in parameters
+    }
     model: type[BaseModel] = create_model("Arguments", **fields)  # type: ignore[call-overload]
     return model
+
+
+def _shown(default: Any, plain: bool) -> Any:
+    """Return a default that JSON can hold: of an own task's argument it may be anything."""
+    return default if not plain or default is None or isinstance(default, int | float | str) else repr(default)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich import box
 
-from orchestrator.cli.console import out, print_json, shown
+from orchestrator.cli.console import err, out, print_json, shown
 from orchestrator.cli.parameters import Json
 from workers.errors import StoreError
 
@@ -61,7 +61,7 @@ def list_(
     from orchestrator.catalog.registry import group as group_of
 
     found = group_of(group)
-    rows = [(name, found.summary(name)) for name in found.names()]
+    rows = [(name, found.line(name)) for name in found.names()]
     if as_json:
         print_json([{"name": name, "summary": summary} for name, summary in rows])
     else:
@@ -71,12 +71,21 @@ def list_(
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An estimator, a design or a task.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="An estimator, a design or a task; your own is path/to/file.py:Class or module:Class, whose code is run.",
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Say what an estimator, a design or a task is: what it needs, in which units it answers, its options and their defaults."""
     from orchestrator.catalog.registry import named
+    from workers.named_code import names_code
 
+    if names_code(name):
+        err.print(shown(f"about to run the code of {name.rpartition(':')[0]}"), soft_wrap=True, highlight=False)
     found = named(name)
     if as_json:
         print_json([{"group": group.word, **asdict(entry)} for group, entry in found])

@@ -86,7 +86,9 @@ def plan(
                 "folder": str(sweep.paths.root),
                 "identity": sweep.config.identity(),
                 "designs": tables.rows(planned),
-                "forecast": None if expected is None else {**expected.to_json(), "total": expected.total},
+                "forecast": None
+                if expected is None
+                else {**expected.to_json(), "total": expected.total, "left_out": expected.left_out},
             }
         )
     else:
@@ -146,7 +148,7 @@ def score(
         raise ConfigError("--measure goes with --attributions: a sweep's own estimators name their measures")
     sweep = looked_at(folder)
     from orchestrator.cli import tables
-    from orchestrator.cli.session import say_absent, say_missing, say_untrained
+    from orchestrator.cli.session import say_absent, say_missing, say_unloadable, say_untrained
     from orchestrator.stages import score as scoring
     from orchestrator.store.run_store import RunStore
 
@@ -155,6 +157,8 @@ def score(
         if attributions is None:
             say_absent(sweep)
             say_untrained(sweep)
+        else:
+            say_unloadable()
         scores = (
             scoring.score(sweep, store) if attributions is None else scoring.judge(sweep, store, attributions, measure)
         )

@@ -5,7 +5,7 @@ No command line is needed for it: a mistake is an exception, and so is Ctrl-C (`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from orchestrator.execution.scheduler import Tally
 from orchestrator.forecast import cost
 from orchestrator.retraining.counts import finished
 from orchestrator.retraining.watch import Watch
-from orchestrator.scoring.absent_metrics import absent_metrics
+from orchestrator.scoring.absent_metrics import absent_metrics, unloadable_metrics
 from orchestrator.stages import attribute as attributing
 from orchestrator.stages import forecast as settling
 from orchestrator.stages import plan as planning
@@ -75,6 +75,7 @@ def run_sweep(
         failed = retrain_watched(sweep, store, retry_failed, console)
         failed += attribute_watched(sweep, store, accept_changes=accept_changes, console=console)
         failed += remove_watched(sweep, retry_failed, accept_changes, console)
+        say_absent(sweep, console)
         scores = scoring.score(sweep, store)
         return Outcome(sweep, failed, scores, reporting.report(sweep, store))
 
@@ -93,8 +94,17 @@ def announce_estimators(sweep: Sweep, console: Console = err) -> None:
 
 def say_absent(sweep: Sweep, console: Console = err) -> None:
     """Say what the sweep names and is not here, and the remedy."""
-    for key, why in {**absent(sweep.config, sweep.paths), **absent_metrics(sweep)}.items():
-        console.print(shown(f"{key}: {why}"), soft_wrap=True, highlight=False)
+    _say_by_key({**absent(sweep.config, sweep.paths), **absent_metrics(sweep)}, console)
+
+
+def say_unloadable(console: Console = err) -> None:
+    """Say which metrics of installed packages nothing is judged by, because they cannot be loaded."""
+    _say_by_key(unloadable_metrics(), console)
+
+
+def _say_by_key(lines: Mapping[str, str], console: Console) -> None:
+    for key, line in lines.items():
+        console.print(shown(f"{key}: {line}"), soft_wrap=True, highlight=False)
 
 
 def prepared(sweep: Sweep, accept_changes: bool = False, console: Console = err) -> RunStore:

@@ -74,14 +74,13 @@ def forecast_line(forecast: Forecast) -> str:
     middle, low, high = map(duration, forecast.total)
     unknown = any(one.unknown for one in forecast.attributions or ())
     whole = f"at least {middle}" if unknown else f"{middle} ({low} to {high})"
+    without = " and ".join((", ".join(forecast.left_out[:-1]), forecast.left_out[-1]))
     parts = [f"Ray's start {duration(forecast.ray_start)}", f"trainings {duration(forecast.seconds)}"]
-    if forecast.attributions is None:
-        parts.append("attributions come on top")
-    elif forecast.attributions:
+    if forecast.attributions:
         known = duration(sum(one.seconds for one in forecast.attributions))
         parts.append(f"attributions {'at least ' if unknown else ''}{known}")
     return (
-        f"forecast: {runs:,} runs, {whole} with {forecast.slots} packs at once: about "
+        f"forecast: {runs:,} runs, {whole} without {without}, with {forecast.slots} packs at once: about "
         f"{', '.join(parts)}; up to {forecast.bytes / 1e6:,.1f} MB{failed}"
     )
 

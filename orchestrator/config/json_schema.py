@@ -6,10 +6,14 @@ from typing import Any
 
 from estimators.registry import find, names
 from orchestrator.config.schema import Config
+from workers.errors import PluginError
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of a configuration file, for editors; every installed estimator's options are in it."""
+    """Return the JSON Schema of a configuration file, for editors; every installed estimator's options are in it.
+
+    Of one that cannot be loaded it says why.
+    """
     made: dict[str, Any] = Config.model_json_schema()
     common = {
         "estimator": {
@@ -19,9 +23,13 @@ def schema() -> dict[str, Any]:
         },
         "measure": {"type": ["string", "null"], "description": "one of the measures; by default the first"},
     }
-    sections = {}
+    sections: dict[str, Any] = {}
     for name in names():
-        own = find(name).model_json_schema()
+        try:
+            own = find(name).model_json_schema()
+        except PluginError as error:
+            sections[name] = {"description": str(error)}
+            continue
         if "description" in own:
             own["description"] = _without_example(own["description"])
         made["$defs"].update(own.pop("$defs", {}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.designs.base import Context, Design, ErrorForecast, RandomDesign
 from orchestrator.designs.prefixes import Prefixes
-from orchestrator.designs.registry import AnyDesign, find, kinds, register
+from orchestrator.designs.registry import AnyDesign, find, kinds, loadable, register
 
 __all__ = [
     "AnyDesign",
@@ -15,5 +15,6 @@ __all__ = [
     "RandomDesign",
     "find",
     "kinds",
+    "loadable",
     "register",
 ]

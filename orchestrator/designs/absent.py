@@ -1,4 +1,4 @@
-"""A design whose kind is not installed here: its runs can be looked at, and none can be drawn."""
+"""A design whose kind is not installed here, or cannot be loaded: its runs can be looked at, and none can be drawn."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ class Absent(Design):
 
     kind: str
     _follows: str | None = PrivateAttr(None)
+    _fault: str = PrivateAttr("")
+
+    def for_fault(self, fault: str) -> Absent:
+        """Return this design, told why its kind cannot be loaded; nothing where it is not installed."""
+        self._fault = fault
+        return self
 
     def told(self, serves: Sequence[str], follows: str | None, growth_keys: Sequence[str]) -> Absent:
         """Return this design with what the kind said of itself where it was installed."""
@@ -26,12 +32,17 @@ class Absent(Design):
         kind: type[Absent] = type("Absent", (Absent,), said)
         made = kind.model_validate(self.model_dump())
         made._follows = follows
-        return made
+        return made.for_fault(self._fault)
 
     @property
     def follows(self) -> str | None:
         """The design whose subsets these are, as its kind said."""
         return self._follows
+
+    @property
+    def fault(self) -> str:
+        """Why its kind cannot be loaded; empty where it is not installed."""
+        return self._fault
 
     def count(self, context: Context) -> int:
         """Refuse: nobody here can draw it."""
@@ -42,4 +53,5 @@ class Absent(Design):
         raise self._unknown(context)
 
     def _unknown(self, context: Context) -> ConfigError:
-        return ConfigError(f"designs.{context.name}.kind: {self.kind!r} is not installed here, so it cannot be drawn")
+        why = f"cannot be loaded here ({self._fault})" if self._fault else "is not installed here"
+        return ConfigError(f"designs.{context.name}.kind: {self.kind!r} {why}, so it cannot be drawn")

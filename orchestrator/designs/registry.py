@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 from orchestrator.designs.absent import Absent
 from orchestrator.designs.base import Design
 from workers import plugins
-from workers.errors import ConfigError, near
+from workers.errors import ConfigError, PluginError, near
 
 GROUP = "counterfactory.designs"
 ONLY_READ = "only read"
@@ -68,8 +68,16 @@ def kinds() -> tuple[str, ...]:
     return (*BUILT_IN, *(entry.name for entry in plugins.offered(GROUP) if entry.name not in BUILT_IN), *registered)
 
 
+def loadable() -> dict[str, type[Design]]:
+    """Return all designs by kind, ours first, but for those of packages that cannot be loaded: `find` says why."""
+    return {kind: find(kind) for kind in kinds() if not _fault(kind)}
+
+
 def find(kind: str) -> type[Design]:
-    """Return the design class of a kind. Raises ConfigError, with near names, when there is none."""
+    """Return the design class of a kind.
+
+    Raises ConfigError, with near names, when there is none, PluginError for a package's that cannot be loaded.
+    """
     if kind in registered:
         return registered[kind]
     if kind in BUILT_IN:
@@ -78,7 +86,7 @@ def find(kind: str) -> type[Design]:
         return found
     entry = plugins.offer(GROUP, kind)
     if entry is not None:
-        loaded: type[Design] = entry.load()
+        loaded: type[Design] = plugins.load(entry, _check)
         return loaded
     raise ConfigError(f"unknown kind of design {kind!r}: {near(kind, list(kinds()))}")
 
@@ -88,6 +96,20 @@ def package_of(kind: str) -> str:
     return "" if kind in BUILT_IN or kind in registered else plugins.package_of(GROUP, kind)
 
 
+def _check(found: object) -> None:
+    if not (isinstance(found, type) and issubclass(found, Design)):
+        raise ConfigError(f"expected a subclass of Design, found {found!r}")
+
+
+def _fault(kind: str) -> str:
+    """Return why the design of a kind, which there is, cannot be loaded; empty where it can."""
+    try:
+        find(kind)
+    except PluginError as error:
+        return str(error)
+    return ""
+
+
 class _ByKind:
     """Tells pydantic to ask the registry, whenever something is validated, for the class that a section's `kind` names."""
 
@@ -95,7 +117,7 @@ class _ByKind:
         return core_schema.with_info_plain_validator_function(_design_of)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(_union(tuple(find(kind) for kind in kinds())))
+        return handler(_union(tuple(loadable().values())))
 
 
 @cache
@@ -108,7 +130,7 @@ def _union(classes: tuple[type[Design], ...]) -> CoreSchema:
 def _design_of(section: Any, info: core_schema.ValidationInfo[Any]) -> Design:
     """Return the design that plain data describes. Raises pydantic's own errors of a section told by its `kind`.
 
-    In the context `ONLY_READ` one of a kind that is not there is an `Absent` one.
+    In the context `ONLY_READ` one of a kind that is not there, or cannot be loaded, is an `Absent` one.
     """
     if isinstance(section, Design):
         return section
@@ -117,9 +139,12 @@ def _design_of(section: Any, info: core_schema.ValidationInfo[Any]) -> Design:
     if "kind" not in section:
         raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
     kind = section["kind"]
-    if isinstance(kind, str) and kind not in kinds() and (info.context or {}).get(ONLY_READ):
-        return Absent.model_validate(section)
-    if not isinstance(kind, str) or kind not in kinds():
+    there = isinstance(kind, str) and kind in kinds()
+    if isinstance(kind, str) and (info.context or {}).get(ONLY_READ):
+        fault = _fault(kind) if there else ""
+        if fault or not there:
+            return Absent.model_validate(section).for_fault(fault)
+    if not there:
         known = ", ".join(repr(name) for name in kinds())
         context = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": known}
         raise PydanticKnownError("union_tag_invalid", context)

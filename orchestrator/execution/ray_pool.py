@@ -102,9 +102,11 @@ class RayPool:
         return Done(job, parcel.unwrap(), worker, started, seconds)
 
     def cancel(self) -> None:
-        """Give up everything in flight."""
-        for reference in self._flying:
-            ray.cancel(reference, force=True)
+        """Give up everything in flight: it is heard of no more, and ends with the session.
+
+        It is not cancelled. Ray aborts the driver over a task whose answer comes while it is cancelled ("Tried to complete task
+        that was not pending"): `ray.cancel` strikes it off the list on which its completion insists.
+        """
         self._flying.clear()
         self._waiting.clear()
 
@@ -139,17 +141,13 @@ def map_on_ray(
         flying: dict[Any, Item] = {}
         room = nodes_room(settings)
         room = settings.workers or room
-        try:
-            while waiting or flying:
-                while waiting and len(flying) < room:
-                    item = waiting.popleft()
-                    flying[task.remote(function, once, item, threads)] = item
-                ready, _ = ray.wait(list(flying), num_returns=1, timeout=1.0)
-                for reference in ready:
-                    yield flying.pop(reference), _result(reference)
-        finally:
-            for reference in flying:
-                ray.cancel(reference, force=True)
+        while waiting or flying:  # what is in flight when one fails ends with the session: see `RayPool.cancel`
+            while waiting and len(flying) < room:
+                item = waiting.popleft()
+                flying[task.remote(function, once, item, threads)] = item
+            ready, _ = ray.wait(list(flying), num_returns=1, timeout=1.0)
+            for reference in ready:
+                yield flying.pop(reference), _result(reference)
 
 
 def _apply(function: Callable[[Any, Any], Any], shared: Any, item: Any, threads: int) -> Any:

@@ -25,8 +25,8 @@ from workers.runs import Failure, Outcome
 POLL_SECONDS = 0.1
 """Longest wait for workers. Python hears two signals that come during one wait as one, so that a second Ctrl-C would be lost."""
 LANDING_SECONDS = 5.0
-"""How long what is in flight may take to land when all runs fail: Ray can abort the driver over a task that ends while it is
-cancelled, and runs that fail at once end at any moment."""
+"""How long what is in flight may take to land when all runs fail: runs that fail at once end at any moment, and one that
+succeeds lets the sweep go on."""
 SHORTEST_SECONDS = 0.05
 """What a part of a pack should take at least: long beside the cost of sending it."""
 

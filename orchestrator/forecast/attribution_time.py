@@ -2,7 +2,8 @@
 
 Runs are made up at their full number: the subsets are those of the plan, an output is a sum of effects and noise. Of reference
 models one is trained, and an estimator is timed on one query and on some of them; its time grows with the queries in a straight
-line, and in proportion to the models. Whatever is not through in its share of the time is ended, and said to take longer.
+line, and in proportion to the models. One that foresees its own time is not tried. Whatever is not through in its share of the
+time is ended, and said to take longer.
 """
 
 from __future__ import annotations
@@ -102,11 +103,29 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _of_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimator, measure: str) -> float:
     fitting = {name: plan for name, plan in plans.items() if plan.design.purpose == "fit"}
+    evidence = _evidence(sweep, measure, sweep.queries)
+    foreseen = estimator.foresee(
+        replace(evidence, runs={name: _to_come(sweep, plan, measure) for name, plan in fitting.items()})
+    )
+    if foreseen is not None:
+        return foreseen
     if sum(plan.runs for plan in fitting.values()) * (sweep.task.n + 4 * sweep.t) > LARGEST:
         raise DataError("its runs are too many to be made up")
-    runs = {name: _made_up(sweep, plan, measure) for name, plan in fitting.items()}
-    evidence = replace(_evidence(sweep, measure, sweep.queries), runs=runs)
+    evidence = replace(evidence, runs={name: _made_up(sweep, plan, measure) for name, plan in fitting.items()})
     return _timed(lambda: estimator.attribute(evidence))
+
+
+def _to_come(sweep: Sweep, plan: DesignPlan, measure: str) -> Runs:
+    """Return a design's runs, as many as there will be and nothing in them: they take no memory, however many they are."""
+    return Runs(
+        design=plan.name,
+        kind=plan.design.seen_as,
+        measure=measure,
+        masks=np.broadcast_to(np.False_, (plan.runs, sweep.task.n)),
+        outputs=np.broadcast_to(np.float32(0), (plan.runs, sweep.t)),
+        subsets=np.arange(plan.runs) // plan.design.seeds,
+        repeats=np.arange(plan.runs) % plan.design.seeds,
+    )
 
 
 def _made_up(sweep: Sweep, plan: DesignPlan, measure: str) -> Runs:

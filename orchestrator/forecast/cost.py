@@ -34,6 +34,8 @@ REMOVAL = "removal curves"
 
 
 ERRORS = ("standard_error", "utility_error")
+AFTERWARDS = ("scores", "the report")
+"""What `run` does at last, whose time nobody foresees."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,22 @@ class Forecast:
 
     @property
     def total(self) -> tuple[float, float, float]:
-        """Time of Ray's start, the trainings and what is known of the attributions; and the ends of its 95% interval."""
+        """Time of Ray's start, the trainings and what is known of the attributions; and the ends of its 95% interval.
+
+        What is not in it is `left_out`.
+        """
         known = sum(one.seconds for one in self.attributions or ())
         starts = (RAY_SECONDS, RAY_LEAST, RAY_MOST)
         trainings = (self.seconds, self.low, self.high)
         middle, low, high = (start + training for start, training in zip(starts, trainings, strict=True))
         return middle + known, low + known / 2, high + 2 * known
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What `run` takes beyond `total`, by name: nobody knows how long."""
+        if self.attributions is None:
+            return ("attributions", *AFTERWARDS)
+        return (*(f"the rest of {one.estimator}" for one in self.attributions if one.unknown), *AFTERWARDS)
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold; a standard error that is not known is None."""

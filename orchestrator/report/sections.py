@@ -94,17 +94,22 @@ def _wall_times(made: Forecast, store: RunStore, facts: Mapping[str, _Fact]) -> 
 
 
 def _measured_error(sweep: Sweep, design: str, answers: Mapping[str, StoredAttribution]) -> float:
-    """Return the mean standard error of the estimator that suits a design, NaN where none was asked for."""
+    """Return the mean standard error of what the estimator that suits a design measures, NaN where none was asked for.
+
+    That is a value's; where whole groups were left out it is a group's effect, of which a value may be a share.
+    """
     suiting = sweep.config.designs[design].measured_by
     for answer in answers.values():
         attributes, errors = answer.attributes, answer.standard_error
-        shared = attributes.options.get("share") == "example"  # of groups: the error of a share, not of the effect
+        found = _findings(attributes)
         suits = (
             attributes.estimator in suiting
             and design in attributes.fitted_on
             and attributes.measure == sweep.config.measures[0]
         )
-        if suits and not shared and errors is not None and np.isfinite(errors).any():
+        if suits and found.groups:
+            return found.group_error
+        if suits and errors is not None and np.isfinite(errors).any():
             return float(np.nanmean(errors))
     return math.nan
 

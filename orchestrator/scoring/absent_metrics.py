@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.scoring.registry import quantities
+from orchestrator.scoring.registry import quantities, unloadable
 from orchestrator.scoring.stale import stale_scores
 from orchestrator.scoring.table import ScoreRow, read_score_rows
 from orchestrator.sweeps.sweep import Sweep
@@ -25,16 +25,24 @@ def standing_of_absent_metrics(sweep: Sweep) -> list[ScoreRow]:
     return [row for row in rows if row.estimator not in stale]
 
 
-def absent_metrics(sweep: Sweep) -> dict[str, str]:
-    """Return the quantities of metrics that are not here, by their key: what follows, and the remedy, in a line.
+def unloadable_metrics() -> dict[str, str]:
+    """Return the metrics of installed packages that cannot be loaded, each a line by its key."""
+    return {
+        f"metrics.{name}": f"{fault}: its scores are not taken; mend the package"
+        for name, fault in unloadable().items()
+    }
 
-    None where the table makes no sense: whoever shows it says so.
+
+def absent_metrics(sweep: Sweep) -> dict[str, str]:
+    """Return the quantities of metrics that are not here, and the metrics that cannot be loaded, by their key.
+
+    Each is a line of what follows, and the remedy. Of quantities none where the table makes no sense: whoever shows it says so.
     """
     try:
         names = dict.fromkeys(row.metric for row in of_absent_metrics(sweep))
     except StoreError:
-        return {}
-    return {
+        return unloadable_metrics()
+    return unloadable_metrics() | {
         f"scores.{name}": "no metric that is installed here gives it: its scores are kept and shown, and cannot be taken again; "
         "install the package that registers it"
         for name in names

@@ -5,13 +5,14 @@ A script or a notebook registers one of its own for its process.
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from importlib import import_module
 
 from orchestrator.designs.registry import is_again
 from orchestrator.scoring.metric import Metric, Quantity
-from workers.errors import ConfigError
-from workers.plugins import offered
+from workers import plugins
+from workers.errors import ConfigError, PluginError
 
 GROUP = "counterfactory.metrics"
 
@@ -34,16 +35,16 @@ def register(name: str, metric: type[Metric]) -> None:
 
     The class defined once more takes the place of the first. Raises ConfigError where another has the name.
     """
-    known = {**_found(), **_registered}
-    if name in known and not is_again(metric, _registered.get(name)):
-        raise ConfigError(f"metric {name!r}: there is one of that name already")
+    known = {**_found().classes, **_registered}
+    if is_again(metric, _registered.get(name)):
+        del known[name]
     _check(name, metric, known)
     _registered[name] = metric
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Return all metrics, in the order of tables."""
-    classes = {**_found(), **_registered}
+    """Return all metrics, in the order of tables, but for those of packages that cannot be loaded: `unloadable` says why."""
+    classes = {**_found().classes, **_registered}
     return tuple(metric() for metric in sorted(classes.values(), key=lambda one: one.place))
 
 
@@ -52,27 +53,43 @@ def quantities() -> dict[str, Quantity]:
     return {one.name: one for metric in metrics() for one in metric.quantities}
 
 
+def unloadable() -> dict[str, str]:
+    """Return the metrics of installed packages that cannot be loaded, by name, each with the reason in a line."""
+    return _found().faults
+
+
+@dataclass
+class _Found:
+    """The built-in metrics and those of installed packages."""
+
+    classes: dict[str, type[Metric]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    """Of those that cannot be loaded: why."""
+
+
 @cache
-def _found() -> dict[str, type[Metric]]:
-    """Return the built-in metrics and those of installed packages."""
-    found: dict[str, type[Metric]] = {}
+def _found() -> _Found:
+    found = _Found()
     for name, path in BUILT_IN.items():
         module, _, attribute = path.partition(":")
-        found[name] = getattr(import_module(module), attribute)
-    for entry in offered(GROUP):
-        if entry.name in found:
-            raise ConfigError(f"metric {entry.name!r} of {entry.value}: there is one of that name already")
-        metric = entry.load()
-        _check(entry.name, metric, found)
-        found[entry.name] = metric
+        found.classes[name] = getattr(import_module(module), attribute)
+    for entry in plugins.offered(GROUP):
+        try:
+            metric = plugins.load(entry, partial(_check, entry.name, others=dict(found.classes)))
+        except PluginError as error:
+            found.faults[entry.name] = str(error)
+        else:
+            found.classes[entry.name] = metric
     return found
 
 
 def _check(name: str, metric: type[Metric], others: dict[str, type[Metric]]) -> None:
-    """Refuse what is no metric, and one that gives a quantity which another gives."""
+    """Refuse what is no metric, a name that another has, and a quantity which another gives."""
+    if name in others:
+        raise ConfigError(f"metric {name!r}: there is one of that name already")
     if not (isinstance(metric, type) and issubclass(metric, Metric) and hasattr(metric, "quantities")):
         raise ConfigError(f"metric {name!r}: expected a subclass of Metric that has quantities, found {metric!r}")
-    taken = {one.name: other for other, known in others.items() if other != name for one in known.quantities}
+    taken = {one.name: other for other, known in others.items() for one in known.quantities}
     for one in metric.quantities:
         if one.name in taken:
             raise ConfigError(f"metric {name!r}: its quantity {one.name!r} is one of the metric {taken[one.name]!r}")

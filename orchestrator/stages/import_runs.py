@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.config.loading import parsed, set_key, validate
+from orchestrator.config.loading import parsed, validate_with
 from orchestrator.imports.survey import (
     Part,
     Request,
@@ -63,13 +63,14 @@ def import_runs(request: Request, out: Path) -> list[ImportSummary]:
 
     Raises DataError, ConfigError or StoreError, one line with the counts, and leaves no folder behind.
     """
+    overrides = _overrides(request)
     _refuse_used(out)
     fit = survey(read_source(request, request.fit, request.outputs))
     parts = _parts(request, fit)
     for part in parts:
         if part.name == part.purpose:
             refuse_unusable(part)
-    _write(_sweep(request, out, parts), parts)
+    _write(_sweep(request, overrides, out, parts), parts)
     return [_summary(part) for part in parts]
 
 
@@ -93,8 +94,17 @@ def _refuse_used(out: Path) -> None:
         raise StoreError(f"{out}: exists already; choose another --out, or delete it")
 
 
-def _sweep(request: Request, out: Path, parts: Sequence[Part]) -> Sweep:
-    """Return the sweep that these runs make. Raises ConfigError for overrides that are none."""
+def _overrides(request: Request) -> list[tuple[str, Any]]:
+    """Return the dotted keys that are to be set, and their values. Raises ConfigError for what is none, or is not to be set."""
+    overrides = [parsed(override) for override in request.overrides]
+    for key, _ in overrides:
+        if key.partition(".")[0] not in FREE:
+            raise ConfigError(f"override {key!r}: of an imported sweep only {', '.join(FREE)} can be set")
+    return overrides
+
+
+def _sweep(request: Request, overrides: Sequence[tuple[str, Any]], out: Path, parts: Sequence[Part]) -> Sweep:
+    """Return the sweep that these runs make. Raises ConfigError for overrides whose values will not do."""
     runs = parts[0].surveyed.runs
     raw: dict[str, Any] = {
         "name": out.resolve().name,
@@ -114,11 +124,7 @@ def _sweep(request: Request, out: Path, parts: Sequence[Part]) -> Sweep:
         "estimators": {"datamodel": {}, "difference_in_means": {}},
         "folder": ".",
     }
-    for override in request.overrides:
-        if override.partition("=")[0].partition(".")[0] not in FREE:
-            raise ConfigError(f"override {override!r}: of an imported sweep only {', '.join(FREE)} can be set")
-        set_key(raw, *parsed(override))
-    return Sweep.of(validate(raw, "import"), out)
+    return Sweep.of(validate_with(raw, overrides, Path(), "import"), out)
 
 
 def _write(sweep: Sweep, parts: Sequence[Part]) -> None:

@@ -1,6 +1,6 @@
 """What a sweep names and is not here: what was computed with it is data, and is shown; none of it can be computed again.
 
-Nothing that the sweep names is imported to find out.
+No code of a task or of one's own estimator is imported to find out; what an installed package registers is.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from orchestrator.store.attributions import read_attributes_of
 from orchestrator.store.manifest import read_manifest
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import is_folder
-from workers.errors import StoreError
+from workers.errors import PluginError, StoreError
 
 UNKNOWN_PACKAGE = "the package that registers it"
+MEND = "mend the package"
 
 
 def absent(config: Config, paths: SweepPaths) -> dict[str, str]:
     """Return what is not here, by its key in the configuration: what follows, and the remedy, in a line."""
-    kinds = {name: design.kind for name, design in config.designs.items() if isinstance(design, Absent)}
-    found = {f"designs.{name}": _lost_kind(kind, _package_of_design(paths, name)) for name, kind in kinds.items()}
+    lost = {name: design for name, design in config.designs.items() if isinstance(design, Absent)}
+    found = {f"designs.{name}": _lost_kind(design, paths, name) for name, design in lost.items()}
     for label, section in config.estimators.items():
         missing, remedy = _missing(section, paths, label)
         if missing:
@@ -45,9 +46,11 @@ def with_absent_kinds(config: Config, paths: SweepPaths) -> Config:
     return config.model_copy(update={"designs": designs})
 
 
-def _lost_kind(kind: str, package: str) -> str:
+def _lost_kind(design: Absent, paths: SweepPaths, name: str) -> str:
     kept = "its runs are kept and shown, and none can be drawn or trained"
-    return f"kind {kind!r} is not installed here: {kept}; install {package}"
+    if design.fault:
+        return f"kind {design.kind!r} cannot be loaded here ({design.fault}): {kept}; {MEND}"
+    return f"kind {design.kind!r} is not installed here: {kept}; install {_package_of_design(paths, name)}"
 
 
 def _missing(section: EstimatorSection, paths: SweepPaths, label: str) -> tuple[str, str]:
@@ -58,9 +61,15 @@ def _missing(section: EstimatorSection, paths: SweepPaths, label: str) -> tuple[
     if section.is_own:
         package = section.estimator.partition(":")[0].partition(".")[0]
         return ("", "") if _can_be_found(package) else (f"there is no module {package!r} here", "install it")
-    from estimators.registry import names  # whose import nobody pays who asks no such question
+    from estimators.registry import BUILT_IN, find, names  # whose import nobody pays who asks no such question
 
+    if section.estimator in BUILT_IN:
+        return "", ""
     if section.estimator in names():
+        try:
+            find(section.estimator)
+        except PluginError as error:
+            return f"estimator {section.estimator!r} cannot be loaded here ({error})", MEND
         return "", ""
     return f"estimator {section.estimator!r} is not installed here", f"install {_package_of(section, paths, label)}"
 

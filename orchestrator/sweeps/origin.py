@@ -26,11 +26,14 @@ class Origin(BaseModel):
     """Where it was made."""
     seal: str
     """What nobody else could write: of the folder and of the task."""
+    place: str = ""
+    """The same of the folder alone, whatever its task is; empty where it was not kept."""
 
 
 def origin_of(sweep: Sweep) -> Origin:
     """Return who makes the sweep: this user, here."""
-    return Origin(by=f"{_user()}@{socket.gethostname()}", folder=str(sweep.paths.root), seal=seal_of(_told(sweep)))
+    by, root = f"{_user()}@{socket.gethostname()}", str(sweep.paths.root)
+    return Origin(by=by, folder=root, seal=seal_of(_told(sweep)), place=seal_of(root))
 
 
 def whose(sweep: Sweep, made: Origin | None) -> str:
@@ -38,18 +41,24 @@ def whose(sweep: Sweep, made: Origin | None) -> str:
     code = _code(sweep)
     if not code:
         return ""
-    return "" if made is not None and is_sealed(_told(sweep), made.seal) else _said(sweep, made, code)
+    return "" if made is not None and is_sealed(_told(sweep), made.seal) else _said(sweep, made, "another task", code)
 
 
 def whose_estimators(sweep: Sweep, made: Origin | None) -> str:
     """Return whose code the sweep's own estimators are, in one line; empty where there are none, or they are this user's."""
     own = sweep.own_estimators()
-    return "" if not own or is_sealed(own, sweep.seal) else _said(sweep, made, ", ".join(own["code"]))
+    return (
+        "" if not own or is_sealed(own, sweep.seal) else _said(sweep, made, "other estimators", ", ".join(own["code"]))
+    )
 
 
-def _said(sweep: Sweep, made: Origin | None, code: str) -> str:
-    by = "nobody knows by whom" if made is None else f"by {made.by} in {made.folder}"
-    return f"{sweep.paths.root}: was made elsewhere ({by}); about to run the code of {code}"
+def _said(sweep: Sweep, made: Origin | None, others: str, code: str) -> str:
+    """Say whose code is about to run: of a sweep from elsewhere, or of one from here that then had `others`."""
+    if made is not None and is_sealed(str(sweep.paths.root), made.place):
+        was = f"was made here with {others}"
+    else:
+        was = f"was made elsewhere ({'nobody knows by whom' if made is None else f'by {made.by} in {made.folder}'})"
+    return f"{sweep.paths.root}: {was}; about to run the code of {code}"
 
 
 def _code(sweep: Sweep) -> str:
@@ -64,9 +73,10 @@ def _code(sweep: Sweep) -> str:
 
 
 def _told(sweep: Sweep) -> list[Any]:
-    """Return what the seal of a task is of."""
+    """Return what the seal of a task is of: where the configuration is counts only where the task's file is sought from there."""
     kept, _ = without_secrets(sweep.config.task.model_dump(mode="json"))
-    return [str(sweep.paths.root), str(sweep.config.folder), kept]
+    in_module = _code(sweep).startswith("module ")
+    return [str(sweep.paths.root), "" if in_module else str(sweep.config.folder), kept]
 
 
 def _user() -> str:

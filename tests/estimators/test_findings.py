@@ -25,7 +25,7 @@ def told(findings: Findings) -> str:
 
 
 def test_findings_come_back_from_strict_json() -> None:
-    findings = Findings("good", CURVE, GROUPS, BY_CLASS)
+    findings = Findings("good", CURVE, GROUPS, BY_CLASS, 0.375)
     back = Findings.from_json(json.loads(told(findings)))
     assert told(back) == told(findings)
     assert back.learning_curve is not None
@@ -36,12 +36,15 @@ def test_findings_come_back_from_strict_json() -> None:
     assert back.learning_curve.ceiling == (0.6, 0.5, 0.9)
     assert back.groups[0] == GROUPS[0]
     assert np.isnan(back.groups[1].standard_error)
+    assert back.group_error == 0.375
     assert np.array_equal(back.class_effects.standard_errors, BY_CLASS.standard_errors, equal_nan=True)
 
 
 def test_the_keys_on_disk_are_what_they_always_were() -> None:
     found = Findings("good", CURVE, GROUPS, BY_CLASS).to_json()
-    assert sorted(found) == ["by_class", "groups", "learning_curve", "summary"]
+    assert sorted(found) == ["by_class", "groups", "learning_curve", "summary"], (
+        "an error that is not known is not there"
+    )
     curve = found["learning_curve"]
     assert sorted(curve) == sorted(
         [
@@ -62,5 +65,10 @@ def test_the_keys_on_disk_are_what_they_always_were() -> None:
 
 def test_what_is_not_there_is_not_written_and_reads_as_nothing() -> None:
     assert Findings().to_json() == {}
-    assert Findings.from_json({"lambda": [0.1], "by_class": None}) == Findings()
-    assert Findings.from_json({"learning_curve": {"runs": [50, 100], "correlation": [0.2, 0.3]}}) == Findings()
+    for details in (
+        {"lambda": [0.1], "by_class": None},
+        {"learning_curve": {"runs": [50, 100], "correlation": [0.2, 0.3]}},
+    ):
+        back = Findings.from_json(details)
+        assert back.to_json() == {}
+        assert back.learning_curve is None

@@ -1,7 +1,9 @@
-"""A sweep stays readable where the package that gave an estimator, a metric or a design is not installed."""
+"""A sweep stays readable where the package that gave an estimator, a metric or a design is not installed, or fails to import."""
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import yaml
 
 import orchestrator
 from estimators import registry as estimators
+from orchestrator.catalog.registry import GROUPS
 from orchestrator.scoring import registry as metrics
 from orchestrator.scoring.table import read_score_rows
 from orchestrator.stages.attribute import attribute
@@ -102,7 +105,7 @@ INSTALL = "install other-methods 1.2"
 
 
 def forget_registries() -> None:
-    for cached in (plugins._of_all_packages, estimators.names, estimators.find, metrics._found):
+    for cached in (plugins._of_all_packages, plugins._imported, estimators.names, estimators.find, metrics._found):
         cached.cache_clear()
 
 
@@ -126,6 +129,19 @@ def uninstall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     yield remove
     sys.modules.pop("other_methods", None)
     forget_registries()
+
+
+@pytest.fixture
+def spoil(uninstall: Callable[[], None], tmp_path: Path) -> Callable[[str], None]:
+    """Return what gives the installed package another source."""
+
+    def write(source: str) -> None:
+        (tmp_path / "site" / "other_methods.py").write_text(source)
+        sys.modules.pop("other_methods", None)
+        importlib.invalidate_caches()
+        forget_registries()
+
+    return write
 
 
 @pytest.fixture
@@ -261,3 +277,123 @@ def test_runs_of_an_absent_design_are_not_drawn_again(
     uninstall()
     assert "designs.thirds.kind: 'thirds' is not installed here" in refused("verify", folder, "--rerun", 1)
     assert "designs.thirds: kind 'thirds' is not installed here" in refused("retrain", folder)
+
+
+NO_DEPENDENCY = "import no_such_package\n" + OTHER_METHODS
+ERROR = "ModuleNotFoundError: No module named 'no_such_package'"
+
+
+def fault(name: str, what: str, group: str) -> str:
+    return (
+        f"package other-methods 1.2: its entry point `{name} = other_methods:{what}` of counterfactory.{group} "
+        f"cannot be loaded: {ERROR}"
+    )
+
+
+def test_a_package_that_fails_to_import_keeps_nobody_from_looking(
+    raw: dict[str, Any], make_sweep: Any, inline_pool: Any, spoil: Callable[[str], None], command: Any, tmp_path: Path
+) -> None:
+    folder = finished(make_sweep(raw), inline_pool)
+    scored = table(folder)
+    spoil(NO_DEPENDENCY)
+    np.save(tmp_path / "their.npy", np.random.default_rng(1).normal(size=(60, 8)))
+    said = {}
+    for arguments in (
+        ("status", folder),
+        ("verify", folder),
+        ("export", folder, "--to", tmp_path / "out.npz"),
+        ("score", folder, "--attributions", tmp_path / "their.npy"),
+        ("score", folder),
+        ("report", folder),
+    ):
+        ended = command(*arguments)
+        assert ended.code == 0, ended.err
+        assert "Traceback" not in ended.err
+        said[arguments] = ended.err
+    assert table(folder) == scored, "the scores of a metric that cannot be loaded are kept"
+    size = f"metrics.size: {fault('size', 'Size', 'metrics')}: its scores are not taken; mend the package\n"
+    assert said["score", folder, "--attributions", tmp_path / "their.npy"] == size
+    assert size in said["score", folder]
+    assert size in said["report", folder]
+    why = fault("mine", "Mine", "estimators")
+    mine = f"estimators.mine: estimator 'mine' cannot be loaded here ({why}): what it gave is kept"
+    assert mine in said["score", folder]
+    absent = orchestrator.open_sweep(folder).status().absent
+    assert absent.keys() == {"designs.thirds", "designs.again", "estimators.mine"}
+    assert absent["designs.thirds"].startswith(
+        f"kind 'thirds' cannot be loaded here ({fault('thirds', 'Thirds', 'designs')})"
+    )
+    assert all(why.endswith("; mend the package") for why in absent.values())
+    page = (folder / "report.html").read_text()
+    assert "metrics.size" in page
+    assert page.count("no_such_package") == 4
+    with pytest.warns(UserWarning, match=r"^metrics\.size: package other-methods 1\.2"):
+        orchestrator.score(folder, np.zeros((60, 8)))
+
+
+def test_who_names_what_cannot_be_loaded_gets_one_line_and_others_go_on(
+    tiny: dict[str, Any], tmp_path: Path, spoil: Callable[[str], None], refused: Any, command: Any
+) -> None:
+    spoil("def broken(:\n")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    out = ("--out", tmp_path / "sweep")
+    line = refused("run", tmp_path / "tiny.yaml", "estimators.mine={}", *out)
+    assert line.startswith(
+        "error: override 'estimators.mine': estimators.mine: package other-methods 1.2: its entry point `mine = "
+    )
+    assert "cannot be loaded: SyntaxError: " in line
+    line = refused("run", tmp_path / "tiny.yaml", "designs.fit={kind: thirds, subsets: 3}", *out)
+    assert line.startswith(
+        "error: override 'designs.fit': designs.fit: package other-methods 1.2: its entry point `thirds = "
+    )
+    ended = command("run", tmp_path / "tiny.yaml", *out)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("cannot be loaded: SyntaxError") == 1, "of the metric, which nobody names"
+
+
+def test_lists_say_what_cannot_be_loaded_and_why(spoil: Callable[[str], None], command: Any, refused: Any) -> None:
+    spoil(NO_DEPENDENCY)
+    for group, name, what in (("estimators", "mine", "Mine"), ("designs", "thirds", "Thirds")):
+        rows = {one["name"]: one["summary"] for one in json.loads(command("list", group, "--json").out)}
+        assert rows.pop(name) == f"cannot be loaded: {fault(name, what, group)}"
+        assert not [row for row, summary in rows.items() if "cannot be loaded" in summary and row != "repeated"]
+        assert refused("describe", name) == "error: " + fault(name, what, group)
+        told = {entry.name: entry.summary for entry in GROUPS[group].entries()}
+        assert told[name] == f"cannot be loaded: {fault(name, what, group)}"
+    assert "needs" in command("describe", "datamodel").out
+    assert "datamodel" in command("describe", "bernoulli").out
+    made = json.loads(command("schema").out)
+    assert made["properties"]["estimators"]["properties"]["mine"] == {
+        "description": fault("mine", "Mine", "estimators")
+    }
+    assert "thirds" not in made["properties"]["designs"]["additionalProperties"]["discriminator"]["mapping"]
+
+
+def test_what_loads_and_is_none_is_said_likewise(spoil: Callable[[str], None], refused: Any, command: Any) -> None:
+    spoil("Mine = Thirds = Repeated = Size = object\n")
+    assert "cannot be loaded: expected a subclass of Estimator that has `attribute`, found" in refused(
+        "describe", "mine"
+    )
+    assert "cannot be loaded: expected a subclass of Design, found" in refused("describe", "thirds")
+    assert "expected a subclass of Metric that has quantities" in metrics.unloadable()["size"]
+    assert "lds" in metrics.quantities()
+
+
+@pytest.mark.parametrize(("name", "key"), [("attribute", "estimators.mine"), ("retrain", "designs.thirds")])
+def test_who_goes_on_where_it_cannot_be_loaded_is_refused(
+    raw: dict[str, Any],
+    make_sweep: Any,
+    inline_pool: Any,
+    spoil: Callable[[str], None],
+    refused: Any,
+    name: str,
+    key: str,
+) -> None:
+    if name == "attribute":
+        raw["designs"] = {"fit": {"kind": "subsets", "subsets": 6}}
+    folder = attributed(make_sweep(raw), inline_pool)
+    spoil(NO_DEPENDENCY)
+    said = refused(name, folder)
+    assert f"{key}: " in said
+    assert "cannot be loaded here (package other-methods 1.2: its entry point" in said
+    assert ERROR in said

@@ -143,7 +143,9 @@ def test_whose_code_is_run_is_said_of_a_sweep_made_elsewhere(
     sections = yaml_format.load((made / "config.yaml").read_text())["estimators"]
     sections["agreement"]["estimator"] = f"{theirs}:Agreement"
     rewrite(made, estimators=sections)
-    assert f"about to run the code of {theirs}" in command("attribute", made).err, "the seal is of the file"
+    said = command("attribute", made).err
+    assert f"about to run the code of {theirs}" in said, "the seal is of the file"
+    assert "was made here with other estimators; about" in said
 
 
 @pytest.mark.parametrize(

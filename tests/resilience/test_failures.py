@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -61,6 +62,16 @@ SECTIONS = {
     },
     "estimators": {"difference_in_means": {}},
 }
+ABORTS = """
+import os, sys
+
+from orchestrator.cli.main import main
+from orchestrator.execution.scheduler import Scheduler
+
+Scheduler._give_up = lambda self: os.abort()
+sys.exit(main())
+"""
+"""A driver that aborts, as Ray can abort it, when it gives up a sweep whose every run fails."""
 DEADLY = {5: "exit", 10: "kill", 14: "memory"}
 """Rows of `fit` whose trainings end more than themselves."""
 
@@ -139,6 +150,25 @@ def test_every_run_fails(counterfactory, ask, make_sweep):
     (sweep.config.parent / "task.py").write_text(TASK.replace("BROKEN = True", "BROKEN = False"))
     mended = counterfactory("run", sweep.config, "--retry-failed", "--out", sweep.folder, FAULTS="{}")
     assert "trained 76 runs" in mended.stderr, mended.stderr
+
+
+@pytest.mark.slow
+def test_a_driver_that_aborts_when_every_run_fails_leaves_a_sweep_that_goes_on(
+    counterfactory, ask, ask_json, make_sweep
+):
+    sweep = make_sweep(task=TASK, sections=SECTIONS)
+    script = sweep.folder.with_name("aborting.py")
+    script.write_text(ABORTS)
+    result = counterfactory("run", sweep.config, "--out", sweep.folder, script=script, FAULTS='{"all": "raise"}')
+    assert result.returncode == -signal.SIGABRT, result.stderr
+    status = ask_json("status", sweep.folder)[1]
+    assert status["failed"] >= 50
+    assert (status["done"], status["running"]) == (0, None)
+    assert ask("verify", sweep.folder)[0] == 0
+    (sweep.config.parent / "task.py").write_text(TASK.replace("BROKEN = True", "BROKEN = False"))
+    mended = counterfactory("run", sweep.config, "--retry-failed", "--out", sweep.folder, FAULTS="{}")
+    assert mended.returncode == 0, mended.stderr
+    assert "76 of 76 are done" in mended.stderr
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -5,7 +7,11 @@ from sklearn.metrics import r2_score
 
 from estimators import Datamodel
 from estimators.evidence import Evidence, Runs
+from estimators.lasso import within_budget
 from estimators.lasso.collect import blocks_of
+from estimators.lasso.cost import GIB, LAPTOP, Machine, fit_cost
+from estimators.lasso.curve_cost import curve_cost
+from estimators.lasso.pieces import BLOCKS
 from estimators.lasso.regressor import fit_blocks
 from estimators.lasso.settings import Settings
 from estimators.registry import find
@@ -164,3 +170,35 @@ def test_blocks_are_read_once_for_a_fit():
 
     fit_blocks(blocks, np.arange(50), Settings(), 0)
     assert len(passes) == 1
+
+
+def evidence_to_come(m: int, n: int, t: int) -> Evidence:
+    """Evidence of so many runs, with nothing in them."""
+    masks, outputs = np.broadcast_to(np.False_, (m, n)), np.broadcast_to(np.float32(0), (m, t))
+    runs = Runs("fit", "bernoulli", "margin", masks, outputs, subsets=np.arange(m), repeats=np.zeros(m, np.int64))
+    return Evidence(n, t, "margin", {"fit": runs})
+
+
+@pytest.mark.parametrize("curve", [False, True])
+def test_a_large_fit_foresees_its_time_from_measured_rates(monkeypatch: pytest.MonkeyPatch, curve: bool) -> None:
+    asked = []
+
+    def rates(memory: int, threads: int | None = None) -> Machine:
+        asked.append((memory, threads))
+        return replace(LAPTOP, memory=memory, descent_rate=LAPTOP.descent_rate / 1e3)
+
+    monkeypatch.setattr(within_budget, "this_machine", rates)
+    m, n, t = 40_000, 5_000, 2_000
+    model = DatamodelEstimator(memory_gb=8, threads=2, learning_curve=curve)
+    seconds = model.foresee(evidence_to_come(m, n, t))
+    machine = replace(LAPTOP, memory=8 * GIB, descent_rate=LAPTOP.descent_rate / 1e3)
+    settings = Settings(threads=2)
+    fit = fit_cost(m, n, t, settings, machine).cut(BLOCKS).seconds
+    expected = fit + (curve_cost(m, n, t, settings, machine).seconds if curve else 0.0)
+    assert seconds == pytest.approx(expected)
+    assert asked == [(8 * GIB, 2)]
+
+
+def test_a_small_fit_is_to_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(within_budget, "this_machine", lambda *_: pytest.fail("measured for nothing"))
+    assert DatamodelEstimator().foresee(evidence_to_come(500, 100, 20)) is None

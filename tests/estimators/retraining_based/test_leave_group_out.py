@@ -36,6 +36,8 @@ def test_equals_literal_means(game, runs_of, evidence_with, share):
         np.testing.assert_allclose(found.utility[i], differences.mean() / divide, rtol=1e-5)
         error = differences.mean(1).std(ddof=1) / np.sqrt(3) / divide
         np.testing.assert_allclose(found.utility_standard_error[i], error, rtol=1e-4)
+    each = [(whole - out.outputs[out.masks[:, i] == 0].astype(float)).std(0, ddof=1) / np.sqrt(3) for i in (0, 1, 3)]
+    np.testing.assert_allclose(found.findings.group_error, np.mean(each), rtol=1e-5)
     assert found.degrees_of_freedom == 2
     assert found.models == 12
 
@@ -52,6 +54,7 @@ def test_the_table_tells_whole_effects_in_order_of_first_examples(game, runs_of,
     np.testing.assert_allclose([found.values[label == LABELS, 0].sum() for label in (2, 0, 1)], effects, atol=1e-6)
     assert found.standard_error is None
     assert found.utility_standard_error is None
+    assert np.isnan(found.findings.group_error)
     assert group_effects(out, full).group.tolist() == [0, 1, 0, 2, 2, 0]
 
 

@@ -2,6 +2,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -148,7 +149,11 @@ def test_records_are_json_without_nan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unknown", "whole"), [("", "16 s (7.0 s to 46 s)"), ("was not through", "at least 16 s with")]
+    ("unknown", "whole"),
+    [
+        ("", "16 s (7.0 s to 46 s) without scores and the report, with 2 packs at once"),
+        ("was not through", "at least 16 s without the rest of influence, scores and the report, with 2 packs at once"),
+    ],
 )
 def test_what_is_not_known_of_attributions_is_not_left_out_of_the_whole(unknown: str, whole: str) -> None:
     timed = AttributionForecast("influence", 2.0, unknown)
@@ -156,3 +161,5 @@ def test_what_is_not_known_of_attributions_is_not_left_out_of_the_whole(unknown:
     line = tables.forecast_line(made)
     assert f"40 runs, {whole}" in line
     assert ("attributions at least 2.0 s" in line) is bool(unknown)
+    made = replace(made, attributions=None)
+    assert "14 s (6.0 s to 42 s) without attributions, scores and the report, with" in tables.forecast_line(made)

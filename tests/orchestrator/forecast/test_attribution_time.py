@@ -18,6 +18,7 @@ from orchestrator.sweeps.sweep import Sweep
 Raw = dict[str, Any]
 Make = Callable[[Raw], Sweep]
 seen: list[Evidence] = []
+foreseen: list[Evidence] = []
 
 
 class Clocked(Estimator):
@@ -28,6 +29,11 @@ class Clocked(Estimator):
     each: float = 0.0
     once: float = 0.0
     broken: bool = False
+    known: float | None = None
+
+    def foresee(self, evidence: Evidence) -> float | None:
+        foreseen.append(evidence)
+        return self.known
 
     def attribute(self, evidence: Evidence) -> Attribution:
         seen.append(evidence)
@@ -57,6 +63,7 @@ def raw(tiny: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
     for kind in (Clocked, ClockedOnModels):
         monkeypatch.setitem(registry.BUILT_IN, kind.name, f"{__name__}:{kind.__name__}")
     seen.clear()
+    foreseen.clear()
     yield tiny
     registry.find.cache_clear()
 
@@ -111,6 +118,20 @@ def test_one_that_cannot_be_tried_says_why(raw: Raw, make_sweep: Make, monkeypat
     monkeypatch.setattr("orchestrator.forecast.attribution_time.LARGEST", 10)
     (made,) = times(make_sweep(raw)).values()
     assert made.unknown == "could not be tried: DataError: its runs are too many to be made up"
+
+
+def test_one_that_foresees_its_time_is_not_tried(raw: Raw, make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.forecast.attribution_time.LARGEST", 10)
+    raw["estimators"] = {"clocked": {"known": 7200.0}}
+    (made,) = times(make_sweep(raw)).values()
+    assert made == AttributionForecast("clocked", 7200.0), "however many its runs are"
+    assert seen == []
+    (evidence,) = foreseen
+    assert {name: (runs.kind, runs.masks.shape, runs.outputs.shape) for name, runs in evidence.runs.items()} == {
+        "reference": ("full", (2, 60), (2, 8)),
+        "fit": ("subsets", (20, 60), (20, 8)),
+        "left_out": ("leave_one_out", (8, 60), (8, 8)),
+    }
 
 
 def test_a_thread_that_hears_no_alarm_times_nothing(raw: Raw, make_sweep: Make) -> None:

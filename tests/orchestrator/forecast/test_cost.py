@@ -359,6 +359,7 @@ def test_the_forecast_names_its_parts_and_its_errors(command: Callable[..., Any]
     assert "of the utility, that of its effect on the mean over the queries, which `stop` watches" in told
     forecast = json.loads(command("plan", game_yaml, "designs.fit.subsets=40", "--json").out)["forecast"]
     (timed,) = forecast["attributions"]
+    assert forecast["left_out"] == ["scores", "the report"]
     assert (timed["estimator"], timed["unknown"]) == ("difference_in_means", "")
     middle, low, high = forecast["total"]
     assert middle == pytest.approx(costing.RAY_SECONDS + forecast["seconds"] + timed["seconds"])

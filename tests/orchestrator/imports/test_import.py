@@ -70,6 +70,41 @@ def test_nothing_of_it_can_be_trained(
         assert "imported runs cannot be trained" in refused(*arguments)
 
 
+MISTAKEN = (
+    ("estimators.random", "override 'estimators.random': expected key.sub=value"),
+    ("seed=1", "override 'seed': of an imported sweep only estimators, scores, ray, name can be set"),
+    ("task.name=digits", "override 'task.name': of an imported sweep only estimators, scores, ray, name can be set"),
+    ("estimators.datamodel.folds=x", "override 'estimators.datamodel.folds': estimators.datamodel.folds: "),
+    ("estimators.datamodl={}", "override 'estimators.datamodl': estimators.datamodl: unknown estimator 'datamodl'"),
+    ("scores.bootstraps=3", "override 'scores.bootstraps': unknown key 'scores.bootstraps'"),
+)
+
+
+@pytest.mark.parametrize(("override", "said"), MISTAKEN)
+def test_an_override_s_mistake_is_blamed_on_it(
+    refused: Refused, write: Write, made: Any, tmp_path: Path, override: str, said: str
+) -> None:
+    line = refused("import", *write("pair", made), "--out", tmp_path / "sweep", override)
+    assert said in line
+    assert "import:" not in line
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_an_own_estimator_is_found_wherever_the_sweep_is_looked_at_from(
+    command: Command, write: Write, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from estimators.baselines.random import Random\n\n\nclass Mine(Random):\n    pass\n"
+    )
+    own = ["estimators.mine.estimator=mine.py:Mine"]
+    assert command("import", *write("pair", made), "--out", tmp_path / "sweep", *own).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ended = command("attribute", tmp_path / "sweep")
+    assert ended.code == 0, ended.err
+
+
 def test_given_scoring_runs_are_taken(
     command: Command, refused: Refused, write: Write, made: Any, tmp_path: Path
 ) -> None:

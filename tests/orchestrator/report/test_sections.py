@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 from orchestrator.forecast.cost import forecast, keep_forecast
 from orchestrator.forecast.trial_runs import TrialRuns
 from orchestrator.report import sections
+from orchestrator.stages.attribute import attribute
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
+from orchestrator.store.attributions import read_attribution
 
 
 @pytest.mark.parametrize(("truncation", "said"), [(None, 1), (0.01, 2)])
@@ -35,3 +39,33 @@ def test_time_is_compared_for_the_runs_that_were_trained_too(
     assert told[-1].forecast == pytest.approx(told[0].forecast * done / 97)
     assert told[-1].low < told[-1].forecast < told[-1].high
     assert told[-1].fact == told[0].fact
+
+
+@pytest.mark.parametrize("share", ["example", "group"])
+def test_the_measured_error_of_groups_is_that_of_their_effects_whatever_their_values_are(
+    game: dict[str, Any],
+    make_sweep: Callable[[Any], Any],
+    inline_pool: Callable[[Any], Any],
+    tmp_path: Path,
+    share: str,
+) -> None:
+    np.save(tmp_path / "groups.npy", np.repeat([0, 1, 2], [1, 3, 8]))
+    game["task"]["arguments"] = {"n": 12, "noise": 0.5}
+    game["designs"] = {
+        "full": {"kind": "full", "seeds": 4},
+        "out": {"kind": "leave_group_out", "by": "groups.npy", "seeds": 4},
+    }
+    game["estimators"] = {"groups": {"share": share}}
+    sweep = make_sweep({**game, "folder": str(tmp_path)})
+    with prepare(sweep) as store:
+        expected = forecast(sweep, sweep.plans, TrialRuns((3, 6), (0.1, 0.1)), 0)
+        designs = tuple(replace(one, standard_error=0.25) for one in expected.designs)
+        keep_forecast(sweep, replace(expected, designs=designs))
+        retrain(sweep, store, pool=inline_pool(sweep))
+        attribute(sweep, store)
+        kept = read_attribution(sweep.paths, "groups")
+        told = sections.expectations(sweep, store, {"groups": kept})
+        full, out = store.outputs("full", "worth"), store.outputs("out", "worth").reshape(3, 4, -1)
+    errors = (full - out).std(axis=1, ddof=1) / 2
+    (error,) = [one.fact for one in told if one.what == "out: standard error of a value"]
+    assert error == pytest.approx(errors.mean(), rel=1e-4)

@@ -146,7 +146,7 @@ def test_what_cannot_be_a_metric_is_refused(name: str, metric: Any, said: str) -
 def test_an_installed_package_offers_one(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("sparsity", "somewhere:Sparsity", "counterfactory.metrics")
     monkeypatch.setattr(EntryPoint, "load", lambda self: Sparsity)
-    monkeypatch.setattr(registry, "offered", lambda group: (entry,) if group == entry.group else ())
+    monkeypatch.setattr(registry.plugins, "offered", lambda group: (entry,) if group == entry.group else ())
     registry._found.cache_clear()
     try:
         assert list(registry.quantities())[-2:] == ["sparsity", "designs"]

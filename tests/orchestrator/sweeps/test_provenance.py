@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.config import yaml_format
+from orchestrator.config.schema import TaskSection
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
 from orchestrator.stages.verify import machine_changes, rerun
 from orchestrator.store import accounting
+from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps import provenance as provenances
-from orchestrator.sweeps.origin import whose
+from orchestrator.sweeps.origin import origin_of, whose
 from orchestrator.sweeps.provenance import Provenance, provenance, read_origin, read_provenance
 from orchestrator.sweeps.sources import source_hashes
 from orchestrator.sweeps.sweep import Sweep
@@ -199,6 +202,48 @@ def test_who_made_it_cannot_be_claimed(boxed: Make, tmp_path: Path, monkeypatch:
     assert "was made elsewhere (by " in line
     assert line.endswith(f"about to run the code of {tmp_path / 'box.py'}")
     assert "nobody knows by whom" in whose(boxed(), None)
+
+
+def test_one_s_own_sweep_with_another_task_is_not_said_to_be_made_elsewhere(
+    boxed: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(boxed()).close()
+    sweep, made = boxed(), read_origin(boxed().paths)
+    other = replace(sweep, config=sweep.config.model_copy(update={"task": TaskSection(name="other.py:Box")}))
+    code = f"about to run the code of {tmp_path / 'other.py'}"
+    assert whose(other, made) == f"{sweep.paths.root}: was made here with another task; {code}"
+    moved = replace(other, paths=SweepPaths(tmp_path / "moved"))
+    assert "was made elsewhere (by " in whose(moved, made)
+    monkeypatch.setenv("COUNTERFACTORY_CACHE", str(tmp_path / "another user"))
+    assert "was made elsewhere (by " in whose(other, made)
+
+
+def test_where_the_configuration_is_counts_for_a_task_in_a_file_only(boxed: Make, tmp_path: Path) -> None:
+    sweep = boxed()
+    for name, said in (("box.py:Box", "was made here with another task"), ("box_module:Box", "")):
+        at = [
+            replace(sweep, config=sweep.config.model_copy(update={"task": TaskSection(name=name), "folder": folder}))
+            for folder in (tmp_path, tmp_path / "copied")
+        ]
+        assert said in whose(at[1], origin_of(at[0]))
+        assert (whose(at[1], origin_of(at[0])) == "") == (said == "")
+
+
+def test_run_from_a_copied_page_says_that_the_sweep_is_one_s_own(
+    boxed: Make, tmp_path: Path, command: Any, inline_pool: Any
+) -> None:
+    trained(boxed(), inline_pool)
+    page = yaml_format.load(boxed().paths.config.read_text())
+    for key in ("hash", "content_hash", "folder"):
+        page.pop(key)
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    for name in ("box.py", "helper.py", "data.txt"):
+        (copied / name).write_bytes((tmp_path / name).read_bytes())
+    (copied / "page.yaml").write_text(yaml_format.dump(page))
+    ended = command("run", copied / "page.yaml", "--out", boxed().paths.root)
+    assert ended.code == 0, ended.err
+    assert f"was made here with another task; about to run the code of {copied / 'box.py'}" in ended.err
 
 
 def test_an_edited_configuration_is_refused_and_can_be_accepted(command: Any, refused: Any, sweep_copy: Path) -> None:
