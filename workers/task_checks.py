@@ -144,6 +144,7 @@ def _compute(task: DifferentiableTask, where: str) -> None:
     import torch
     from torch import nn
 
+    from workers.training.decay import undecayed
     from workers.training.precision import DTYPES, cast
 
     with torch.random.fork_rng(devices=[]):
@@ -151,6 +152,7 @@ def _compute(task: DifferentiableTask, where: str) -> None:
     if not isinstance(module, nn.Module):
         raise TaskError(f"{where}: module() must return a torch.nn.Module, found {type(module).__name__}")
     dtype = DTYPES[task.recipe.precision]
+    undecayed(task.recipe, dict(module.named_parameters()))
     module.to(dtype).eval()
     if isinstance(task, Classification):
         _check_labels(task, module(cast(task.train_inputs[:2], dtype)), where)
