@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from workers import Classification, Queries, Recipe, Run
 from workers.packed.optimizers import clipped
 from workers.packed.resident import Resident
-from workers.packs import train_pack
+from workers.packed.strategy import Strategy
+from workers.packs import PackTrainer, train_pack
 from workers.randomness.streams import Streams, build_module
 from workers.training.alone import train
 
@@ -248,15 +249,22 @@ def test_dropout_and_augmentation_are_drawn_for_every_batch(zoo, compare):
     compare(task, "stacked", subsets(5), "margin")
 
 
-@pytest.mark.parametrize("rule", ["sgd", "adamw"])
-def test_the_same_bits_in_any_group(zoo, rule):
+@pytest.mark.parametrize(
+    ("rule", "method", "architecture"),
+    [
+        ("sgd", "stacked", "relu"),
+        ("adamw", "stacked", "relu"),
+        pytest.param("adamw", "compiled", "layer_norm", marks=pytest.mark.slow),
+    ],
+)
+def test_the_same_bits_in_any_group(zoo, rule, method, architecture):
     recipe = Recipe(**RULES[rule], **OPTIONS["all"] | {"no_decay": ("*bias",)}, epochs=2, batch_size=BATCH)
-    task, runs = zoo(recipe, "relu"), subsets(6)
-    whole = train_pack(task, runs, ["loss"], Queries(), method="stacked", width=6)
-    for width in (1, 4):
-        pack = train_pack(task, runs, ["loss"], Queries(), method="stacked", width=width)
-        for one, other in zip(pack, whole, strict=True):
-            np.testing.assert_array_equal(one.outputs["loss"], other.outputs["loss"])
+    runs = subsets(6)
+    trainer = PackTrainer(zoo(recipe, architecture), strategy=Strategy(method, 6, False, "as asked for"))
+    whole = trainer.train(runs, ["loss"], Queries())
+    for group in (runs[:1], runs[4:], runs[::-1]):
+        for one in trainer.train(group, ["loss"], Queries()):
+            np.testing.assert_array_equal(one.outputs["loss"], whole[one.row].outputs["loss"])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
