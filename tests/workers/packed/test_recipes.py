@@ -229,6 +229,14 @@ def test_the_resident_kernels_take_every_schedule(zoo, compare, options):
     compare(zoo(recipe, "relu"), "resident", subsets(3), "margin")
 
 
+def test_the_resident_kernels_leave_frozen_parameters_to_the_others(zoo):
+    class Frozen(zoo):
+        def module(self):
+            return nn.Sequential(nn.Linear(5, 9).requires_grad_(False), nn.ReLU(), nn.Linear(9, 3))
+
+    assert Resident.of(Frozen(Recipe(), "relu")) is None
+
+
 def test_sgd_has_no_eps(zoo):
     assert Resident.of(zoo(Recipe(eps_in="root"), "relu")) is not None
 
