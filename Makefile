@@ -36,7 +36,7 @@ types: $(VENV)/.installed-test ## mypy, strict
 
 check: lint types docs test   ## what CI runs
 
-$(VENV)/.installed-pages: $(VENV)/.installed     ## draw docs/estimators.md, designs.md and tasks.md from the code
+$(VENV)/.installed-pages: $(VENV)/.installed     ## draw docs/estimators.md, designs.md, tasks.md and recipe.md from the code
 	$(BIN)/python docs/pages.py
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -228,12 +228,15 @@ def _compute(task: GradientTask, where: str) -> None:
     import torch
     from torch import nn
 
+    from workers.training.decay import undecayed
     from workers.training.precision import DTYPES
 
     module = task.module()
     if not isinstance(module, nn.Module):
         raise TaskError(f"{where}: module() must return a torch.nn.Module, found {type(module).__name__}")
     dtype = DTYPES[task.recipe.precision] if isinstance(task, DifferentiableTask) else None
+    if isinstance(task, DifferentiableTask):
+        undecayed(task.recipe, dict(module.named_parameters()))
     module.to(dtype).eval()
     first = {source: _first_two(task, source, dtype) for source in ("train", "task")}
     if isinstance(task, Classification):

@@ -26,11 +26,17 @@ BATCH = 1024
 def l2_curvature(recipe: Recipe | None) -> float:
     """Return d, so that d I is the Hessian of the recipe's L2 term (weight_decay / 2) |theta|^2.
 
-    0 for adamw: its decay is decoupled from the loss, so no term of an objective; and where no recipe is known.
+    0 for adamw: its decay is decoupled from the loss, so no term of an objective; and where no recipe is known. Raises
+    ConfigError where `no_decay` leaves parameters out of the term: its Hessian is then no multiple of I.
     """
-    if recipe is None:
+    if recipe is None or recipe.optimizer == "adamw" or not recipe.weight_decay:
         return 0.0
-    return recipe.weight_decay if recipe.optimizer in ("sgd", "adam") else 0.0
+    if recipe.no_decay:
+        raise ConfigError(
+            "the recipe's weight decay can be added to a curvature only where all parameters have it, found no_decay "
+            f"{', '.join(recipe.no_decay)}: use weight_decay: false"
+        )
+    return recipe.weight_decay
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ class Influence(ReferenceEstimator):
         "auto", description="added to the curvature's diagonal; auto = 0.1 x its mean eigenvalue"
     )
     weight_decay: bool = Field(
-        True, description="add the recipe's weight decay (sgd, adam) to the diagonal, as its L2 term"
+        True,
+        description="add the recipe's weight decay (sgd, adam) to the diagonal, as its L2 term; not where it has no_decay",
     )
     solver: Literal["auto", "exact", "cg"] = Field(
         "auto", description="exact (Cholesky), cg, or exact while parameters or examples x outputs are at most 8,000"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from estimators.evidence import Reference
@@ -30,7 +31,10 @@ class TracIn(ReferenceEstimator):
     - `weights: segment`: w_c = (1/n) * sum of the learning rates of all steps since the checkpoint used before it (or
       since the start), times 1 / (1 - momentum) for sgd. In a random order each epoch visits i once, in a step of rate
       lr and batch size B with probability B/n, and moves theta by lr/B: the sum is the expected coefficient of grad
-      loss_i, so tau is in units of the measure for sgd. The preconditioning of adam and adamw is left out.
+      loss_i, so tau is in units of the measure for sgd. The preconditioning of adam and adamw is left out. Where the
+      recipe averages the weights (`ema`), a step counts by the part of it that is in the average at the end:
+      1 - ema**(steps from it to the end), and 1 for the first. Where it clips gradients (`clip_norm`), a step's
+      coefficient depends on all gradients in it, and this is refused.
 
     No stretch ends at the initial model, so epoch 0 is left out unless named in `epochs`; it then weighs as much as the
     learning rate of the first step, and is refused with `segment`.
@@ -76,7 +80,10 @@ class TracIn(ReferenceEstimator):
         return [kept[epoch] for epoch in wanted]
 
     def weights_of(self, checkpoints: Sequence[Checkpoint], recipe: Recipe | None, n: int) -> list[float]:
-        """Return w_c of every checkpoint. Raises ConfigError where the task did not tell what it needs."""
+        """Return w_c of every checkpoint.
+
+        Raises ConfigError where the task did not tell what it needs, and for a segment of steps that are clipped.
+        """
         if self.weights == "learning_rate":
             untold = [checkpoint.epoch for checkpoint in checkpoints if math.isnan(checkpoint.learning_rate)]
             if untold:
@@ -89,7 +96,15 @@ class TracIn(ReferenceEstimator):
             raise ConfigError(
                 "tracin: weights=segment needs the learning rate of every step, and the task has no `recipe`"
             )
+        if recipe.clip_norm is not None:
+            raise ConfigError(
+                "tracin: weights=segment needs steps whose gradients are not clipped, "
+                f"the recipe has clip_norm {recipe.clip_norm:g}: use weights=learning_rate"
+            )
         rates = recipe.learning_rates(n)
+        if recipe.ema is not None:
+            steps_to_end = np.arange(len(rates), 0, -1)
+            rates[1:] *= 1 - recipe.ema ** steps_to_end[1:]
         gain = 1 / (1 - recipe.momentum) if recipe.optimizer == "sgd" else 1.0
         starts = [0, *(checkpoint.step for checkpoint in checkpoints[:-1])]
         spans = zip(starts, checkpoints, strict=True)

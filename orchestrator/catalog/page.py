@@ -1,11 +1,13 @@
-"""A page of the documentation, drawn from a group of the catalog, as Markdown."""
+"""Pages of the documentation, drawn from the catalog and from the recipe, as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from orchestrator.catalog.entry import Entry, Option
+from orchestrator.catalog.entry import Entry, Option, paragraphs
+from orchestrator.catalog.options import options_of
 from orchestrator.catalog.registry import Group
+from workers.recipe import Recipe
 
 INTRODUCTIONS = {
     "estimator": "What turns runs or gradients into attributions. `counterfactory describe NAME` says the same on a terminal.\n\n"
@@ -20,13 +22,20 @@ INTRODUCTIONS = {
     "```yaml\ntask:\n  name: digits\n  arguments: {n: 500, model: logistic}\n```",
 }
 """By a group's word."""
+RECIPE = (
+    "Fields of a `Recipe`, of your own task ([your-own-task.md](your-own-task.md)), or of a built-in task's argument `recipe`, "
+    "in place of its own:\n\n"
+    "```yaml\ntask:\n  name: mnist\n  arguments:\n"
+    "    recipe: {optimizer: adamw, lr: 0.001, schedule: linear, warmup_ratio: 0.1}\n```"
+)
+_DRAWN = "<!-- Drawn from the code by `make pages`: change the docstrings and descriptions there. -->"
 
 
 def page(title: str, group: Group) -> str:
     """Return the page of a group."""
     entries = group.entries()
     lines = [
-        "<!-- Drawn from the code by `make pages`: change the docstrings and descriptions there. -->",
+        _DRAWN,
         f"# {title}",
         "",
         INTRODUCTIONS[group.word],
@@ -38,6 +47,13 @@ def page(title: str, group: Group) -> str:
     for entry in entries:
         lines += ["", *_section(entry)]
     return "\n".join(lines) + "\n"
+
+
+def recipe_page() -> str:
+    """Return the page of the training recipe."""
+    summary, *others = paragraphs(Recipe)
+    table = _table(options_of(Recipe))
+    return "\n".join([_DRAWN, "# Recipe", "", summary, "", RECIPE, "", *table, "", "\n\n".join(others)]) + "\n"
 
 
 def _section(entry: Entry) -> Iterator[str]:
@@ -52,9 +68,13 @@ def _section(entry: Entry) -> Iterator[str]:
         yield f"- **{word}**: {answer}"
     if entry.options:
         yield ""
-        yield "| option | takes | default | meaning |"
-        yield "| --- | --- | --- | --- |"
-        yield from map(_row, entry.options)
+        yield from _table(entry.options)
+
+
+def _table(options: Iterable[Option]) -> Iterator[str]:
+    yield "| option | takes | default | meaning |"
+    yield "| --- | --- | --- | --- |"
+    yield from map(_row, options)
 
 
 def _row(option: Option) -> str:

@@ -22,6 +22,7 @@ from orchestrator.sweeps.origin import Origin, origin_of
 from orchestrator.sweeps.sources import source_hashes
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
+from workers.recipe import Recipe
 
 PACKAGES = ("counterfactory", "torch", "torchvision", "numpy", "scikit-learn", "numba", "zarr", "ray")
 COMPUTING = frozenset({"counterfactory", "torch", "torchvision", "numpy", "scikit-learn", "numba"})
@@ -69,11 +70,19 @@ class Provenance(BaseModel):
     def differences(self, now: Provenance) -> list[Difference]:
         """Return what is another in `now`."""
         found = []
-        for what, was, is_now in _pairs(self.model_dump(mode="json"), now.model_dump(mode="json")):
+        for what, was, is_now in _pairs(_dumped(self), _dumped(now)):
             package = what.removeprefix("version of ")
             refused = package == what or (package in COMPUTING and _minor(was) != _minor(is_now))
             found.append(Difference(what=what, was=was, now=is_now, refused=refused))
         return found
+
+
+def _dumped(record: Provenance) -> dict[str, Any]:
+    """Return a record's content. A field that a recipe of old does not have was as its default is: nothing else was done yet."""
+    content = record.model_dump(mode="json")
+    if record.recipe:
+        content["recipe"] = Recipe().model_dump(mode="json") | record.recipe
+    return content
 
 
 def _pairs(was: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -279,6 +279,12 @@ def test_the_differentiable_contract(build, old, new, message):
     assert message in refusal(TaskError, build, NETWORK.replace(old, new))
 
 
+def test_a_pattern_of_parameters_that_are_not_there_is_refused_with_the_task(build):
+    assert build(NETWORK.replace("Recipe()", "Recipe(no_decay=['bias'])")).n == 6
+    message = refusal(ConfigError, build, NETWORK.replace("Recipe()", "Recipe(no_decay=['*.bias'])"))
+    assert "recipe.no_decay: pattern '*.bias' matches no parameter of the module; did you mean bias?" in message
+
+
 def test_a_built_in_tasks_path_starts_at_the_configuration(tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(f"{i},{2 * i}" for i in range(20)))
     monkeypatch.chdir("/")

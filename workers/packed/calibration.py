@@ -42,8 +42,8 @@ def strategy_of(
     """
     if method == "resident" and not is_resident(task, device):
         raise ConfigError(
-            "method 'resident' needs a chain of Linear layers with a built-in loss and an output for every label, "
-            "in float32 or float64, on the CPU"
+            "method 'resident' needs a chain of Linear layers with a built-in loss and an output for every label, in float32 or "
+            "float64, on the CPU, without augmentation, clip_norm, accumulate, no_decay, ema and eps_in: root"
         )
     if method == "auto" and width == "auto":
         return calibrated(task, device)

@@ -47,8 +47,9 @@ class Probe:
         return lambda runs: [alone.train(self.task, run, self.device, channels_last) for run in runs]
 
     def runs(self, count: int) -> list[Run]:
-        """Return runs on the first batches of the training set, each with its own seed."""
-        size = min(self.task.n, self.steps * self.task.recipe.batch_size)
+        """Return runs on the first steps' examples of the training set, each with its own seed."""
+        recipe = self.task.recipe
+        size = min(self.task.n, self.steps * recipe.batch_size * recipe.accumulate)
         return [Run(row, np.arange(size, dtype=np.int64), row) for row in range(count)]
 
     def rates(self, ways: list[Train], count: int = 1, rounds: int = _ROUNDS, least: float = 0.0) -> list[float]:

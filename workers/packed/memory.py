@@ -40,7 +40,8 @@ def bytes_per_model(task: DifferentiableTask) -> int:
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         task.loss(task.call(module.train(), x), y).mean()
     moments = 2 if recipe.optimizer != "sgd" else 1
-    state = (3 + moments) * _bytes_of(list(module.parameters())) + 2 * _bytes_of(list(module.buffers()))
+    beside = (recipe.ema is not None) + (recipe.accumulate > 1)
+    state = (3 + moments + beside) * _bytes_of(list(module.parameters())) + 2 * _bytes_of(list(module.buffers()))
     return int(state + _MARGIN * (sum(kept.values()) + _bytes_of(tensors(x))))
 
 

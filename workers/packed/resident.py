@@ -48,6 +48,19 @@ def _are_numbers(task: DifferentiableTask) -> bool:
     return isinstance(inputs, torch.Tensor) and inputs.is_floating_point() and isinstance(targets, torch.Tensor)
 
 
+def takes(recipe: Recipe) -> bool:
+    """Whether the kernels compute the recipe: any schedule, but one update for all parameters after every batch."""
+    return (
+        recipe.precision != "bf16"
+        and not (recipe.crop or recipe.flip)
+        and recipe.clip_norm is None
+        and recipe.accumulate == 1
+        and not recipe.no_decay
+        and recipe.ema is None
+        and (recipe.optimizer == "sgd" or recipe.eps_in == "denominator")
+    )
+
+
 def _labels_fit(targets: torch.Tensor, classes: int) -> bool:
     """Whether every label is the index of an output."""
     return bool(((targets >= 0) & (targets < classes)).all())
@@ -140,13 +153,11 @@ class Resident:
         They take chains of Linear layers with a loss of ours, and write at the label's place: every label must have an output.
         """
         loss = find_loss(task)
-        if loss is None or not _are_numbers(task) or task.recipe.precision == "bf16":
+        if loss is None or not _are_numbers(task) or not takes(task.recipe):
             return None
         module, dropouts = build_module(task.module, 0, DTYPES[task.recipe.precision])
         chain = find_chain(module, dropouts)
         if chain is None or task.train_inputs[0].numel() != chain.layers[0].inputs:
-            return None
-        if task.recipe.crop or task.recipe.flip:
             return None
         if loss == cpu.CROSS_ENTROPY and not _labels_fit(task.train_targets, chain.layers[-1].outputs):
             return None

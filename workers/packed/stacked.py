@@ -11,6 +11,7 @@ neighbours, the same operations make it, to the last bit.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -29,14 +30,18 @@ from torch.utils._pytree import tree_map_only
 
 from workers.data.nested import Nested, mapped
 from workers.errors import TaskError
+from workers.packed.accumulation import Accumulator
+from workers.packed.averaging import StackedAverage
 from workers.packed.optimizers import StackedOptimizer
 from workers.randomness.augmentation import apply, draw
 from workers.randomness.dropout import KeyedDropout
 from workers.randomness.functional_dropout import KeyedCalls
 from workers.randomness.streams import Streams, build_module
+from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import DifferentiableTask
 from workers.training.batchable_attention import batchable_attention
+from workers.training.batches import Portion, cut
 from workers.training.precision import DTYPES, forward, normalize_in_full
 
 State = dict[str, Tensor]
@@ -50,29 +55,32 @@ class _Member:
     streams: Streams
     rates: NDArray[np.float64]
     keys: NDArray[np.int32]
-    """(steps, dropouts)."""
+    """(batches, dropouts)."""
     functional: NDArray[np.int32]
-    """(steps,) of what functions draw."""
+    """(batches,) of what functions draw."""
     epoch: int = 0
     step: int = 0
-    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """What is left of the present epoch's order."""
+    seen: int = 0
+    """Batches taken."""
+    batches: deque[Portion] = field(default_factory=deque)
+    """What is left of the present epoch."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
         return self.step == len(self.rates)
 
-    def next_epoch(self) -> None:
+    def next_epoch(self, recipe: Recipe) -> None:
         """Draw the order of the next epoch if the present one is used up."""
-        if len(self.order) == 0 and not self.done:
-            self.order = torch.from_numpy(self.streams.order.orders(self.run.subset, 1)[0])
+        if not self.batches and not self.done:
+            self.batches.extend(cut(torch.from_numpy(self.streams.order.orders(self.run.subset, 1)[0]), recipe))
 
-    def take(self, size: int) -> Tensor:
-        """Return the next batch of the order, and advance."""
-        batch, self.order = self.order[:size], self.order[size:]
-        self.step += 1
-        self.epoch += len(self.order) == 0
+    def take(self) -> Portion:
+        """Return the next batch, and advance."""
+        batch = self.batches.popleft()
+        self.seen += 1
+        self.step += batch.ends_step
+        self.epoch += not self.batches
         return batch
 
 
@@ -178,16 +186,19 @@ class Lockstep:
         self.template, self.dropouts = trainer.template, trainer.dropouts
         self.parameters, self.buffers = _stack(built, trainer.device, trainer.unused)
         self._names = _own_names(self.template)
-        self.optimizer = StackedOptimizer(self.recipe, self.parameters)
+        self.optimizer = StackedOptimizer(self.recipe, self.parameters, dict(built[0].named_parameters()))
+        self.accumulator = Accumulator(self.parameters) if self.recipe.accumulate > 1 else None
+        self.average = StackedAverage(self.recipe.ema, self.parameters) if self.recipe.ema else None
         self.members = [self._member(run, stream) for run, stream in zip(runs, streams, strict=True)]
 
     def _member(self, run: Run, streams: Streams) -> _Member:
         rates = self.recipe.learning_rates(len(run.subset))
-        keys = streams.dropout_keys(len(rates), len(self.dropouts))
-        return _Member(run, streams, rates, keys, streams.functional_keys(len(rates)))
+        batches = self.recipe.epochs * self.recipe.batches_per_epoch(len(run.subset))
+        keys = streams.dropout_keys(batches, len(self.dropouts))
+        return _Member(run, streams, rates, keys, streams.functional_keys(batches))
 
     def train(self) -> None:
-        """Take every step of every model."""
+        """Take every step of every model. With the recipe's `ema` its end, and the last epoch's checkpoint, are the average."""
         self.template.train()
         for place, member in enumerate(self.members):
             self._keep(place, member)
@@ -195,41 +206,60 @@ class Lockstep:
             self._step(group)
 
     def _largest_group(self) -> list[int]:
-        """Return the places of the models, as many as possible, whose next batches have one size; empty when all are done."""
-        sizes: dict[int, list[int]] = {}
+        """Return the places of the models, as many as possible, whose next batches are alike; empty when all are done.
+
+        Alike are batches of one size after which all of the models step, or none.
+        """
+        alike: dict[tuple[int, bool], list[int]] = {}
         for place, member in enumerate(self.members):
-            member.next_epoch()
+            member.next_epoch(self.recipe)
             if not member.done:
-                sizes.setdefault(min(self.recipe.batch_size, len(member.order)), []).append(place)
-        return max(sizes.values(), key=len, default=[])
+                following = member.batches[0]
+                alike.setdefault((len(following.examples), following.ends_step), []).append(place)
+        return max(alike.values(), key=len, default=[])
 
     def _step(self, group: list[int]) -> None:
         members = [self.members[place] for place in group]
-        size = min(self.recipe.batch_size, len(members[0].order))
-        compiled = self.trainer.compiles(size)
+        compiled = self.trainer.compiles(len(members[0].batches[0].examples))
         if self.trainer.compiled and not compiled and len(group) > 1:
             for place in group:
                 self._step([place])
             return
         steps = [member.step for member in members]
-        rates = torch.tensor([member.rates[step] for member, step in zip(members, steps, strict=True)])
         where = None if len(group) == len(self.members) else torch.tensor(group, device=self.trainer.device)
         self._set_dropout(members, where)
-        batches = torch.stack([member.take(self.recipe.batch_size) for member in members]).to(self.trainer.device)
+        keys = torch.tensor([member.functional[member.seen] for member in members], dtype=torch.int32)
+        taken = [member.take() for member in members]
+        batches = torch.stack([batch.examples for batch in taken]).to(self.trainer.device)
         parameters, buffers = _pick(self.parameters, where), _pick(self.buffers, where)
         x, y = self.trainer.examples.read(batches)
         if self.recipe.crop or self.recipe.flip:
             x = self._augment(x, members)
         w = None if self.trainer.weights is None else self.trainer.weights[batches]
         take = self._slopes_compiled if compiled else self.trainer.slopes
-        keys = torch.tensor([member.functional[step] for member, step in zip(members, steps, strict=True)])
         with batchable_attention():
-            gradients, changed = take(parameters, buffers, x, y, w, keys.to(self.trainer.device, torch.int32))
-        self.optimizer.step(gradients, where, rates.to(self.trainer.device, self.trainer.dtype), steps)
+            gradients, changed = take(parameters, buffers, x, y, w, keys.to(self.trainer.device))
         _put(self.buffers, where, changed)
+        if self.accumulator:
+            gradients = self.accumulator.add(gradients, where, [batch.share for batch in taken])
+        if taken[0].ends_step:
+            self._descend(gradients, where, members, steps)
         for place, member in zip(group, members, strict=True):
-            if len(member.order) == 0:
+            if not member.batches:
+                if member.done and self.average:
+                    self.average.finish(place)
                 self._keep(place, member)
+
+    def _descend(
+        self, gradients: State, where: Tensor | None, members: Sequence[_Member], steps: Sequence[int]
+    ) -> None:
+        """Take the optimizer step of the models at `where`, which have taken so many before."""
+        rates = torch.tensor([member.rates[step] for member, step in zip(members, steps, strict=True)])
+        self.optimizer.step(gradients, where, rates.to(self.trainer.device, self.trainer.dtype), steps)
+        if self.average:
+            self.average.follow(where, steps)
+        if self.accumulator:
+            self.accumulator.begin(where)
 
     def _slopes_compiled(self, *arguments: Nested) -> tuple[State, State]:
         """Return what `slopes` does, from a group filled up to the compiled number of models."""
@@ -246,7 +276,7 @@ class Lockstep:
     def _set_dropout(self, members: Sequence[_Member], where: Tensor | None) -> None:
         """Write the keys of the members' next step where the dropout layers look for them."""
         for layer, name in enumerate(self.dropouts):
-            keys = np.array([member.keys[member.step, layer] for member in members])
+            keys = np.array([member.keys[member.seen, layer] for member in members])
             _put(self.buffers, where, {name: torch.from_numpy(keys).to(self.trainer.device)})
 
     def _augment(self, x: Tensor, members: Sequence[_Member]) -> Tensor:

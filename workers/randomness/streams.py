@@ -46,10 +46,10 @@ class Streams:
         generator = np.random.Generator(np.random.PCG64(self._dropout))
         return generator.integers(0, 2**31 - 1, size=(steps, layers), dtype=np.int32)
 
-    def functional_keys(self, steps: int) -> NDArray[np.int32]:
-        """Return the keys of what functions draw in each step (steps,): see functional_dropout.py."""
+    def functional_keys(self, batches: int) -> NDArray[np.int32]:
+        """Return the keys of what functions draw in each batch (batches,): see functional_dropout.py."""
         generator = np.random.Generator(np.random.PCG64(self._functional))
-        return generator.integers(0, 2**31 - 1, size=steps, dtype=np.int32)
+        return generator.integers(0, 2**31 - 1, size=batches, dtype=np.int32)
 
 
 def build_module(factory: object, seed: int, dtype: torch.dtype) -> tuple[nn.Module, list[KeyedDropout]]:

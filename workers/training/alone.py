@@ -19,32 +19,21 @@ from workers.errors import TaskError
 from workers.randomness.augmentation import augment
 from workers.randomness.functional_dropout import KeyedCalls
 from workers.randomness.streams import Streams, build_module
-from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import Classification, DifferentiableTask
+from workers.training.batches import cut
+from workers.training.descent import Descent
 from workers.training.layouts import pool_before_relu, to_channels_last
 from workers.training.precision import DTYPES, forward, normalize_in_full
-
-
-def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return PyTorch's optimizer for the recipe, fused where that is faster: one call costs as much as SGD on two."""
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            recipe.lr,
-            recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov,
-            fused=len(parameters) > 2,
-        )
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, recipe.lr, recipe.betas, recipe.eps, recipe.weight_decay, fused=True)
 
 
 def train(
     task: DifferentiableTask, run: Run, device: torch.device | str = "cpu", channels_last: bool = False
 ) -> tuple[nn.Module, tuple[Checkpoint, ...]]:
     """Train on `run.subset` with `run.seed`; return the module in eval mode, and the checkpoints asked for.
+
+    With the recipe's `ema` the module, and the checkpoint of the last epoch, have the average of the parameters; checkpoints
+    before it have the parameters themselves, for they are where the training was.
 
     `channels_last` lays images and convolutions out with channels last: faster or slower, and the same but for rounding.
     """
@@ -58,12 +47,12 @@ def train(
     weights = None if task.train_weights is None else task.train_weights.to(device, dtype)
     if channels_last:
         examples = _channels_last(module, examples)
-    optimizer = make_optimizer(recipe, list(module.parameters()))
-    (group,) = optimizer.param_groups
+    descent = Descent(recipe, module)
     rates = recipe.learning_rates(len(run.subset)).tolist()
-    numbers = streams.dropout_keys(len(rates), len(dropouts))
+    batches = recipe.epochs * recipe.batches_per_epoch(len(run.subset))
+    numbers = streams.dropout_keys(batches, len(dropouts))
     keys = torch.from_numpy(numbers).to(device)
-    draws = Draws(streams, len(rates), device)
+    draws = Draws(streams, batches, device)
     kept: list[Checkpoint] = []
 
     def keep(epoch: int, step: int) -> None:
@@ -75,24 +64,25 @@ def train(
             kept.append(Checkpoint(epoch, step, rates[max(step - 1, 0)], state))
 
     keep(0, 0)
-    step = 0
+    step, seen = 0, 0
     for epoch in range(1, recipe.epochs + 1):
         order = torch.from_numpy(streams.order.orders(run.subset, 1)[0]).to(device)
-        for batch in torch.split(order, recipe.batch_size):
+        for batch, share, ends_step in cut(order, recipe):
             x, y = examples.read(batch)
             if recipe.crop or recipe.flip:
                 x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
             for place, layer in enumerate(dropouts):
-                layer.key, layer.number = keys[step, place], int(numbers[step, place])
-            with draws.of(step):
+                layer.key, layer.number = keys[seen, place], int(numbers[seen, place])
+            with draws.of(seen):
                 outputs = forward(recipe, device, partial(task.call, module), x)
             loss = _mean_loss(task, outputs, y, None if weights is None else weights[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
-            if group["lr"] != rates[step]:
-                group["lr"] = rates[step]
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
+            (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+            seen += 1
+            if ends_step:
+                descent.step(rates[step])
+                step += 1
+        if epoch == recipe.epochs:
+            descent.finish()
         keep(epoch, step)
     draws.check()
     return module.eval(), tuple(kept)
@@ -101,21 +91,21 @@ def train(
 class Draws:
     """What a module draws in its forward passes by functions, from the run's own keys; dropout layers have keys of their own.
 
-    A module that draws nothing so in its first step is taken to draw nothing: watching costs time at every operation.
+    A module that draws nothing so in its first batch is taken to draw nothing: watching costs time at every operation.
     """
 
-    def __init__(self, streams: Streams, steps: int, device: torch.device | str):
-        self._keys = torch.from_numpy(streams.functional_keys(steps)).to(device)
+    def __init__(self, streams: Streams, batches: int, device: torch.device | str):
+        self._keys = torch.from_numpy(streams.functional_keys(batches)).to(device)
         self._before = torch.get_rng_state()
         self._watches = True
 
     @contextmanager
-    def of(self, step: int) -> Iterator[None]:
-        """Govern one forward pass."""
+    def of(self, batch: int) -> Iterator[None]:
+        """Govern the forward pass of one batch."""
         if not self._watches:
             yield
             return
-        with KeyedCalls(self._keys[step]) as calls:
+        with KeyedCalls(self._keys[batch]) as calls:
             yield
         self._watches = calls.count > 0
 

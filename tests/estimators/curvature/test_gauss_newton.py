@@ -76,3 +76,10 @@ def test_weight_decay_is_curvature_only_as_an_l2_term():
     assert l2_curvature(Recipe(optimizer="sgd", weight_decay=0.1)) == 0.1
     assert l2_curvature(Recipe(optimizer="adam", weight_decay=0.1)) == 0.1
     assert l2_curvature(Recipe(optimizer="adamw", weight_decay=0.1)) == 0.0
+    assert l2_curvature(Recipe(optimizer="adamw", weight_decay=0.1, no_decay=("*bias",))) == 0.0
+    assert l2_curvature(Recipe(no_decay=("*bias",))) == 0.0
+
+
+def test_weight_decay_of_some_parameters_is_refused():
+    with pytest.raises(ConfigError, match=r"found no_decay \*bias, norm\*: use weight_decay: false"):
+        l2_curvature(Recipe(weight_decay=0.1, no_decay=("*bias", "norm*")))

@@ -51,9 +51,19 @@ def test_segments_weigh_by_the_learning_rates_of_their_steps(toy, evidence_of, a
     np.testing.assert_allclose(got, alone, rtol=1e-5, atol=1e-6 * np.abs(alone).max())
 
 
-def test_segments_have_the_sign_and_the_units_of_leaving_an_example_out(toy, evidence_of):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch_size": 9, "accumulate": 3},
+        {"ema": 0.6, "epochs": 4},
+        {"schedule": "linear", "warmup_steps": 2, "epochs": 4},
+    ],
+    ids=str,
+)
+def test_segments_have_the_sign_and_the_units_of_leaving_an_example_out(toy, evidence_of, options):
     """With small steps the effect of example i on the trained model is the first-order one that TracIn sums."""
-    recipe = Recipe(lr=1e-3, batch_size=24, epochs=2, precision="float64")
+    recipe = Recipe(**{"lr": 1e-3, "batch_size": 24, "epochs": 2, "precision": "float64", **options})
     evidence = evidence_of(toy("regression", hidden=4, recipe=recipe), "prediction", models=1)
     got = TracIn(weights="segment").attribute(evidence).values
     everything = np.arange(24)
@@ -68,6 +78,15 @@ def test_segments_have_the_sign_and_the_units_of_leaving_an_example_out(toy, evi
         without = torch.ones(24, dtype=torch.float64)
         without[i] = 0
         np.testing.assert_allclose(got[i], full - outputs(without), rtol=0.05, atol=1e-7)
+
+
+def test_segments_of_clipped_steps_are_refused(toy, evidence_of):
+    evidence = evidence_of(
+        toy("regression", recipe=COSINE.model_copy(update={"clip_norm": 0.5})), "prediction", models=1
+    )
+    assert TracIn().attribute(evidence).models == 1
+    with pytest.raises(ConfigError, match=r"the recipe has clip_norm 0\.5: use weights=learning_rate"):
+        TracIn(weights="segment").attribute(evidence)
 
 
 def test_a_twin_of_the_query_helps(toy, evidence_of):

@@ -12,12 +12,13 @@ from estimators.evidence import Evidence
 from estimators.registry import BUILT_IN as ESTIMATORS
 from estimators.registry import find
 from orchestrator.catalog import estimators, tasks
-from orchestrator.catalog.page import page
+from orchestrator.catalog.page import page, recipe_page
 from orchestrator.catalog.registry import GROUPS, Group, group, named
 from orchestrator.designs.registry import kinds
 from workers.errors import ConfigError
 from workers.loading import BUILT_IN as TASKS
 from workers.loading import TaskSpec, build_task
+from workers.recipe import Recipe
 from workers.task import DifferentiableTask
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -27,6 +28,14 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 def test_the_page_is_what_the_code_says(name: str) -> None:
     written = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     assert written == page(name.capitalize(), GROUPS[name]), "`make pages` writes it anew"
+
+
+def test_the_recipes_page_is_what_the_code_says() -> None:
+    written = (DOCS / "recipe.md").read_text(encoding="utf-8")
+    assert written == recipe_page(), "`make pages` writes it anew"
+    for name, field in Recipe.model_fields.items():
+        assert f"| `{name}` |" in written
+        assert field.description, f"{name} is described"
 
 
 @pytest.mark.parametrize(("name", "expected"), [("estimators", ESTIMATORS), ("designs", kinds()), ("tasks", TASKS)])

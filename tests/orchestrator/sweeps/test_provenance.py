@@ -112,6 +112,10 @@ def test_recipe_and_weights_are_among_what_decides(tiny: Any, make_sweep: Any) -
     tiny["task"]["arguments"]["recipe"]["lr"] = 0.5
     faster = provenance(make_sweep(tiny))
     assert "recipe.lr: 0.1 -> 0.5" in [str(one) for one in was.differences(faster)]
+    older = was.model_copy(update={"recipe": {key: value for key, value in was.recipe.items() if key != "accumulate"}})
+    assert older.differences(was) == [], "a field that was not there yet was as its default is"
+    tiny["task"]["arguments"]["recipe"].update(lr=0.1, accumulate=2)
+    assert "recipe.accumulate: 1 -> 2" in [str(one) for one in older.differences(provenance(make_sweep(tiny)))]
     import torch
 
     weighted = make_sweep(tiny)

@@ -17,6 +17,12 @@ def test_convolutions_are_measured_in_both_layouts_and_in_lockstep(zoo):
     assert "lockstep by" in plan.reason
 
 
+def test_a_timed_training_has_whole_steps(zoo):
+    probe = Probe(zoo(RECIPE.model_copy(update={"batch_size": 4, "accumulate": 2}), "relu"), "cpu")
+    probe.steps = 3
+    assert [len(run.subset) for run in probe.runs(2)] == [24, 24]
+
+
 def test_what_cannot_run_in_lockstep_is_trained_alone(zoo):
     class Branching(zoo):
         def loss(self, outputs, targets):

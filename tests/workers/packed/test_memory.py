@@ -13,6 +13,14 @@ def test_a_model_takes_at_least_its_state(zoo, optimizer, copies):
     assert copies * 4 * parameters <= size < 1.5 * copies * 4 * parameters
 
 
+@pytest.mark.parametrize(
+    ("options", "copies"), [({"ema": 0.9}, 1), ({"accumulate": 2}, 1), ({"ema": 0.9, "accumulate": 3}, 2)]
+)
+def test_an_average_and_gathered_gradients_are_a_copy_each(zoo, options, copies):
+    plain, more = (memory.bytes_per_model(zoo(Recipe(batch_size=8, **extra), "wide")) for extra in ({}, options))
+    assert more - plain == copies * 4 * sum(value.numel() for value in zoo(Recipe(), "wide").module().parameters())
+
+
 def test_activations_count_with_the_batch(zoo):
     small, large = (memory.bytes_per_model(zoo(Recipe(batch_size=size), "convolution")) for size in (1, 32))
     assert large > 5 * small
