@@ -178,6 +178,10 @@ def _train_lockstep(trainer: Stacked, runs: Sequence[Run], measures: Sequence[st
 
 def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Queries) -> Outputs:
     """Train, ask the task for its measures and take the chosen queries; each must be a (t,) array."""
+    if run.order != "own" or run.weights is not None:
+        raise TaskError(
+            f"{type(task).__name__} trains itself: shared order and weights of examples need a differentiable task"
+        )
     model = task.train(run.subset, run.seed)
     train_queries = queries.source == "train"
     chosen = slice(None) if queries.indices is None else list(queries.indices)

@@ -31,6 +31,7 @@ from workers.randomness.streams import Streams, build_module
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import DifferentiableTask
 from workers.training import precision
+from workers.training.batches import Batches
 from workers.training.precision import DTYPES, forward, normalize_in_full
 
 State = dict[str, Tensor]
@@ -42,6 +43,7 @@ class _Member:
 
     run: Run
     streams: Streams
+    batches: Batches
     rates: NDArray[np.float64]
     keys: NDArray[np.int32]
     """(steps, dropouts)."""
@@ -49,6 +51,8 @@ class _Member:
     step: int = 0
     order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     """What is left of the present epoch's order."""
+    weights: Tensor | None = None
+    """The weights of the examples in it."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
 
     @property
@@ -58,14 +62,19 @@ class _Member:
     def next_epoch(self) -> None:
         """Draw the order of the next epoch if the present one is used up."""
         if len(self.order) == 0 and not self.done:
-            self.order = torch.from_numpy(self.streams.order.orders(self.run.subset, 1)[0])
+            orders, weights = self.batches.orders(1)
+            self.order = torch.from_numpy(orders[0])
+            self.weights = None if weights is None else torch.from_numpy(weights[0])
 
-    def take(self, size: int) -> Tensor:
-        """Return the next batch of the order, and advance."""
+    def take(self, size: int) -> tuple[Tensor, Tensor | None]:
+        """Return the next batch of the order and its weights, and advance."""
         batch, self.order = self.order[:size], self.order[size:]
+        weights = None
+        if self.weights is not None:
+            weights, self.weights = self.weights[:size], self.weights[size:]
         self.step += 1
         self.epoch += len(self.order) == 0
-        return batch
+        return batch, weights
 
 
 class Stacked:
@@ -77,10 +86,7 @@ class Stacked:
         self.dtype = DTYPES[task.recipe.precision]
         self.inputs = precision.cast(task.train_inputs, self.dtype, device)
         self.targets = precision.cast(task.train_targets, self.dtype, device)
-        weights = task.train_weights
-        self.weights = None if weights is None else weights.to(device, self.dtype)
-        places = (0, 0, 0, 0, None if weights is None else 0)
-        self.slopes = vmap(grad(self._loss, has_aux=True), in_dims=places, randomness="error")
+        self.slopes = {weighted: self._slopes(weighted) for weighted in (False, True)}
 
     @cached_property
     def template(self) -> nn.Module:
@@ -105,6 +111,11 @@ class Stacked:
         losses = self.task.loss(forward(self.recipe, self.device, call, x), y)
         return (losses if w is None else losses * w).mean(), fresh
 
+    def _slopes(self, weighted: bool) -> Any:
+        """Return the gradients of the models' losses, as a function of what `_loss` takes, a row a model."""
+        places = (0, 0, 0, 0, 0 if weighted else None)
+        return vmap(grad(self._loss, has_aux=True), in_dims=places, randomness="error")
+
     def compiles(self, size: int) -> bool:
         """Whether the step on batches of this size is compiled: whole batches, and the last of the subsets that designs have."""
         n, batch = self.task.n, self.recipe.batch_size
@@ -115,13 +126,13 @@ class Stacked:
         self.compiled = max(self.compiled // 2, min(self.compiled, 1))
 
     @cached_property
-    def compiled_slopes(self) -> Any:
+    def compiled_slopes(self) -> dict[bool, Any]:
         """`slopes`, compiled for the shapes it is called with."""
         # The limit counts all trainers of a process, and beyond it a step would be taken uncompiled, with other bits.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         torch._inductor.config.compile_threads = 1  # a worker has its cores, and starts no processes beside itself
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no GPU
-        return torch.compile(self.slopes, dynamic=False)
+        return {weighted: torch.compile(slopes, dynamic=False) for weighted, slopes in self.slopes.items()}
 
     def train(self, runs: Sequence[Run]) -> Lockstep:
         """Train the runs together; return their models."""
@@ -143,8 +154,9 @@ class Lockstep:
         self.members = [self._member(run, stream) for run, stream in zip(runs, streams, strict=True)]
 
     def _member(self, run: Run, streams: Streams) -> _Member:
-        rates = self.recipe.learning_rates(len(run.subset))
-        return _Member(run, streams, rates, streams.dropout_keys(len(rates), len(self.dropouts)))
+        batches = Batches(self.trainer.task, run, streams.order)
+        rates = self.recipe.learning_rates(batches.size)
+        return _Member(run, streams, batches, rates, streams.dropout_keys(len(rates), len(self.dropouts)))
 
     def train(self) -> None:
         """Take every step of every model."""
@@ -155,13 +167,15 @@ class Lockstep:
             self._step(group)
 
     def _largest_group(self) -> list[int]:
-        """Return the places of the models, as many as possible, whose next batches have one size; empty when all are done."""
-        sizes: dict[int, list[int]] = {}
+        """Return the places of the models, as many as possible, whose next batches are alike; empty when all are done."""
+        groups: dict[tuple[int, bool, bool], list[int]] = {}
         for place, member in enumerate(self.members):
             member.next_epoch()
             if not member.done:
-                sizes.setdefault(min(self.recipe.batch_size, len(member.order)), []).append(place)
-        return max(sizes.values(), key=len, default=[])
+                size = min(self.recipe.batch_size, len(member.order))
+                form = size, member.batches.weighted, member.batches.shared
+                groups.setdefault(form, []).append(place)
+        return max(groups.values(), key=len, default=[])
 
     def _step(self, group: list[int]) -> None:
         members = [self.members[place] for place in group]
@@ -175,19 +189,24 @@ class Lockstep:
         rates = torch.tensor([member.rates[step] for member, step in zip(members, steps, strict=True)])
         where = None if len(group) == len(self.members) else torch.tensor(group, device=self.trainer.device)
         self._set_dropout(members, where)
-        batches = torch.stack([member.take(self.recipe.batch_size) for member in members]).to(self.trainer.device)
+        batches, w = self._take(members)
         parameters, buffers = _pick(self.parameters, where), _pick(self.buffers, where)
         x, y = self.trainer.inputs[batches], self.trainer.targets[batches]
         if self.recipe.crop or self.recipe.flip:
             x = self._augment(x, members)
-        w = None if self.trainer.weights is None else self.trainer.weights[batches]
-        take = self._slopes_compiled if compiled else self.trainer.slopes
+        take = self._slopes_compiled if compiled else self.trainer.slopes[w is not None]
         gradients, changed = take(parameters, buffers, x, y, w)
         self.optimizer.step(gradients, where, rates.to(self.trainer.device, self.trainer.dtype), steps)
         _put(self.buffers, where, changed)
         for place, member in zip(group, members, strict=True):
             if len(member.order) == 0:
                 self._keep(place, member)
+
+    def _take(self, members: Sequence[_Member]) -> tuple[Tensor, Tensor | None]:
+        """Return the members' next batches (g, b), and their weights (g, b) unless all are 1."""
+        batches, weights = zip(*(member.take(self.recipe.batch_size) for member in members), strict=True)
+        given = None if weights[0] is None else torch.stack(weights).to(self.trainer.device, self.trainer.dtype)
+        return torch.stack(batches).to(self.trainer.device), given
 
     def _slopes_compiled(
         self, parameters: State, buffers: State, x: Tensor, y: Tensor, w: Tensor | None
@@ -199,7 +218,7 @@ class Lockstep:
             return torch.cat([value, value[-1:].expand(missing, *value.shape[1:])]) if missing else value
 
         states = [{name: fill(value) for name, value in state.items()} for state in (parameters, buffers)]
-        found = self.trainer.compiled_slopes(*states, fill(x), fill(y), None if w is None else fill(w))
+        found = self.trainer.compiled_slopes[w is not None](*states, fill(x), fill(y), None if w is None else fill(w))
         gradients, changed = ({name: value[:models] for name, value in state.items()} for state in found)
         return gradients, changed
 

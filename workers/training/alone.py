@@ -15,6 +15,7 @@ from workers.randomness.streams import Streams, build_module
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import Classification, DifferentiableTask
+from workers.training.batches import Batches
 from workers.training.layouts import pool_before_relu, to_channels_last
 from workers.training.precision import DTYPES, cast, forward, normalize_in_full
 
@@ -48,12 +49,12 @@ def train(
     module.to(device).train()
     normalize_in_full(recipe, module)
     inputs, targets = cast(task.train_inputs, dtype, device), cast(task.train_targets, dtype, device)
-    weights = None if task.train_weights is None else task.train_weights.to(device, dtype)
+    batches = Batches(task, run, streams.order)
     if channels_last:
         inputs = to_channels_last(pool_before_relu(module), inputs)
     optimizer = make_optimizer(recipe, list(module.parameters()))
     (group,) = optimizer.param_groups
-    rates = recipe.learning_rates(len(run.subset)).tolist()
+    rates = recipe.learning_rates(batches.size).tolist()
     numbers = streams.dropout_keys(len(rates), len(dropouts))
     keys = torch.from_numpy(numbers).to(device)
     kept: list[Checkpoint] = []
@@ -69,14 +70,13 @@ def train(
     keep(0, 0)
     step = 0
     for epoch in range(1, recipe.epochs + 1):
-        order = torch.from_numpy(streams.order.orders(run.subset, 1)[0]).to(device)
-        for batch in torch.split(order, recipe.batch_size):
+        for batch, weights in batches.epoch(dtype, device):
             x, y = inputs[batch], targets[batch]
             if recipe.crop or recipe.flip:
                 x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
             for place, layer in enumerate(dropouts):
                 layer.key, layer.number = keys[step, place], int(numbers[step, place])
-            loss = _mean_loss(task, forward(recipe, device, module, x), y, None if weights is None else weights[batch])
+            loss = _mean_loss(task, forward(recipe, device, module, x), y, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             if group["lr"] != rates[step]:
                 group["lr"] = rates[step]
