@@ -22,6 +22,7 @@ from workers.runs import Checkpoint, Failure, Outcome, OutOfMemory, Queries, Run
 from workers.task import DifferentiableTask, Task
 from workers.task_hooks import Measured, measure_train_of
 from workers.training import alone
+from workers.training.present_norm import check_apart
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Trained = tuple[Outputs, tuple[Checkpoint, ...]]
@@ -38,12 +39,16 @@ class PackTrainer:
         self.task, self.device = task, device
         self._strategy = strategy
         self._engine: Resident | Stacked | None = None
+        self._apart = False
 
     def train(self, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:
         """Train every run and measure it; return one outcome a run, in order. Raises OutOfMemory as `train_pack` does."""
         task, device = self.task, self.device
         if not isinstance(task, DifferentiableTask):
             return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
+        if not self._apart and any(run.order == "shared" for run in runs):
+            check_apart(task)
+            self._apart = True
         strategy = self._strategy or strategy_of(task, device)
         if not strategy.failed:  # one that did is chosen anew for the next pack
             self._strategy = strategy

@@ -26,13 +26,13 @@ from torch.func import functional_call, grad, vmap
 
 from workers.packed.optimizers import StackedOptimizer
 from workers.randomness.augmentation import apply, draw
-from workers.randomness.dropout import KeyedDropout
 from workers.randomness.streams import Streams, build_module
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import DifferentiableTask
 from workers.training import precision
 from workers.training.batches import Batches
 from workers.training.precision import DTYPES, forward, normalize_in_full
+from workers.training.present_norm import exchange_norms
 
 State = dict[str, Tensor]
 
@@ -96,13 +96,19 @@ class Stacked:
     @cached_property
     def dropouts(self) -> list[str]:
         """Names of its dropout layers' key buffers."""
-        return _names_of(*self._built)
+        return self._built[1]
 
     @cached_property
-    def _built(self) -> tuple[nn.Module, list[KeyedDropout]]:
+    def norms(self) -> list[str]:
+        """Names of its batch normalizations' buffers of present examples."""
+        return self._built[2]
+
+    @cached_property
+    def _built(self) -> tuple[nn.Module, list[str], list[str]]:
         module, dropouts = build_module(self.task.module, 0, self.dtype)
+        norms = exchange_norms(module)
         normalize_in_full(self.recipe, module.to(self.device))
-        return module, dropouts
+        return module, _names_of(module, dropouts, "key"), _names_of(module, norms, "present")
 
     def _loss(self, parameters: State, buffers: State, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, State]:
         """Mean loss of one model on its batch, and its buffers afterwards (a normalization updates them in place)."""
@@ -194,10 +200,12 @@ class Lockstep:
         x, y = self.trainer.inputs[batches], self.trainer.targets[batches]
         if self.recipe.crop or self.recipe.flip:
             x = self._augment(x, members)
+        if w is not None and members[0].batches.shared:
+            buffers = buffers | dict.fromkeys(self.trainer.norms, w != 0)
         take = self._slopes_compiled if compiled else self.trainer.slopes[w is not None]
         gradients, changed = take(parameters, buffers, x, y, w)
         self.optimizer.step(gradients, where, rates.to(self.trainer.device, self.trainer.dtype), steps)
-        _put(self.buffers, where, changed)
+        _put(self.buffers, where, {name: changed[name] for name in self.buffers})
         for place, member in zip(group, members, strict=True):
             if len(member.order) == 0:
                 self._keep(place, member)
@@ -290,10 +298,10 @@ def _stack(modules: Sequence[nn.Module], device: torch.device) -> tuple[State, S
     return trained, rest
 
 
-def _names_of(module: nn.Module, layers: Sequence[KeyedDropout]) -> list[str]:
-    """Return the names of the dropout layers' key buffers, in the layers' order."""
+def _names_of(module: nn.Module, layers: Sequence[nn.Module], buffer: str) -> list[str]:
+    """Return the names of one buffer of some layers of the module, in the layers' order."""
     names = {id(part): name for name, part in module.named_modules()}
-    return [f"{names[id(layer)]}.key".removeprefix(".") for layer in layers]
+    return [f"{names[id(layer)]}.{buffer}".removeprefix(".") for layer in layers]
 
 
 def _pick(state: State, where: Tensor | None) -> State:

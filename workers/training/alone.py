@@ -18,6 +18,7 @@ from workers.task import Classification, DifferentiableTask
 from workers.training.batches import Batches
 from workers.training.layouts import pool_before_relu, to_channels_last
 from workers.training.precision import DTYPES, cast, forward, normalize_in_full
+from workers.training.present_norm import exchange_norms
 
 
 def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
@@ -50,6 +51,7 @@ def train(
     normalize_in_full(recipe, module)
     inputs, targets = cast(task.train_inputs, dtype, device), cast(task.train_targets, dtype, device)
     batches = Batches(task, run, streams.order)
+    norms = exchange_norms(module) if batches.shared else []
     if channels_last:
         inputs = to_channels_last(pool_before_relu(module), inputs)
     optimizer = make_optimizer(recipe, list(module.parameters()))
@@ -76,6 +78,8 @@ def train(
                 x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
             for place, layer in enumerate(dropouts):
                 layer.key, layer.number = keys[step, place], int(numbers[step, place])
+            for norm in norms:
+                norm.present = batches.present(weights)
             loss = _mean_loss(task, forward(recipe, device, module, x), y, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             if group["lr"] != rates[step]:

@@ -59,6 +59,10 @@ class Batches:
             _divide_by_weight(weights, self._batch_size)
         return orders, weights
 
+    def present(self, weights: Tensor | None) -> Tensor:
+        """Return which places of a batch hold examples that are there (b,), by their weights; a scalar True where all do."""
+        return torch.ones((), dtype=torch.bool) if weights is None or not self.shared else weights != 0
+
     def epoch(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the examples (b,) of every batch of the next epoch, and their weights (b,) unless all are 1."""
         orders, weights = self.orders(1)
