@@ -49,6 +49,7 @@ def test_it_is_torch_s_on_the_present_examples(kind, form):
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_with_nobody_there_running_statistics_stay_and_all_is_finite(momentum):
     _, exchanged, norm = both(nn.BatchNorm1d, momentum=momentum)
+    exchanged(torch.randn(6, 3, dtype=torch.float64) + 1)
     before = copy.deepcopy(exchanged.state_dict())
     norm.present = torch.zeros(6, dtype=torch.bool)
     out = exchanged(torch.randn(6, 3, dtype=torch.float64))
