@@ -23,6 +23,7 @@ from workers.runs import Checkpoint, Failure, Outcome, OutOfMemory, Queries, Run
 from workers.task import DifferentiableTask, Task, trains_itself
 from workers.task_hooks import Measured, measure_train_of
 from workers.training import alone
+from workers.training.present_norm import check_apart
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Trained = tuple[Outputs, tuple[Checkpoint, ...]]
@@ -40,6 +41,7 @@ class PackTrainer:
         self._strategy = strategy
         self._engine: Resident | Stacked | None = None
         self._own: OwnTraining | None = None
+        self._apart = False
 
     def train(self, runs: Sequence[Run], measures: Sequence[str], queries: Queries) -> list[Outcome]:
         """Train every run and measure it; return one outcome a run, in order. Raises OutOfMemory as `train_pack` does."""
@@ -49,6 +51,9 @@ class PackTrainer:
             return [_attempt(run, lambda run: _train_own(own, run, measures, queries)) for run in runs]
         if not isinstance(task, DifferentiableTask):
             return [_attempt(run, lambda run: (_measure_black_box(task, run, measures, queries), ())) for run in runs]
+        if not self._apart and any(run.order == "shared" for run in runs):
+            check_apart(task)
+            self._apart = True
         strategy = self._strategy or strategy_of(task, device)
         if not strategy.failed:  # one that did is chosen anew for the next pack
             self._strategy = strategy
@@ -183,12 +188,14 @@ def _train_lockstep(trainer: Stacked, runs: Sequence[Run], measures: Sequence[st
 
 def _train_own(own: OwnTraining, run: Run, measures: Sequence[str], queries: Queries) -> Trained:
     """Have the task train itself, and measure the module that it returns."""
+    _refuse_weights(own.task, run)
     module, checkpoints = own.train(run)
     return own.measure(module, measures, queries), checkpoints
 
 
 def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Queries) -> Outputs:
     """Train, ask the task for its measures and take the chosen queries; each must be a (t,) array."""
+    _refuse_weights(task, run)
     model = task.train(run.subset, run.seed)
     train_queries = queries.source == "train"
     chosen = slice(None) if queries.indices is None else list(queries.indices)
@@ -203,6 +210,14 @@ def _measure_black_box(task: Task, run: Run, measures: Sequence[str], queries: Q
             raise TaskError(f"{type(task).__name__}.measure()[{name!r}] has shape {values.shape}, expected ({count},)")
         outputs[name] = values[chosen]
     return outputs
+
+
+def _refuse_weights(task: object, run: Run) -> None:
+    """Raise TaskError for a run that only our training can do."""
+    if run.order != "own" or run.weights is not None:
+        raise TaskError(
+            f"{type(task).__name__} trains itself: shared order and weights of examples need a differentiable task"
+        )
 
 
 def _measure_train(task: Task, model: object) -> Measured:

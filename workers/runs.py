@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from workers.errors import CounterfactoryError
 
 if TYPE_CHECKING:
     import torch
+
+Order = Literal["own", "shared"]
+Normalize = Literal["batch", "weight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,13 @@ class Run:
     """Its own seed, 0 <= seed < 2**32; all of the run's randomness comes from it."""
     checkpoint_epochs: tuple[int, ...] = ()
     """Epochs after which the parameters are kept (0 = the initial ones)."""
+    order: Order = "own"
+    """"own": its subset is shuffled and batched by its seed; "shared": its batches are those of the full set for its seed, and a
+    left-out example weighs 0 in them."""
+    normalize: Normalize = "batch"
+    """What a batch's sum of weighted losses is divided by: its number of examples, or their weight (0 where that is 0)."""
+    weights: NDArray[np.floating[Any]] | None = None
+    """(len(subset),) factors on the losses of its examples, finite and >= 0; None for ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,9 @@ def runs_dataset(store: RunStore, design: str, examples: NDArray[np.int64], quer
         "subsets": variable(("run",), None, np.int64, partial(_planned, design, "subsets")),
         "repeats": variable(("run",), None, np.int32, partial(_planned, design, "repeats")),
     }
+    if layout.weighted:
+        read = partial(_planned, design, "weights")
+        variables["weights"] = variable(("run", "example"), store.n, np.float32, read)
     for measure in store.measures:
         variables[measure] = variable(("run", "query"), store.t, np.float32, partial(_outputs, design, measure))
     return xr.Dataset(

@@ -50,9 +50,7 @@ def _load(sweep: Sweep, store: RunStore, design: str, measure: str, among: NDArr
         repeats=store.repeats(design)[done].astype(np.int64),
         permutations=permutations,
         antithetic=antithetic,
-        order="own"
-        if sweep.config.designs[design].drawable
-        else "",  # how imported runs took their batches, nobody says
+        order=sweep.config.designs[design].known_order,
     )
 
 

@@ -112,7 +112,7 @@ def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) 
     """Return what would be trained, and what it would take."""
     expected = {design.design: design for design in forecast.designs} if forecast else {}
     table = Table(title=f"{shown(sweep.config.name)}: n = {sweep.task.n:,}, t = {sweep.t:,}", title_justify="left")
-    for name in ("design", "kind", "purpose"):
+    for name in ("design", "kind", "purpose", "order"):
         table.add_column(name)
     errors = ("error of one query", "error of the utility")
     for name in ("subsets", "seeds", "runs", "packs", "worker time", *errors, "on disk, at most"):
@@ -123,6 +123,7 @@ def plan_table(sweep: Sweep, planned: list[Planned], forecast: Forecast | None) 
             shown(one.design),
             shown(one.kind),
             shown(one.purpose),
+            one.order,
             f"{one.subsets:,}",
             str(one.seeds),
             f"{one.runs:,}",

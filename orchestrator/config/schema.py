@@ -385,12 +385,9 @@ class Config(Section):
         (or permutations) of a random design: more of them may be drawn later, and the earlier ones stay what they are. Nor
         what looks like a secret: it may be replaced, and its hash would help to guess it.
         """
-        runs = self.model_dump(mode="json", include={"seed", "task", "queries", "measures", "designs"})
+        runs = self.model_dump(mode="json", include={"seed", "task", "queries", "measures"})
         runs["task"]["arguments"], _ = without_secrets(runs["task"]["arguments"])
-        for name, design in runs["designs"].items():
-            for key in self.designs[name].growth_keys:
-                design.pop(key, None)
-        return runs
+        return {**runs, "designs": {name: design.deciding() for name, design in self.designs.items()}}
 
     def sampled(self, fraction: float) -> Config:
         """Return the same sweep with about that fraction of every design's runs."""

@@ -46,6 +46,11 @@ class Again(Design):
             raise ConfigError(
                 f"designs.{context.name}.purpose: {self.purpose!r}, but {self.of!r} has the same subsets for {other.purpose!r}"
             )
+        if (other.order, other.normalize) != (self.order, self.normalize):
+            raise ConfigError(
+                f"designs.{context.name}.order: {self.order} by {self.normalize}, but {self.of!r} has {other.order} by "
+                f"{other.normalize}; fresh seeds tell nothing of runs of another regime"
+            )
 
     def count(self, context: Context) -> int:
         """Return the other design's number of subsets."""
@@ -61,6 +66,11 @@ class Again(Design):
         """Return some of the other design's masks (k, n)."""
         other, there = self._other(context)
         return other.many(subsets, there)
+
+    def weights_of(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.float32] | None:
+        """Return what examples weigh in some of the other design's subsets (k, n)."""
+        other, there = self._other(context)
+        return other.weights_of(subsets, there)
 
     def sample(self, fraction: float) -> Again:
         """Return itself: it follows the other design's sample."""

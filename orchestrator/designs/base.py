@@ -7,21 +7,22 @@ point. The class says itself what stages must know of a kind: none of them asks 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from estimators.contract import Need
 from orchestrator.designs.keys import generators_of, is_for_scoring, seeds_of
 from orchestrator.designs.prefixes import Prefixes
 from workers.data.npy import SeveralArrays, UnreadableArray, map_array
 from workers.errors import ConfigError
+from workers.runs import Normalize, Order
 
 Self = TypeVar("Self", bound="Design")
 ATTEMPTS = 1000
@@ -47,6 +48,8 @@ class Context:
     """All designs of the sweep."""
     folder: Path = field(default_factory=Path)
     """Folder against which a design's file names are resolved."""
+    attribution: Callable[[Path, str], NDArray[np.float32]] | None = None
+    """Returns the values (n, t) of an attribution, from the folder of its sweep and its label."""
 
 
 class ErrorForecast(Enum):
@@ -84,6 +87,10 @@ class Design(BaseModel, ABC):
     keeps_its_side: ClassVar[bool] = False
     """Whether its subsets keep to their side of the fence by themselves: drawn there, those of another design, or looked at
     already. Others are looked at one by one."""
+    unsaid: ClassVar[Mapping[str, object]] = {"order": "own", "normalize": "batch"}
+    """Keys that are no part of a sweep's identity at these values: what runs are without them."""
+    weighs: ClassVar[bool] = False
+    """Whether its examples have weights, and not only are there or not."""
     goes_first: ClassVar[bool] = False
     """Whether it is trained before other designs: its runs are few, long, and waited for."""
 
@@ -95,6 +102,21 @@ class Design(BaseModel, ABC):
     paired_with: str | None = Field(
         None, description="take the seeds of that design's first subset, repeat by repeat, so that noise cancels"
     )
+    order: Order = Field(
+        "own",
+        description="whose batches a run takes: own (its subset is shuffled by its seed), or shared (those of the full set for "
+        "that seed, in which a left-out example weighs 0)",
+    )
+    normalize: Normalize = Field(
+        "batch",
+        description="shared order: what a batch's sum of losses is divided by, its number of examples or their weight",
+    )
+
+    @model_validator(mode="after")
+    def _normalizes_what_it_shares(self: Self) -> Self:
+        if self.order == "own" and self.normalize != "batch":
+            raise ValueError(f"normalize: {self.normalize} says something with order: shared only")
+        return self
 
     @abstractmethod
     def count(self, context: Context) -> int:
@@ -107,6 +129,10 @@ class Design(BaseModel, ABC):
     def many(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.bool_]:
         """Return the masks (k, n) of some subsets; a design that can draw many at once faster overrides this."""
         return np.stack([self.mask(int(subset), context) for subset in subsets])
+
+    def weights_of(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.float32] | None:
+        """Return what examples weigh in some subsets (k, n), not 0 exactly where they are there; None where each weighs 1."""
+        return None
 
     def check(self, context: Context) -> None:
         """Raise ConfigError, naming the key, if the design cannot be drawn on this task."""
@@ -123,10 +149,20 @@ class Design(BaseModel, ABC):
             return seeds_of(context.root, self.paired_with, np.zeros_like(subsets), repeats)
         return seeds_of(context.root, context.name, subsets, repeats)
 
+    def deciding(self) -> dict[str, Any]:
+        """Return what decides its runs, as plain data, without how many are drawn, and keys that say what holds without them."""
+        left_out = {*self.growth_keys, *(key for key in self.unsaid if getattr(self, key) == self.unsaid[key])}
+        return self.model_dump(mode="json", exclude=left_out)
+
     @property
     def seen_as(self) -> str:
         """The kind under which estimators see its runs: its law's; of subsets of no known law `explicit`; else its own."""
         return self.law or ("explicit" if self.serves else self.kind)
+
+    @property
+    def known_order(self) -> str:
+        """Whose batches its runs take, empty where nobody says: of runs that were made elsewhere."""
+        return self.order if self.drawable else ""
 
     @property
     def follows(self) -> str | None:

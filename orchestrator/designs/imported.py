@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from estimators.contract import Need
 from orchestrator.designs.base import Context, Design
@@ -18,6 +18,12 @@ class _Imported(Design):
 
     drawable: ClassVar[bool] = False
     keeps_its_side: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _order_is_not_ours(self) -> _Imported:
+        if self.order != "own":
+            raise ValueError("order: says how runs are trained, and these were trained elsewhere")
+        return self
 
     runs: int = Field(ge=1, description="number of runs")
     source: str = Field(description="what they were read from")

@@ -69,7 +69,7 @@ class Permutations(Design):
         return Prefixes(
             self.permutations,
             self.sizes(context),
-            lambda permutation: self.order(permutation, context),
+            lambda number: self.permutation(number, context),
             self.antithetic,
             self.truncation,
             self.block,
@@ -79,18 +79,18 @@ class Permutations(Design):
         """Return the mean size of a prefix."""
         return float(self.sizes(context).mean())
 
-    def order(self, permutation: int, context: Context) -> NDArray[np.int64]:
+    def permutation(self, number: int, context: Context) -> NDArray[np.int64]:
         """Return one permutation (n,)."""
-        drawn = permutation // 2 if self.antithetic else permutation
+        drawn = number // 2 if self.antithetic else number
         order = generator_of(context.root, context.name, drawn).permutation(context.n)
-        return order[::-1] if self.antithetic and permutation % 2 else order
+        return order[::-1] if self.antithetic and number % 2 else order
 
     def mask(self, index: int, context: Context) -> NDArray[np.bool_]:
         """Return the mask (n,) of one prefix."""
         sizes = self.sizes(context)
         permutation, step = divmod(index, len(sizes))
         mask = np.zeros(context.n, dtype=bool)
-        mask[self.order(permutation, context)[: sizes[step]]] = True
+        mask[self.permutation(permutation, context)[: sizes[step]]] = True
         return mask
 
     def many(self, subsets: NDArray[np.int64], context: Context) -> NDArray[np.bool_]:
@@ -99,7 +99,7 @@ class Permutations(Design):
         permutations, steps = np.divmod(subsets, len(sizes))
         masks = np.empty((len(subsets), context.n), dtype=bool)
         for permutation in np.unique(permutations):
-            rank = np.argsort(self.order(int(permutation), context))
+            rank = np.argsort(self.permutation(int(permutation), context))
             rows = permutations == permutation
             masks[rows] = rank < sizes[steps[rows], None]
         return masks

@@ -30,6 +30,7 @@ BUILT_IN = {
     "permutations": "orchestrator.designs.permutations:Permutations",
     "full": "orchestrator.designs.full:Full",
     "explicit": "orchestrator.designs.explicit:Explicit",
+    "weights": "orchestrator.designs.weights:Weights",
     "again": "orchestrator.designs.again:Again",
     "imported": "orchestrator.designs.imported:Imported",
     "imported_leave_one_out": "orchestrator.designs.imported:ImportedLeaveOneOut",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.runs import Checkpoint, Failure, Outcome, Run
+from workers.runs import Checkpoint, Failure, Normalize, Order, Outcome, Run
+
+Manner = tuple[tuple[int, ...], Order, Normalize, bool]
+"""How a run is trained: the epochs whose parameters are kept, its order, what it is divided by, whether it has weights."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +27,24 @@ class RunParcel:
     """(r,) where each run's subset ends in `examples`."""
     examples: NDArray[np.unsignedinteger]
     """All subsets, one after another, in as few bytes as they need: what is small travels faster."""
-    checkpoint_epochs: tuple[tuple[int, ...], ...]
-    """Of each run; one alone speaks for all."""
+    manners: tuple[Manner, ...]
+    """How each run is trained; one alone speaks for all."""
+    weights: NDArray[np.floating[Any]]
+    """The weights of all runs that have some, one after another, in their subsets' order."""
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> RunParcel:
         """Wrap runs, at least one."""
-        epochs = [run.checkpoint_epochs for run in runs]
+        manners = [(run.checkpoint_epochs, run.order, run.normalize, run.weights is not None) for run in runs]
+        weights = [run.weights for run in runs if run.weights is not None]
         examples = np.concatenate([run.subset for run in runs])
         return cls(
             np.array([run.row for run in runs], dtype=np.int64),
             np.array([run.seed for run in runs], dtype=np.uint32),
             np.cumsum([len(run.subset) for run in runs], dtype=np.int64),
             examples.astype(np.min_scalar_type(examples.max())),
-            (epochs[0],) if len(set(epochs)) == 1 else tuple(epochs),
+            (manners[0],) if len(set(manners)) == 1 else tuple(manners),
+            np.concatenate(weights) if weights else np.empty(0, dtype=np.float32),
         )
 
     def unwrap(self) -> tuple[Run, ...]:
@@ -45,11 +53,15 @@ class RunParcel:
             np.int64
         )  # a copy: what comes through Ray is read-only, a task may shuffle its subset
         rows, seeds, ends = self.rows.tolist(), self.seeds.tolist(), self.ends.tolist()
-        epochs = self.checkpoint_epochs * (len(rows) if len(self.checkpoint_epochs) == 1 else 1)
-        return tuple(
-            Run(row, examples[start:end], seed, kept)
-            for row, start, end, seed, kept in zip(rows, [0, *ends[:-1]], ends, seeds, epochs, strict=True)
-        )
+        manners = self.manners * (len(rows) if len(self.manners) == 1 else 1)
+        runs, taken = [], 0
+        for row, start, end, seed, (epochs, order, normalize, weighted) in zip(
+            rows, [0, *ends[:-1]], ends, seeds, manners, strict=True
+        ):
+            weights = self.weights[taken : taken + end - start] if weighted else None
+            taken += 0 if weights is None else len(weights)
+            runs.append(Run(row, examples[start:end], seed, epochs, order, normalize, weights))
+        return tuple(runs)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Forecast:
 
 def pack_by_time(trial: TrialRuns, plans: Mapping[str, DesignPlan]) -> int:
     """Return how many runs a pack should hold: by time, not by count; a power of two where runs are many."""
-    longest = max(trial.seconds_at(plan.mean_size) for plan in plans.values())
+    longest = max(trial.seconds_at(plan.epoch_size) for plan in plans.values())
     wanted = 2 ** round(math.log2(max(PACK_SECONDS / max(longest, 1e-6), 1)))
     most = max(plan.runs for plan in plans.values()) // (4 * cores())  # several packs for every core
     return int(min(max(wanted, SMALLEST_PACK), max(SMALLEST_PACK, most), LARGEST_PACK))
@@ -128,7 +128,7 @@ def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], trial: TrialRuns, by
     designs = []
     for name, plan in plans.items():
         errors = trial.errors.get(name, ExpectedErrors())
-        seconds = plan.runs * trial.seconds_at(plan.mean_size)
+        seconds = plan.runs * trial.seconds_at(plan.epoch_size)
         designs.append(DesignForecast(name, plan.runs, seconds, errors.attribution, errors.utility))
     if (removal := sweep.config.scores.removal) is not None:
         runs = removal.trainings
@@ -152,7 +152,7 @@ def forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], trial: TrialRuns, by
 
 def why_pack(pack: int, plans: Mapping[str, DesignPlan], trial: TrialRuns) -> str:
     """Return how large a pack by time is, and why."""
-    longest = max(trial.seconds_at(plan.mean_size) for plan in plans.values())
+    longest = max(trial.seconds_at(plan.epoch_size) for plan in plans.values())
     return (
         f"{pack} runs: the longest kind takes {duration(longest)} a run here, a pack should take about "
         f"{duration(PACK_SECONDS)}, between {SMALLEST_PACK} and {LARGEST_PACK} runs, and every core several"

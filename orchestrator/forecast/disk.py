@@ -30,7 +30,8 @@ def disk_bound(sweep: Sweep, plan: DesignPlan) -> int:
 def _arrays(sweep: Sweep, plan: DesignPlan) -> int:
     """Every pack is a chunk of each array, the last one too; chunks of noise grow a little when they are compressed."""
     row = math.ceil(sweep.task.n / 8) + 4 * sweep.t * len(sweep.config.measures) + PLAN_BYTES
-    arrays = 4 + len(sweep.config.measures)
+    row += 4 * sweep.task.n * plan.weighted
+    arrays = 4 + plan.weighted + len(sweep.config.measures)
     chunks = math.ceil(row * plan.pack * (1 + 1 / 256)) + arrays * BLOCK
     return plan.packs * chunks + (arrays + 2) * 2 * BLOCK  # and a folder with metadata for each array and group
 

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.designs import ErrorForecast
-from orchestrator.sweeps.plan import DesignPlan
+from orchestrator.sweeps.plan import DesignPlan, to_runs
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
 from workers.packs import PackTrainer
-from workers.runs import Run
 
 Outputs = NDArray[np.float64]
 """(r, t + 1): the queries' and, last, their mean, the utility."""
@@ -54,9 +53,9 @@ class Trial:
 
     def train(self, masks: list[NDArray[np.bool_]], seeds: list[int]) -> Outputs | None:
         """Return the first measure's outputs, and their mean, of r subsets; None if a training failed. Nothing is kept."""
-        runs = [Run(j, np.flatnonzero(mask), seed) for j, (mask, seed) in enumerate(zip(masks, seeds, strict=True))]
+        chosen = to_runs(0, np.stack(masks), np.array(seeds), np.ones(len(masks), dtype=bool), self.plan.design)
         measure = self.sweep.config.measures[0]
-        outcomes = self.trainer.train(runs, (measure,), self.sweep.queries)
+        outcomes = self.trainer.train(chosen, (measure,), self.sweep.queries)
         if any(outcome.failure for outcome in outcomes):
             return None
         return _with_mean(np.stack([outcome.outputs[measure] for outcome in outcomes]).astype(np.float64))

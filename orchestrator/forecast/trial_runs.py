@@ -69,7 +69,7 @@ def try_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDG
         telling = [plan for plan in plans.values() if plan.design.purpose == "fit" and plan.design.error_forecast]
         errors = {}
         for plan in telling:
-            runs = int(budget / 2 / len(telling) / max(timed.seconds_at(plan.mean_size), 1e-6))
+            runs = int(budget / 2 / len(telling) / max(timed.seconds_at(plan.epoch_size), 1e-6))
             errors[plan.name] = expected_errors(Trial(sweep, plans, plan, runs, trainer))
         return replace(timed, errors=errors)
     finally:
@@ -81,7 +81,7 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, 
     if isinstance(sweep.task, DifferentiableTask):
         strategy_of(sweep.task, "cpu")  # measured once on a machine, not once a worker
     started = time.perf_counter()
-    sizes = sorted({max(1, round(plan.mean_size)) for plan in plans.values()})
+    sizes = sorted({max(1, round(plan.epoch_size)) for plan in plans.values()})
     sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
     build_task(sweep.spec, sweep.in_memory.arrays)
     seeds_matter = _seeds_matter(sweep, trainer, sizes[-1])  # pays for compilation and first touches

@@ -62,7 +62,9 @@ def _job(
         return None
     # Read, not drawn again: what is trained is what is recorded.
     masks, seeds = store.masks(plan.name, start, stop), store.seeds(plan.name, start, stop)
-    runs = to_runs(start, masks, seeds, wanted, plan.checkpoint_epochs)
+    runs = to_runs(
+        start, masks, seeds, wanted, plan.design, plan.checkpoint_epochs, store.weights(plan.name, start, stop)
+    )
     arrival = truncation.arrival if truncation and plan.pack >= truncation.steps else None
     return Job(plan.name, pack, runs, arrival, unit=arrival.steps if arrival else 1)
 

@@ -25,7 +25,7 @@ def mend(store: RunStore, plans: dict[str, DesignPlan], watch: Watch) -> None:
         for damage in replanned:
             watch.on_damage(damage)
             block = plan.rows(*plan.span(damage.pack))
-            store.write_plan(name, block.start, block.masks, block.seeds, block.subsets, block.repeats)
+            store.write_plan(name, block.start, block.masks, block.seeds, block.subsets, block.repeats, block.weights)
         for damage in _verify(store, name, watch) if replanned else damages:
             watch.on_damage(damage)
             store.forget(name, damage.rows)

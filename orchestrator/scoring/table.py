@@ -113,6 +113,8 @@ class ScoreRow:
     """Queries whose measured output is the same for all subsets: a rank correlation counts them as 0."""
     attribution: str = ""
     """Hash of the attribution that was judged; empty where none of the sweep's was, or nobody knows."""
+    fitted_order: str = ""
+    """Whose batches the runs take that the attribution was fitted on, as in `order`; empty where it was fitted on none."""
     resampled: NDArray[np.float64] | None = field(default=None, repr=False, compare=False, metadata={"column": False})
     """(1 + b,) the value in the data and in every resample, for comparing rows; no column, None where there are none."""
 

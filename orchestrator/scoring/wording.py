@@ -47,7 +47,17 @@ def stands_on(rows: Iterable[ScoreRow]) -> list[str]:
         counts = {getattr(row, by): getattr(row, column) for row in rows if getattr(row, column) > 0}
         if counts:
             lines.append(f"{what}: {', '.join(f'{count:,.0f} ({name})' for name, count in counts.items())}")
-    return lines
+    return lines + _fitted_elsewhere(rows)
+
+
+def _fitted_elsewhere(rows: Iterable[ScoreRow]) -> list[str]:
+    """Return a line for what was fitted on runs of one order and is judged by those of the other."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.order and row.fitted_order and row.fitted_order != row.order:
+            names = found.setdefault(f"fitted in {row.fitted_order} order and judged in {row.order} order", [])
+            names += [] if row.estimator in names else [row.estimator]
+    return [f"{what}, which are different quantities: {', '.join(names)}" for what, names in found.items()]
 
 
 _COUNTED = {

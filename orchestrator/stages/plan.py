@@ -29,6 +29,8 @@ class Planned:
     design: str
     kind: str
     purpose: str
+    order: str
+    """Whose batches its runs take: own, or shared."""
     subsets: int
     seeds: int
     runs: int
@@ -47,7 +49,8 @@ def preview(sweep: Sweep) -> list[Planned]:
 def _preview(sweep: Sweep, plan: DesignPlan) -> Planned:
     design = plan.design
     subsets, most = design.count(plan.context), disk_bound(sweep, plan)
-    return Planned(plan.name, design.kind, design.purpose, subsets, design.seeds, plan.runs, plan.packs, most)
+    said = design.kind, design.purpose, design.order
+    return Planned(plan.name, *said, subsets, design.seeds, plan.runs, plan.packs, most)
 
 
 def prepare(
@@ -113,7 +116,7 @@ def _under(store: RunStore, sweep: Sweep, now: Provenance) -> RunStore:
 def _layout(plan: DesignPlan) -> DesignLayout:
     design = plan.design
     of_kind = DesignKind(tuple(sorted(design.serves)), design.follows, design.growth_keys, package_of(design.kind))
-    return DesignLayout(plan.name, design.kind, design.purpose, plan.runs, plan.pack, of_kind)
+    return DesignLayout(plan.name, design.kind, design.purpose, plan.runs, plan.pack, of_kind, plan.weighted)
 
 
 def _continue(sweep: Sweep, accept: bool, say: Callable[[str], None]) -> RunStore:
@@ -157,4 +160,4 @@ def _write_plans(store: RunStore, plans: dict[str, DesignPlan]) -> None:
         if store.planned(name):
             continue
         for block in plan.blocks():
-            store.write_plan(name, block.start, block.masks, block.seeds, block.subsets, block.repeats)
+            store.write_plan(name, block.start, block.masks, block.seeds, block.subsets, block.repeats, block.weights)

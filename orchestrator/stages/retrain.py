@@ -15,6 +15,7 @@ from orchestrator.retraining.strategy import work_of
 from orchestrator.retraining.watch import Watch
 from orchestrator.store.ledger import FAILED
 from orchestrator.store.run_store import RunStore
+from orchestrator.sweeps.plan import Rows
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import StoreError
 from workers.reproducibility import check_reproducible
@@ -61,16 +62,25 @@ def retrain(
 
 
 def _refuse_other_subsets(sweep: Sweep, store: RunStore) -> None:
-    """Refuse to go on with a file of masks or groups that changed since its design was planned: its runs would be others."""
+    """Refuse to go on with a file of masks, groups or weights that changed since its design was planned."""
     for name, plan in sweep.plans.items():
-        if not plan.design.from_outside:
-            continue
-        for block in plan.blocks():
-            if not np.array_equal(block.masks, store.masks(name, block.start, block.start + len(block.masks))):
+        for block in plan.blocks() if plan.design.from_outside else ():
+            if changed := _changed(block, store, name):
                 raise StoreError(
-                    f"{sweep.paths.root}: designs.{name} has other subsets than when it was planned, its file was changed; "
+                    f"{sweep.paths.root}: designs.{name} has other {changed} than when it was planned, its file was changed; "
                     "put the file back, or choose another --out"
                 )
+
+
+def _changed(block: Rows, store: RunStore, name: str) -> str:
+    """Return what of some rows is not what the store has of them; empty where nothing is."""
+    stop = block.start + len(block.masks)
+    if not np.array_equal(block.masks, store.masks(name, block.start, stop)):
+        return "subsets"
+    if block.weights is None:
+        return ""
+    kept = store.weights(name, block.start, stop)
+    return "" if kept is not None and np.array_equal(block.weights, kept) else "weights"
 
 
 def _schedule(sweep: Sweep, store: RunStore, watch: Watch, stopper: Stopper, pool: Pool, runs: int) -> Tally:

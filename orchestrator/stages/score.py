@@ -31,7 +31,8 @@ def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
     """
     rows: list[ScoreRow] = []
     for judged, content in _stored(sweep):
-        rows += [replace(row, attribution=content) for row in _judge(sweep, store, judged)]
+        order = _fitted_order(sweep, judged)
+        rows += [replace(row, attribution=content, fitted_order=order) for row in _judge(sweep, store, judged)]
     for metric in metrics():
         rows += _its_own(metric, metric.judge_sweep(sweep, store))
     return write_scores(sweep.paths.scores, [*compare(rows), *standing_of_absent_metrics(sweep)])
@@ -74,6 +75,12 @@ def _stored(sweep: Sweep) -> Iterator[tuple[Judged, str]]:
                 _claims_units(kept.attributes),
             )
             yield judged, kept.content_hash
+
+
+def _fitted_order(sweep: Sweep, judged: Judged) -> str:
+    """Return whose batches the runs take that an attribution was fitted on; on the full set both orders are one."""
+    designs = [sweep.config.designs[name] for name in judged.fitted_on]
+    return " and ".join(sorted({one.known_order for one in designs if "full" not in one.serves} - {""}))
 
 
 def _claims_units(attributes: Attributes) -> bool:

@@ -85,7 +85,8 @@ def _whole_packs(sweep: Sweep, wanted: list[tuple[str, int]]) -> Iterator[Job]:
         plan = sweep.plans[name]
         start, stop = plan.span(pack)
         rows = plan.rows(start, stop)
-        yield Job(name, pack, to_runs(start, rows.masks, rows.seeds, np.ones(stop - start, dtype=bool), ()))
+        every = np.ones(stop - start, dtype=bool)
+        yield Job(name, pack, to_runs(start, rows.masks, rows.seeds, every, plan.design, weights=rows.weights))
 
 
 def _train(sweep: Sweep, jobs: Iterator[Job], pool: Pool | None) -> dict[tuple[str, int], Any]:

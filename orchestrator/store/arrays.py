@@ -24,7 +24,13 @@ from orchestrator.store.plain_files import read_plain, status_of
 from workers.errors import StoreError
 
 PLAN = ("masks", "seeds", "subsets", "repeats")
-"""The arrays that say what is to be trained."""
+"""The arrays that say what is to be trained; a weighted design has `weights` too."""
+
+
+def planned_arrays(design: DesignLayout) -> tuple[str, ...]:
+    """Return the names of the arrays that say what is to be trained of a design."""
+    return (*PLAN, "weights") if design.weighted else PLAN
+
 
 SEPARATOR = "."
 """In the names of chunks: one flat folder an array, so that one fsync makes a new chunk's name durable."""
@@ -66,7 +72,7 @@ class Spec:
         return ChunkFormat(np.dtype(self.dtype), self.shape(design.pack), self.fill)
 
 
-def specs(manifest: Manifest) -> dict[str, Spec]:
+def specs(manifest: Manifest, design: DesignLayout) -> dict[str, Spec]:
     """Return all arrays of a design, by their path below the design's group."""
     plan = {
         "masks": Spec("bool", False, manifest.n, "example"),
@@ -74,6 +80,8 @@ def specs(manifest: Manifest) -> dict[str, Spec]:
         "subsets": Spec("int64", 0),
         "repeats": Spec("int32", 0),
     }
+    if design.weighted:
+        plan["weights"] = Spec("float32", 0.0, manifest.n, "example")
     outputs = {f"outputs/{name}": Spec("float32", np.nan, manifest.t, "query") for name in manifest.measures}
     return plan | outputs
 
@@ -86,7 +94,7 @@ def create_tree(path: Path, manifest: Manifest) -> None:
             folder = path / design.name
             _write_node(folder, group_metadata({"kind": design.kind, "purpose": design.purpose}))
             _write_node(folder / "outputs", group_metadata({}))
-            for name, spec in specs(manifest).items():
+            for name, spec in specs(manifest, design).items():
                 _write_node(folder / name, array_metadata(spec, design))
 
 

@@ -207,8 +207,7 @@ def _disagreeing(summary: PackSummary, first: int, plan: Mapping[str, Chunk], ou
     at = np.array(rows, dtype=np.int64) - first
     expected = dict(zip(summary.rows, summary.hashes, strict=True))
     actual = row_hashes(
-        plan["masks"].values[at],
-        plan["seeds"].values[at],
+        {name: chunk.values[at] for name, chunk in plan.items()},
         [chunk.values[at] for chunk in outputs],
         [summary.checkpoints.get(row, {}) for row in rows],
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.store.arrays import PLAN, RunArray, specs
+from orchestrator.store.arrays import RunArray, planned_arrays, specs
 from orchestrator.store.checked_rows import CheckedRows
 from orchestrator.store.checkpoints import read_checkpoint, write_checkpoint
 from orchestrator.store.durable import refusing, remove_folders, write_together
@@ -39,9 +39,9 @@ class DesignRuns:
         self.ledger = Ledger(paths, layout, exclusive=write)
         self.paths = paths
         folder = paths.runs / layout.name
-        found = {name: RunArray.open(folder / name, spec, layout) for name, spec in specs(manifest).items()}
+        found = {name: RunArray.open(folder / name, spec, layout) for name, spec in specs(manifest, layout).items()}
         self.measured = {name: found[f"outputs/{name}"] for name in manifest.measures}
-        self.planned = PlannedRows({name: found[name] for name in PLAN}, layout, self.ledger)
+        self.planned = PlannedRows({name: found[name] for name in planned_arrays(layout)}, layout, self.ledger)
         self.rows = CheckedRows(self.planned, self.measured, self.ledger)
 
     def share(self) -> None:
@@ -64,7 +64,7 @@ class DesignRuns:
             return
         rows, record = self.layout.rows(pack), self.ledger.record(pack)
         self._refuse(outcomes, rows, record)
-        masks, seeds = (self.rows.plan(name, rows.start, rows.stop) for name in ("masks", "seeds"))
+        plan = {name: self.rows.plan(name, rows.start, rows.stop) for name in self.planned.arrays}
         values = {measure: self.rows.outputs(measure, rows.start, rows.stop) for measure in self.measured}
         trained = [outcome for outcome in outcomes if not outcome.failure]
         at = np.array([outcome.row - rows.start for outcome in trained], dtype=np.int64)
@@ -72,7 +72,8 @@ class DesignRuns:
             for place, outcome in zip(at, trained, strict=True):
                 array[place] = outcome.outputs[measure]
         kept = [self._write_checkpoints(outcome) for outcome in trained]
-        hashes = row_hashes(masks[at], seeds[at], [array[at] for array in values.values()], kept)
+        planned = {name: array[at] for name, array in plan.items()}
+        hashes = row_hashes(planned, [array[at] for array in values.values()], kept)
         fresh = [  # of our own making, and thousands: not validated again
             RowRecord.model_construct(
                 row=outcome.row, state="done", seconds=outcome.seconds, hash=digest, checkpoints=files

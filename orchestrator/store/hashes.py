@@ -18,18 +18,19 @@ def content_hash(content: bytes) -> str:
 
 
 def row_hashes(
-    masks: NDArray[np.bool_],
-    seeds: NDArray[np.uint32],
+    plan: Mapping[str, NDArray[Any]],
     outputs: Sequence[NDArray[np.float32]],
     checkpoints: Sequence[Mapping[int, str]],
 ) -> list[str]:
-    """Return the hash of each of r done rows: of its mask bits, seed, outputs and checkpoint hashes, in this order.
+    """Return the hash of each of r done rows: of its mask bits, seed, weights, outputs and checkpoint hashes, in this order.
 
-    `masks` (r, n) go in as numpy.packbits of each row; `seeds` (r,) as 4 bytes and each measure's outputs (r, t), in the
-    store's order, as float32, little-endian; then the hex hash of each checkpoint file as ASCII, by ascending epoch.
+    Of the plan, `masks` (r, n) go in as numpy.packbits of each row; `seeds` (r,) as 4 bytes, `weights` (r, n) where the design
+    has them, and each measure's outputs (r, t), in the store's order, as float32, little-endian; then the hex hash of each
+    checkpoint file as ASCII, by ascending epoch.
     """
-    columns = [seeds.astype("<u4")[:, None], *(values.astype("<f4") for values in outputs)]
-    parts = [np.packbits(masks, axis=1), *(np.ascontiguousarray(values).view(np.uint8) for values in columns)]
+    weights = [plan["weights"].astype("<f4")] if "weights" in plan else []
+    columns = [plan["seeds"].astype("<u4")[:, None], *weights, *(values.astype("<f4") for values in outputs)]
+    parts = [np.packbits(plan["masks"], axis=1), *(np.ascontiguousarray(values).view(np.uint8) for values in columns)]
     hashes = []
     for content, files in zip(np.concatenate(parts, axis=1), checkpoints, strict=True):
         digest = hashlib.blake2b(content, digest_size=_BYTES)
@@ -40,8 +41,9 @@ def row_hashes(
 
 
 def plan_hash(plan: Mapping[str, NDArray[Any]], rows: int) -> str:
-    """Return the hash of the first `rows` rows of a pack's plan (masks, seeds, subsets, repeats)."""
+    """Return the hash of the first `rows` rows of a pack's plan: masks, seeds, subsets, repeats, and weights if it has them."""
     digest = hashlib.blake2b(np.packbits(plan["masks"][:rows], axis=1).tobytes(), digest_size=_BYTES)
-    for name, dtype in (("seeds", "<u4"), ("subsets", "<i8"), ("repeats", "<i4")):
-        digest.update(plan[name][:rows].astype(dtype).tobytes())
+    for name, dtype in (("seeds", "<u4"), ("subsets", "<i8"), ("repeats", "<i4"), ("weights", "<f4")):
+        if name in plan:
+            digest.update(plan[name][:rows].astype(dtype).tobytes())
     return digest.hexdigest()

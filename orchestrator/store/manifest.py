@@ -14,7 +14,8 @@ from workers.errors import StoreError
 from workers.machine import total_bytes
 
 FORMAT = "counterfactory runs"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 knows no design with weights; a store of it is read as it is."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class DesignLayout:
     """Rows a pack, which are the rows a chunk; the last pack may have fewer."""
     of_kind: DesignKind = DesignKind()
     """What its kind says of itself."""
+    weighted: bool = False
+    """Whether its rows have weights beside their masks."""
 
     @property
     def packs(self) -> int:
@@ -114,7 +117,7 @@ def parse_manifest(attributes: dict[str, Any], where: str) -> Manifest:
         raise StoreError(f"{where} is damaged: {' '.join(problem[1:3]).strip() or problem[0]}") from error
     manifest.check_names()
     for design in manifest.designs:
-        size = design.pack * max(manifest.n, 4 * manifest.t)
+        size = design.pack * max(manifest.n * (4 if design.weighted else 1), 4 * manifest.t)
         refuse_oversized(f"{where}: a pack of design {design.name!r}", size)
         refuse_oversized(f"{where}: the ledger of design {design.name!r}", design.packs * design.pack)
     return manifest

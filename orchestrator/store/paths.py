@@ -102,7 +102,7 @@ class SweepPaths:
         return self.root / "report.html"
 
     def plan_array(self, design: str, name: str) -> Path:
-        """`masks`, `seeds`, `subsets` or `repeats` of a design (Zarr array)."""
+        """`masks`, `seeds`, `subsets`, `repeats` or `weights` of a design (Zarr array)."""
         return self.runs / check_name(design) / name
 
     def output_array(self, design: str, measure: str) -> Path:

@@ -1,4 +1,4 @@
-"""What is planned for one design: its masks, seeds, subsets and repeats, and the record that says they are written."""
+"""What is planned for one design: its masks, seeds, subsets, repeats and weights, and the record that says they are written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.store.arrays import PLAN, RunArray
+from orchestrator.store.arrays import RunArray
 from orchestrator.store.durable import write_together
 from orchestrator.store.hashes import plan_hash
 from orchestrator.store.ledger import Ledger, PlanRecord
@@ -20,7 +20,7 @@ class PlannedRows:
     """The plan of a design in an open store, as it is written. Who reads it asks CheckedRows."""
 
     arrays: Mapping[str, RunArray]
-    """masks, seeds, subsets, repeats."""
+    """masks, seeds, subsets, repeats; weights where the design has them."""
     packs: dict[int, tuple[int, str]]
     """Of each pack whose plan was written: how many rows it had, and their hash."""
 
@@ -56,6 +56,10 @@ class PlannedRows:
 
     def write(self, start: int, plan: Mapping[str, NDArray[Any]]) -> None:
         """Write the plan of one or more packs; it counts when the last pack's is written."""
+        if plan.keys() != self.arrays.keys():
+            raise ValueError(
+                f"a plan of {', '.join(plan)} for {self.layout.name!r}, which has {', '.join(self.arrays)}"
+            )
         rows = self._whole_packs(start, len(plan["masks"]))
         for name, values in plan.items():
             array = self.arrays[name]
@@ -68,7 +72,11 @@ class PlannedRows:
         for pack, part in packs.items():
             self._refuse_other(pack, part)
         write_together(
-            {file: content for name in PLAN for file, content in self.arrays[name].encode(start, plan[name]).items()}
+            {
+                file: content
+                for name in self.arrays
+                for file, content in self.arrays[name].encode(start, plan[name]).items()
+            }
         )
         for pack, part in packs.items():
             count = len(part["masks"])

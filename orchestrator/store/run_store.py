@@ -171,13 +171,18 @@ class RunStore:
         seeds: NDArray[np.uint32],
         subsets: NDArray[np.int64],
         repeats: NDArray[np.int32],
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
         """Write the plan of the whole pack that begins at row `start`: masks (r, n); seeds, subsets, repeats (r,) each.
+
+        A weighted design has weights (r, n) too, which are not 0 exactly where the masks are True.
 
         The plan becomes durable, and `planned` true, with the last pack written. A pack may be written again (a repair,
         rows added by `extend`). Raises ValueError for part of a pack, StoreError when earlier rows would change.
         """
-        plan = {"masks": masks, "seeds": seeds, "subsets": subsets, "repeats": repeats}
+        plan: dict[str, NDArray[Any]] = {"masks": masks, "seeds": seeds, "subsets": subsets, "repeats": repeats}
+        if weights is not None:
+            plan["weights"] = weights
         self._writing(design).planned.write(start, {name: np.asarray(values) for name, values in plan.items()})
 
     def planned(self, design: str) -> bool:
@@ -199,6 +204,10 @@ class RunStore:
     def repeats(self, design: str, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
         """Return which repeat of its subset each row is, (r,) int32."""
         return self._plan(design, "repeats", start, stop)
+
+    def weights(self, design: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32] | None:
+        """Return the weights of the examples in rows start..stop, (r, n) float32; None for a design without."""
+        return self._plan(design, "weights", start, stop) if self._find(design).layout.weighted else None
 
     def outputs(self, design: str, measure: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Return one measure of rows start..stop, (r, t) float32; rows that are not done are NaN, whatever lies there.

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 
 from orchestrator.config.schema import Config
 from orchestrator.designs import Context, Design
+from orchestrator.store.attributions import read_attribution
 from orchestrator.store.manifest import read_manifest
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import is_folder
-from workers.errors import ConfigError
+from workers.errors import ConfigError, TaskError
 from workers.runs import Run
 from workers.task_hooks import groups_of
 
@@ -44,6 +46,8 @@ class Rows:
     """(r,) which subset of the design each row trains on."""
     repeats: NDArray[np.int32]
     """(r,) which seed of that subset it is."""
+    weights: NDArray[np.float32] | None = None
+    """(r, n) what each example weighs, not 0 where the masks are True; None for a design that gives none."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,19 @@ class DesignPlan:
         return self.design.count(self.context) * self.design.seeds
 
     @cached_property
+    def weighted(self) -> bool:
+        """Whether its rows have weights."""
+        return self.design.drawable and self.design.weights_of(np.zeros(1, dtype=np.int64), self.context) is not None
+
+    @cached_property
     def mean_size(self) -> float:
         """Mean size of a subset."""
         return self.design.mean_size(self.context)
+
+    @property
+    def epoch_size(self) -> float:
+        """Mean number of examples that an epoch goes through, which is what a run's time goes by."""
+        return self.mean_size if self.design.order == "own" else float(self.context.n)
 
     @property
     def packs(self) -> int:
@@ -85,7 +99,9 @@ class DesignPlan:
         subsets, repeats = index // self.design.seeds, (index % self.design.seeds).astype(np.int32)
         distinct, place = np.unique(subsets, return_inverse=True)
         masks = self.design.many(distinct, self.context)[place]
-        return Rows(start, masks, self.design.seeds_of(subsets, repeats, self.context), subsets, repeats)
+        weights = self.design.weights_of(distinct, self.context)
+        seeds = self.design.seeds_of(subsets, repeats, self.context)
+        return Rows(start, masks, seeds, subsets, repeats, None if weights is None else weights[place])
 
     def packed(self) -> Iterator[bytes]:
         """Yield every subset's mask, a bit an example."""
@@ -109,7 +125,12 @@ class DesignPlan:
 def context_of(config: Config, name: str, n: int, groups: Mapping[str, NDArray[np.int64]] | None = None) -> Context:
     """Return what a design may know of a sweep of `n` examples; `groups` are needed only where subsets are drawn."""
     fenced = any(design.purpose == "score" for design in config.designs.values())
-    return Context(name, config.seed, n, fenced, groups or {}, dict(config.designs), config.folder)
+    return Context(name, config.seed, n, fenced, groups or {}, dict(config.designs), config.folder, _attribution_in)
+
+
+def _attribution_in(folder: Path, label: str) -> NDArray[np.float32]:
+    """Return the values (n, t) of an attribution of another sweep. Raises StoreError where they cannot be had."""
+    return read_attribution(SweepPaths(folder), label).values
 
 
 def kept_packs(config: Config, paths: SweepPaths) -> dict[str, int]:
@@ -138,6 +159,12 @@ def plan_designs(
     for name, design in config.designs.items():
         context = context_of(config, name, task.n, groups)
         design.check(context)
+        if design.order == "shared":
+            _check_shared(task, name)
+        elif design.weighs and not isinstance(task, DifferentiableTask):
+            raise ConfigError(
+                f"designs.{name}.kind: {design.kind} needs a differentiable task; {type(task).__name__} trains itself"
+            )
         if design.drawable:
             design.mask(0, context)  # so few examples may have no subset on this side of the fence
         epochs: tuple[int, ...] = ()
@@ -149,6 +176,22 @@ def plan_designs(
         plans[name] = DesignPlan(design, context, pack, epochs)
     _refuse_overlap(plans)
     return plans
+
+
+def _check_shared(task: Task | DifferentiableTask, name: str) -> None:
+    """Refuse shared order for a task that trains itself, and for a module in which left-out examples would touch the others."""
+    from workers.task import DifferentiableTask
+    from workers.training.present_norm import check_apart
+
+    if isinstance(task, DifferentiableTask):
+        try:
+            check_apart(task)
+        except TaskError as error:
+            raise ConfigError(f"designs.{name}.order: {error}") from error
+    else:
+        raise ConfigError(
+            f"designs.{name}.order: shared needs a differentiable task; {type(task).__name__} trains itself, in its own batches"
+        )
 
 
 def _pack(config: Config, design: str) -> int:
@@ -188,14 +231,25 @@ def to_runs(
     masks: NDArray[np.bool_],
     seeds: NDArray[np.uint32],
     wanted: NDArray[np.bool_],
-    checkpoint_epochs: tuple[int, ...],
+    design: Design,
+    checkpoint_epochs: tuple[int, ...] = (),
+    weights: NDArray[np.float32] | None = None,
 ) -> tuple[Run, ...]:
-    """Return those of the consecutive rows from `start` that are `wanted` (r,) as runs for a worker."""
+    """Return those of the design's consecutive rows from `start` that are `wanted` (r,) as runs for a worker."""
     chosen = masks[wanted]
     examples = np.nonzero(chosen)[1]
+    factors = None if weights is None else weights[wanted][chosen]
     ends = np.cumsum(chosen.sum(axis=1)).tolist()
     rows = (start + np.flatnonzero(wanted)).tolist()
     return tuple(
-        Run(row, examples[first:last], seed, checkpoint_epochs)
+        Run(
+            row,
+            examples[first:last],
+            seed,
+            checkpoint_epochs,
+            design.order,
+            design.normalize,
+            None if factors is None else factors[first:last],
+        )
         for row, first, last, seed in zip(rows, [0, *ends], ends, seeds[wanted].tolist(), strict=False)
     )

@@ -728,7 +728,7 @@ def _step_last(inputs, delta, batch, width, layer, rule, w, first, second, g, hy
 
 @_part
 def _gather(x, targets, weights, order, batch, inputs, y, factors):
-    """Copy the rows of one batch, their targets, and their weights over the batch size."""
+    """Copy the rows of one batch and their targets; write their weights (by place, or none) over the batch size."""
     share, width = factors.dtype.type(1.0 / batch), x.shape[1]
     vectors = width // (VECTOR_BYTES // x.itemsize)
     for row in range(batch):
@@ -737,7 +737,7 @@ def _gather(x, targets, weights, order, batch, inputs, y, factors):
         factors[row] = share
     if len(weights):
         for row in range(batch):
-            factors[row] *= weights[order[row]]
+            factors[row] *= weights[row]
 
 
 class Examples(NamedTuple):
@@ -747,8 +747,6 @@ class Examples(NamedTuple):
     """(n, padded inputs)"""
     targets: Any
     """(n,)"""
-    weights: Any
-    """(n,) or (0,): none."""
 
 
 class Epochs(NamedTuple):
@@ -756,6 +754,8 @@ class Epochs(NamedTuple):
 
     orders: Any
     """(epochs, m) examples in the order in which they are seen."""
+    weights: Any
+    """(epochs, m) factors on their losses, or (epochs, 0): none."""
     batch_size: int
     keys: Any
     """(steps, dropouts)"""
@@ -818,7 +818,7 @@ class Buffers(NamedTuple):
 @_entry
 def train(examples, epochs, network, rule, model, buffers):
     """Take the optimizer steps of the epochs on one model, in place."""
-    x, targets, weights = _borrowed(examples.inputs), _borrowed(examples.targets), _borrowed(examples.weights)
+    x, targets, weights = _borrowed(examples.inputs), _borrowed(examples.targets), _borrowed(epochs.weights)
     orders, keys, rates = _borrowed(epochs.orders), _borrowed(epochs.keys), _borrowed(epochs.rates)
     layers, drops, hyper = _borrowed(network.layers), _borrowed(network.drops), _borrowed(rule.hyper)
     w, first, second = _borrowed(model.parameters), _borrowed(model.first), _borrowed(model.second)
@@ -834,7 +834,7 @@ def train(examples, epochs, network, rule, model, buffers):
         for begin in range(0, orders.shape[1], batch_size):
             batch = min(batch_size, orders.shape[1] - begin)
             rows, width = (batch + ROWS - 1) // ROWS * ROWS, (batch + vector - 1) // vector * vector
-            _gather(x, targets, weights, orders[epoch, begin:], batch, acts[0], y, factors)
+            _gather(x, targets, weights[epoch, begin:], orders[epoch, begin:], batch, acts[0], y, factors)
             for at in range(last):
                 layer = layers[at]
                 _affine(acts[at], acts[at + 1], w, layer, rows)

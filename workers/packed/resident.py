@@ -19,6 +19,7 @@ from workers.randomness.streams import Streams, build_module
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import Classification, DifferentiableTask, Regression
+from workers.training.batches import Batches
 from workers.training.precision import DTYPES
 
 Array = NDArray[Any]
@@ -130,11 +131,8 @@ class Resident:
         self.task, self.recipe = task, task.recipe
         self.dtype = np.dtype(task.recipe.precision)
         self.layout = Layout(chain, self.dtype)
-        weights = task.train_weights
         self.examples = cpu.Examples(
-            self._flat(task.train_inputs),
-            task.train_targets.detach().numpy().astype(self.dtype).reshape(task.n),
-            np.zeros(0, self.dtype) if weights is None else weights.numpy().astype(self.dtype),
+            self._flat(task.train_inputs), task.train_targets.detach().numpy().astype(self.dtype).reshape(task.n)
         )
         self.network = cpu.Network(self.layout.table, _drops(chain))
         self.rule = cpu.Rule(
@@ -215,15 +213,16 @@ class Resident:
         """Train a run that was begun; its final parameters stay in `flat`. Returns the checkpoints asked for."""
         streams = begun.streams
         self.flat[:], self.model.first[:], self.model.second[:] = begun.initial, 0, 0
-        plain, table = self.rates(len(run.subset))
+        batches = Batches(self.task, run, streams.order)
+        plain, table = self.rates(batches.size)
         keys = streams.dropout_keys(len(plain), len(self.network.drops)).astype(np.uint32)
-        per_epoch = self.recipe.steps_per_epoch(len(run.subset))
+        per_epoch = self.recipe.steps_per_epoch(batches.size)
         kept: list[Checkpoint] = []
         done = 0
         for until in self._stops(run):
-            for epochs in _split(done, until, max(1, _ORDERS // max(1, len(run.subset)))):
+            for epochs in _split(done, until, max(1, _ORDERS // max(1, batches.size))):
                 with flushing_denormals():
-                    self._advance(run, streams, epochs, slice(done * per_epoch, None), keys, table)
+                    self._advance(batches, epochs, slice(done * per_epoch, None), keys, table)
                 done += epochs
             if until in run.checkpoint_epochs:
                 step = done * per_epoch
@@ -233,9 +232,10 @@ class Resident:
     def _stops(self, run: Run) -> list[int]:
         return sorted({0, self.recipe.epochs} | {e for e in run.checkpoint_epochs if 0 <= e <= self.recipe.epochs})
 
-    def _advance(self, run: Run, streams: Streams, epochs: int, steps: slice, keys: Array, table: Array) -> None:
-        orders = streams.order.orders(run.subset, epochs)
-        wanted = cpu.Epochs(orders, self.recipe.batch_size, keys[steps], table[steps])
+    def _advance(self, batches: Batches, epochs: int, steps: slice, keys: Array, table: Array) -> None:
+        orders, weights = batches.orders(epochs)
+        given = np.empty((epochs, 0), self.dtype) if weights is None else weights.astype(self.dtype)
+        wanted = cpu.Epochs(orders, given, self.recipe.batch_size, keys[steps], table[steps])
         cpu.train(self.examples, wanted, self.network, self.rule, self.model, self.buffers)
 
     def state(self) -> dict[str, torch.Tensor]:

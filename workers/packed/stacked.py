@@ -37,12 +37,12 @@ from workers.randomness.augmentation import apply, draw
 from workers.randomness.dropout import KeyedDropout
 from workers.randomness.functional_dropout import KeyedCalls
 from workers.randomness.streams import Streams, build_module
-from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import DifferentiableTask
 from workers.training.batchable_attention import batchable_attention
-from workers.training.batches import Portion, cut
+from workers.training.batches import Batches, Portion
 from workers.training.precision import DTYPES, forward, normalize_in_full
+from workers.training.present_norm import PresentBatchNorm, exchange_norms
 
 State = dict[str, Tensor]
 
@@ -53,6 +53,7 @@ class _Member:
 
     run: Run
     streams: Streams
+    batches: Batches
     rates: NDArray[np.float64]
     keys: NDArray[np.int32]
     """(batches, dropouts)."""
@@ -62,7 +63,7 @@ class _Member:
     step: int = 0
     seen: int = 0
     """Batches taken."""
-    batches: deque[Portion] = field(default_factory=deque)
+    left: deque[Portion] = field(default_factory=deque)
     """What is left of the present epoch."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
 
@@ -70,17 +71,17 @@ class _Member:
     def done(self) -> bool:
         return self.step == len(self.rates)
 
-    def next_epoch(self, recipe: Recipe) -> None:
+    def next_epoch(self) -> None:
         """Draw the order of the next epoch if the present one is used up."""
-        if not self.batches and not self.done:
-            self.batches.extend(cut(torch.from_numpy(self.streams.order.orders(self.run.subset, 1)[0]), recipe))
+        if not self.left and not self.done:
+            self.left.extend(self.batches.epoch())
 
     def take(self) -> Portion:
         """Return the next batch, and advance."""
-        batch = self.batches.popleft()
+        batch = self.left.popleft()
         self.seen += 1
         self.step += batch.ends_step
-        self.epoch += not self.batches
+        self.epoch += not self.left
         return batch
 
 
@@ -92,20 +93,19 @@ class Stacked:
         self.task, self.recipe, self.device, self.compiled = task, task.recipe, torch.device(device), compiled
         self.dtype = DTYPES[task.recipe.precision]
         self.examples = task.examples("train").to(self.dtype, device)
-        weights = task.train_weights
-        self.weights = None if weights is None else weights.to(device, self.dtype)
-        places = (0, 0, 0, 0, None if weights is None else 0, 0)
         self.draws = False
         """Whether a forward pass draws masks by functions, beside its dropout layers."""
         self.unused: frozenset[str] = frozenset()
         """Names of the parameters that no gradient reaches."""
         self._dropouts: list[KeyedDropout] = []
-        self.slopes = vmap(grad(self._loss, has_aux=True), in_dims=places, randomness="error")
+        self._norms: list[PresentBatchNorm] = []
+        self.slopes = {weighted: self._slopes(weighted) for weighted in (False, True)}
 
     @cached_property
     def template(self) -> nn.Module:
         """The module that is called with every model's parameters."""
         module, self._dropouts = build_module(self.task.module, 0, self.dtype)
+        self._norms = exchange_norms(module)
         normalize_in_full(self.recipe, module.to(self.device))
         self.draws, self.unused = self._look_at_a_step()
         return module
@@ -113,7 +113,12 @@ class Stacked:
     @cached_property
     def dropouts(self) -> list[str]:
         """Names of its dropout layers' key buffers."""
-        return _names_of(self.template, self._dropouts)
+        return _names_of(self.template, self._dropouts, "key")
+
+    @cached_property
+    def norms(self) -> list[str]:
+        """Names of its batch normalizations' buffers of present examples."""
+        return _names_of(self.template, self._norms, "present")
 
     def _look_at_a_step(self) -> tuple[bool, frozenset[str]]:
         """Take one step on two examples; return whether functions draw masks in it, and which parameters have no part in it.
@@ -151,6 +156,11 @@ class Stacked:
     def _caller(self) -> nn.Module:
         return Caller(self.template, self.task)
 
+    def _slopes(self, weighted: bool) -> Any:
+        """Return the gradients of the models' losses, as a function of what `_loss` takes, a row a model."""
+        places = (0, 0, 0, 0, 0 if weighted else None, 0)
+        return vmap(grad(self._loss, has_aux=True), in_dims=places, randomness="error")
+
     def compiles(self, size: int) -> bool:
         """Whether the step on batches of this size is compiled: whole batches, and the last of the subsets that designs have."""
         n, batch = self.task.n, self.recipe.batch_size
@@ -161,13 +171,13 @@ class Stacked:
         self.compiled = max(self.compiled // 2, min(self.compiled, 1))
 
     @cached_property
-    def compiled_slopes(self) -> Any:
+    def compiled_slopes(self) -> dict[bool, Any]:
         """`slopes`, compiled for the shapes it is called with."""
         # The limit counts all trainers of a process, and beyond it a step would be taken uncompiled, with other bits.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         torch._inductor.config.compile_threads = 1  # a worker has its cores, and starts no processes beside itself
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no GPU
-        return torch.compile(self.slopes, dynamic=False)
+        return {weighted: torch.compile(slopes, dynamic=False) for weighted, slopes in self.slopes.items()}
 
     def train(self, runs: Sequence[Run]) -> Lockstep:
         """Train the runs together; return their models."""
@@ -192,10 +202,10 @@ class Lockstep:
         self.members = [self._member(run, stream) for run, stream in zip(runs, streams, strict=True)]
 
     def _member(self, run: Run, streams: Streams) -> _Member:
-        rates = self.recipe.learning_rates(len(run.subset))
-        batches = self.recipe.epochs * self.recipe.batches_per_epoch(len(run.subset))
-        keys = streams.dropout_keys(batches, len(self.dropouts))
-        return _Member(run, streams, rates, keys, streams.functional_keys(batches))
+        batches = Batches(self.trainer.task, run, streams.order)
+        rates = self.recipe.learning_rates(batches.size)
+        keys = streams.dropout_keys(batches.count, len(self.dropouts))
+        return _Member(run, streams, batches, rates, keys, streams.functional_keys(batches.count))
 
     def train(self) -> None:
         """Take every step of every model. With the recipe's `ema` its end, and the last epoch's checkpoint, are the average."""
@@ -208,19 +218,20 @@ class Lockstep:
     def _largest_group(self) -> list[int]:
         """Return the places of the models, as many as possible, whose next batches are alike; empty when all are done.
 
-        Alike are batches of one size after which all of the models step, or none.
+        Alike are batches of one size and kind after which all of the models step, or none.
         """
-        alike: dict[tuple[int, bool], list[int]] = {}
+        alike: dict[tuple[int, bool, bool, bool], list[int]] = {}
         for place, member in enumerate(self.members):
-            member.next_epoch(self.recipe)
+            member.next_epoch()
             if not member.done:
-                following = member.batches[0]
-                alike.setdefault((len(following.examples), following.ends_step), []).append(place)
+                following, batches = member.left[0], member.batches
+                form = len(following.examples), following.ends_step, batches.weighted, batches.shared
+                alike.setdefault(form, []).append(place)
         return max(alike.values(), key=len, default=[])
 
     def _step(self, group: list[int]) -> None:
         members = [self.members[place] for place in group]
-        compiled = self.trainer.compiles(len(members[0].batches[0].examples))
+        compiled = self.trainer.compiles(len(members[0].left[0].examples))
         if self.trainer.compiled and not compiled and len(group) > 1:
             for place in group:
                 self._step([place])
@@ -230,25 +241,32 @@ class Lockstep:
         self._set_dropout(members, where)
         keys = torch.tensor([member.functional[member.seen] for member in members], dtype=torch.int32)
         taken = [member.take() for member in members]
-        batches = torch.stack([batch.examples for batch in taken]).to(self.trainer.device)
+        batches, w = self._together(taken)
         parameters, buffers = _pick(self.parameters, where), _pick(self.buffers, where)
         x, y = self.trainer.examples.read(batches)
         if self.recipe.crop or self.recipe.flip:
             x = self._augment(x, members)
-        w = None if self.trainer.weights is None else self.trainer.weights[batches]
-        take = self._slopes_compiled if compiled else self.trainer.slopes
+        if w is not None and members[0].batches.shared:
+            buffers = buffers | dict.fromkeys(self.trainer.norms, w != 0)
+        take = self._slopes_compiled if compiled else self.trainer.slopes[w is not None]
         with batchable_attention():
             gradients, changed = take(parameters, buffers, x, y, w, keys.to(self.trainer.device))
-        _put(self.buffers, where, changed)
+        _put(self.buffers, where, {name: changed[name] for name in self.buffers})
         if self.accumulator:
             gradients = self.accumulator.add(gradients, where, [batch.share for batch in taken])
         if taken[0].ends_step:
             self._descend(gradients, where, members, steps)
         for place, member in zip(group, members, strict=True):
-            if not member.batches:
+            if not member.left:
                 if member.done and self.average:
                     self.average.finish(place)
                 self._keep(place, member)
+
+    def _together(self, taken: Sequence[Portion]) -> tuple[Tensor, Tensor | None]:
+        """Return the batches of a group (g, b), and their weights (g, b) unless all are 1."""
+        weights = [batch.weights for batch in taken if batch.weights is not None]
+        given = torch.stack(weights).to(self.trainer.device, self.trainer.dtype) if weights else None
+        return torch.stack([batch.examples for batch in taken]).to(self.trainer.device), given
 
     def _descend(
         self, gradients: State, where: Tensor | None, members: Sequence[_Member], steps: Sequence[int]
@@ -269,7 +287,8 @@ class Lockstep:
         def fill(value: Tensor) -> Tensor:
             return torch.cat([value, value[-1:].expand(missing, *value.shape[1:])]) if missing else value
 
-        found = self.trainer.compiled_slopes(*(mapped(fill, one) for one in arguments))
+        weighted = arguments[4] is not None
+        found = self.trainer.compiled_slopes[weighted](*(mapped(fill, one) for one in arguments))
         gradients, changed = ({name: value[:models] for name, value in state.items()} for state in found)
         return gradients, changed
 
@@ -360,10 +379,10 @@ def _own_names(module: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(value), name) for name, value in module.state_dict(keep_vars=True).items()}
 
 
-def _names_of(module: nn.Module, layers: Sequence[KeyedDropout]) -> list[str]:
-    """Return the names of the dropout layers' key buffers, in the layers' order."""
+def _names_of(module: nn.Module, layers: Sequence[nn.Module], buffer: str) -> list[str]:
+    """Return the names of one buffer of some layers of the module, in the layers' order."""
     names = {id(part): name for name, part in module.named_modules()}
-    return [f"{names[id(layer)]}.key".removeprefix(".") for layer in layers]
+    return [f"{names[id(layer)]}.{buffer}".removeprefix(".") for layer in layers]
 
 
 def _pick(state: State, where: Tensor | None) -> State:

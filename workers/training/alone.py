@@ -21,10 +21,11 @@ from workers.randomness.functional_dropout import KeyedCalls
 from workers.randomness.streams import Streams, build_module
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import Classification, DifferentiableTask
-from workers.training.batches import cut
+from workers.training.batches import Batches
 from workers.training.descent import Descent
 from workers.training.layouts import pool_before_relu, to_channels_last
 from workers.training.precision import DTYPES, forward, normalize_in_full
+from workers.training.present_norm import exchange_norms
 
 
 def train(
@@ -44,15 +45,15 @@ def train(
     module.to(device).train()
     normalize_in_full(recipe, module)
     examples = task.examples("train").to(dtype, device)
-    weights = None if task.train_weights is None else task.train_weights.to(device, dtype)
+    batches = Batches(task, run, streams.order)
+    norms = exchange_norms(module) if batches.shared else []
     if channels_last:
         examples = _channels_last(module, examples)
     descent = Descent(recipe, module)
-    rates = recipe.learning_rates(len(run.subset)).tolist()
-    batches = recipe.epochs * recipe.batches_per_epoch(len(run.subset))
-    numbers = streams.dropout_keys(batches, len(dropouts))
+    rates = recipe.learning_rates(batches.size).tolist()
+    numbers = streams.dropout_keys(batches.count, len(dropouts))
     keys = torch.from_numpy(numbers).to(device)
-    draws = Draws(streams, batches, device)
+    draws = Draws(streams, batches.count, device)
     kept: list[Checkpoint] = []
 
     def keep(epoch: int, step: int) -> None:
@@ -66,19 +67,22 @@ def train(
     keep(0, 0)
     step, seen = 0, 0
     for epoch in range(1, recipe.epochs + 1):
-        order = torch.from_numpy(streams.order.orders(run.subset, 1)[0]).to(device)
-        for batch, share, ends_step in cut(order, recipe):
+        for portion in batches.epoch():
+            batch, weights = portion.examples.to(device), portion.weights
+            weights = None if weights is None else weights.to(device, dtype)
             x, y = examples.read(batch)
             if recipe.crop or recipe.flip:
                 x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
             for place, layer in enumerate(dropouts):
                 layer.key, layer.number = keys[seen, place], int(numbers[seen, place])
+            for norm in norms:
+                norm.present = batches.present(weights)
             with draws.of(seen):
                 outputs = forward(recipe, device, partial(task.call, module), x)
-            loss = _mean_loss(task, outputs, y, None if weights is None else weights[batch])
-            (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+            loss = _mean_loss(task, outputs, y, weights)
+            (loss if portion.share == 1 else loss * portion.share).backward()  # type: ignore[no-untyped-call]
             seen += 1
-            if ends_step:
+            if portion.ends_step:
                 descent.step(rates[step])
                 step += 1
         if epoch == recipe.epochs:

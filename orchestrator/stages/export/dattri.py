@@ -34,6 +34,8 @@ def write(request: Request) -> Exported:
     (name,) = request.designs()
     (measure,) = request.measures()
     runs = finished_runs(request, name)
+    if runs.weights is not None:
+        raise ConfigError(f"design {name!r}: its examples have weights, of which dattri's ground truth knows nothing")
     if not len(runs.masks):
         raise ConfigError(f"design {name!r}: none of its runs is finished")
     left_out = scoring_design(config, "loo")

@@ -1,6 +1,7 @@
 """Folders of arrays, a folder a design: masks in one of the forms, a file a measure, seeds; and the attributions.
 
 <design>/masks, kept_indices or packed_masks    see `forms`
+<design>/weights                                (m, n) float32, of a design whose examples have weights
 <design>/<measure>                              (m, t) float32
 <design>/_seeds                                 (m,) int64, unless a row is a mean over seeds
 attributions/<label>                            (n, t) float32, the effect of including
@@ -44,8 +45,10 @@ def _write_design(folder: Path, runs: FinishedRuns, form: Form, save: Save) -> i
         form(folder, runs.masks, save)
     except ConfigError as error:
         raise ConfigError(f"design {runs.design!r}: {error}") from error
+    if runs.weights is not None:
+        save(folder / "weights", runs.weights)
     for measure, values in runs.outputs.items():
         save(folder / measure, values)
     if runs.seeds is not None:
         save(folder / "_seeds", runs.seeds.astype(np.int64))  # unsigned integers are foreign to many readers
-    return 1 + len(runs.outputs) + (runs.seeds is not None)
+    return 1 + (runs.weights is not None) + len(runs.outputs) + (runs.seeds is not None)

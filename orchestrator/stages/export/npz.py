@@ -23,6 +23,8 @@ def write(request: Request) -> Exported:
             f"{name}/repeats": store.repeats(name),
             f"{name}/states": store.states(name),
         }
+        if (weights := store.weights(name)) is not None:
+            arrays[f"{name}/weights"] = weights
         for measure in store.measures:
             arrays[f"{name}/outputs/{measure}"] = store.outputs(name, measure)
     for label in list_attributions(paths):

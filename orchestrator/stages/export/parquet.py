@@ -30,6 +30,10 @@ def write(request: Request) -> Exported:
             "state": _words(store.states(name), STATES),
             "examples": _lists(np.nonzero(masks)[1].astype(np.int32), masks.sum(axis=1)),
         }
+        if any(design.weighted for design in store.designs.values()):
+            weights = store.weights(name)
+            held = masks.astype(np.float32) if weights is None else weights
+            columns["weights"] = _lists(held[masks], masks.sum(axis=1))
         for measure in store.measures:
             outputs = store.outputs(name, measure)
             columns[measure] = _lists(outputs.ravel(), np.full(len(outputs), outputs.shape[1]))

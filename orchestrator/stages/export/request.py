@@ -77,6 +77,8 @@ class FinishedRuns:
     """(m,); None where a row is a mean over seeds."""
     unfinished: int
     """Runs that are left out because they are not finished."""
+    weights: NDArray[np.float32] | None = None
+    """(m, n) what each example weighs; None where all that are there weigh 1."""
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -93,14 +95,16 @@ def finished_runs(request: Request, design: str) -> FinishedRuns:
     with store.snapshot():
         done = store.states(design) == DONE
         masks, seeds, subsets = store.masks(design)[done], store.seeds(design)[done], store.subsets(design)[done]
+        weights = store.weights(design)
+        weights = None if weights is None else weights[done]
         outputs = {measure: store.outputs(design, measure)[done] for measure in request.measures()}
     unfinished = int((~done).sum())
     if not request.mean:
-        return FinishedRuns(design, masks, outputs, seeds, unfinished)
+        return FinishedRuns(design, masks, outputs, seeds, unfinished, weights)
     _, first, subset, counts = np.unique(subsets, return_index=True, return_inverse=True, return_counts=True)
     means = {}
     for measure, values in outputs.items():
         sums = np.zeros((len(first), values.shape[1]))
         np.add.at(sums, subset, values)
         means[measure] = (sums / counts[:, None]).astype(np.float32)
-    return FinishedRuns(design, masks[first], means, None, unfinished)
+    return FinishedRuns(design, masks[first], means, None, unfinished, None if weights is None else weights[first])

@@ -151,7 +151,7 @@ class Trial:
         outputs = [self.outputs_of(done, measure) for measure in MEASURES]
         rows = np.array(done, dtype=np.int64)
         kept = [files.get(row, {}) for row in done]
-        hashes = row_hashes(plan["masks"][rows], plan["seeds"][rows], outputs, kept) if done else []
+        hashes = row_hashes({name: array[rows] for name, array in plan.items()}, outputs, kept) if done else []
         return Delivered(dict(zip(done, hashes, strict=True)), failed, files, self.seconds)
 
     def expect(self, done: Iterable[int], failed: Iterable[int] = (), store: RunStore | None = None) -> None:

@@ -45,9 +45,9 @@ def test_all_prefixes_of_a_permutation_share_a_seed_and_no_two_permutations_do()
 def test_every_second_antithetic_permutation_is_the_reverse() -> None:
     orders, plain = design(antithetic=True), design()
     for pair in range(2):
-        assert np.array_equal(orders.order(2 * pair, CONTEXT), orders.order(2 * pair + 1, CONTEXT)[::-1])
-        assert np.array_equal(orders.order(2 * pair, CONTEXT), plain.order(pair, CONTEXT))
-    assert not np.array_equal(orders.order(0, CONTEXT), orders.order(2, CONTEXT))
+        assert np.array_equal(orders.permutation(2 * pair, CONTEXT), orders.permutation(2 * pair + 1, CONTEXT)[::-1])
+        assert np.array_equal(orders.permutation(2 * pair, CONTEXT), plain.permutation(pair, CONTEXT))
+    assert not np.array_equal(orders.permutation(0, CONTEXT), orders.permutation(2, CONTEXT))
 
 
 def test_half_a_pair_is_refused_and_samples_keep_whole_ones() -> None:

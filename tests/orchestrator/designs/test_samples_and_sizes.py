@@ -1,6 +1,7 @@
 """How much of a design a sample keeps, how large its subsets are, and how a pack of it is chosen: the numbers themselves."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from orchestrator.designs.explicit import Explicit
 from orchestrator.designs.keys import seed_of
 from orchestrator.designs.leave_out import LeaveOneOut
 from orchestrator.designs.permutations import Permutations
-from orchestrator.designs.random_subsets import Subsets
+from orchestrator.designs.random_subsets import Bernoulli, Subsets
 from workers.errors import ConfigError
 
 N = 40
@@ -142,4 +143,55 @@ def test_what_a_permutation_s_prefixes_are_is_told() -> None:
     told = made.prefixes(CONTEXT)
     assert (told.permutations, told.antithetic, told.truncation, told.block) == (4, True, 0.25, 3)
     assert told.sizes.tolist() == [10, 20, 30, 40]
-    assert all(np.array_equal(told.order(k), made.order(k, CONTEXT)) for k in range(4))
+    assert all(np.array_equal(told.order(k), made.permutation(k, CONTEXT)) for k in range(4))
+
+
+def subsets(**fields: object) -> Subsets:
+    return Subsets(**{"kind": "subsets", "subsets": 6, **fields})  # type: ignore[arg-type]
+
+
+def bernoulli(**fields: object) -> Bernoulli:
+    return Bernoulli(**{"kind": "bernoulli", "subsets": 400, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("drop", "size"), [(1, N - 1), (3, N - 3), (0.05, N - 2), (0.5, N // 2)])
+def test_a_size_is_said_by_what_is_dropped(drop: int | float, size: int) -> None:
+    design = subsets(drop=drop)
+    design.check(CONTEXT)
+    assert (design.many(np.arange(6), CONTEXT).sum(axis=1) == size).all()
+    again = Subsets.model_validate(design.model_dump(mode="json"))
+    assert again == design
+    assert design.deciding()["drop"] == drop
+
+
+def test_coins_drop_that_many_on_average() -> None:
+    for drop in (4, 0.1):
+        design = bernoulli(drop=drop)
+        design.check(CONTEXT)
+        mean = design.many(np.arange(400), CONTEXT).mean()
+        assert abs(mean - 0.9) < 5 * np.sqrt(0.09 / (400 * N))
+
+
+def test_half_of_the_examples_is_kept_where_nothing_is_said() -> None:
+    assert (subsets().alpha, bernoulli().probability) == (0.5, 0.5)
+    assert "drop" not in subsets().deciding()
+    assert "drop" not in bernoulli(probability=0.3).deciding()
+
+
+@pytest.mark.parametrize("drop", [0, -1, 1.0, 0.0, 1.5, True])
+@pytest.mark.parametrize("make", [subsets, bernoulli])
+def test_what_is_no_size_is_refused(make: Callable[..., object], drop: object) -> None:
+    with pytest.raises(ValueError, match="is neither a number of examples, at least 1, nor a fraction between 0 and 1"):
+        make(drop=drop)
+
+
+def test_a_size_is_said_once() -> None:
+    for made in (lambda: subsets(drop=1, alpha=0.5), lambda: bernoulli(drop=1, probability=0.5)):
+        with pytest.raises(ValueError, match=r"drop: 1 and \w+: 0.5 both say the size; give one"):
+            made()
+
+
+@pytest.mark.parametrize("design", [subsets(drop=0.001), subsets(drop=N), subsets(drop=N + 2), bernoulli(drop=N)])
+def test_dropping_none_or_all_is_refused(design: Subsets | Bernoulli) -> None:
+    with pytest.raises(ConfigError, match=rf"^designs\.made\.drop: {design.drop} of {N} examples"):
+        design.check(CONTEXT)

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,9 +10,17 @@ from orchestrator.execution.serialization import OutcomeParcel, RunParcel
 from workers.runs import Checkpoint, Failure, Outcome, Run
 
 subsets = st.sets(st.integers(0, 99), min_size=1, max_size=9).map(lambda chosen: np.array(sorted(chosen)))
-run_lists = st.lists(
-    st.builds(Run, st.integers(0, 2**40), subsets, st.integers(0, 2**32 - 1), st.sampled_from([(), (1, 3)])), min_size=1
+plain_runs = st.builds(
+    Run,
+    st.integers(0, 2**40),
+    subsets,
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(), (1, 3)]),
+    st.sampled_from(["own", "shared"]),
+    st.sampled_from(["batch", "weight"]),
 )
+weighted_runs = plain_runs.map(lambda run: replace(run, weights=run.subset.astype(np.float32) / 7))
+run_lists = st.lists(plain_runs | weighted_runs, min_size=1)
 
 
 @given(run_lists)
@@ -19,7 +28,10 @@ def test_runs_arrive_as_they_were_sent(sent: list[Run]) -> None:
     arrived = pickle.loads(pickle.dumps(RunParcel.of(sent))).unwrap()
     for was, now in zip(sent, arrived, strict=True):
         assert (was.row, was.seed, was.checkpoint_epochs) == (now.row, now.seed, now.checkpoint_epochs)
+        assert (was.order, was.normalize) == (now.order, now.normalize)
         assert was.subset.tolist() == now.subset.tolist()
+        assert (was.weights is None) == (now.weights is None)
+        assert was.weights is None or was.weights.tobytes() == now.weights.tobytes()
         assert now.subset.dtype == np.int64
         assert now.subset.flags.writeable
 

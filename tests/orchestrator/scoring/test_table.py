@@ -23,6 +23,7 @@ LATER = (
     *("alpha", "order", "subsets_left_out", "subsets_with_fewer_seeds"),
     *("queries_left_out", "constant_predictions", "constant_outputs"),
     "attribution",
+    "fitted_order",
 )
 """Columns that tables of earlier versions lack."""
 
@@ -31,7 +32,9 @@ def test_the_columns_of_the_file_and_their_types_are_the_published_ones(tmp_path
     write_scores(tmp_path / "scores.parquet", [ROW])
     schema = pq.read_schema(tmp_path / "scores.parquet")
     assert tuple(schema.names) == COLUMNS + LATER
-    kinds = dict.fromkeys(("estimator", "metric", "measure", "design", "order", "attribution"), "string")
+    kinds = dict.fromkeys(
+        ("estimator", "metric", "measure", "design", "order", "attribution", "fitted_order"), "string"
+    )
     kinds |= {"queries": "int64", "subsets": "int64", "seeds": "int64"}
     for name in COLUMNS + LATER:
         assert str(schema.field(name).type).removeprefix("large_") == kinds.get(name, "double"), name

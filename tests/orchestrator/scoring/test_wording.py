@@ -5,7 +5,7 @@ from orchestrator.scoring.lds import LDS
 from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.spread import SPREAD
 from orchestrator.scoring.table import ScoreRow
-from orchestrator.scoring.wording import ceilings
+from orchestrator.scoring.wording import ceilings, stands_on
 
 ROW = ScoreRow(
     "trak", "lds", 0.25, 0.125, 0.375, 0.5, "margin", "heldout", 8, 100, 3, 20.5, 1.5, 0.4, 0.6, 0.5, 0.3, 0.7
@@ -42,3 +42,11 @@ def test_where_there_is_no_ceiling_it_is_said_what_it_takes() -> None:
 def test_nothing_is_said_of_a_ceiling_that_is_unknown_or_means_nothing() -> None:
     assert ceilings(LDS, [replace(ROW, ceiling_low=math.nan)]) == []
     assert ceilings(Quantity("mine", "mine"), [ROW]) == []
+
+
+def test_what_was_fitted_in_one_order_and_judged_in_the_other_is_said() -> None:
+    same = replace(ROW, order="shared", fitted_order="shared")
+    other = replace(same, estimator="datamodel", fitted_order="own")
+    line = "fitted in own order and judged in shared order, which are different quantities: datamodel"
+    assert line in stands_on([same, other, other, replace(ROW, order="shared")])
+    assert not [line for line in stands_on([same]) if "fitted" in line]

@@ -247,7 +247,9 @@ def test_a_damaged_plan_record_counts_as_no_plan(paths: SweepPaths, content: str
 
 
 def row_hash(mask: np.ndarray, seed: int, outputs: list[np.ndarray], checkpoints: dict[int, str]) -> str:
-    return row_hashes(mask[None], np.array([seed], np.uint32), [one[None] for one in outputs], [checkpoints])[0]
+    return row_hashes(
+        {"masks": mask[None], "seeds": np.array([seed], np.uint32)}, [one[None] for one in outputs], [checkpoints]
+    )[0]
 
 
 def test_a_row_hash_depends_on_everything_it_covers() -> None:
@@ -271,7 +273,7 @@ def test_a_row_hash_is_that_of_every_store_made_so_far() -> None:
     seeds = np.array([0, 7, 2**32 - 1], dtype=np.uint32)
     outputs = [np.arange(9, dtype=np.float32).reshape(3, 3), -np.arange(6, dtype=np.float32).reshape(3, 2)[:, ::-1]]
     kept = [{}, {10: "ab", 2: "cd"}, {0: "ef"}]
-    for row, made in enumerate(row_hashes(masks, seeds, outputs, kept)):
+    for row, made in enumerate(row_hashes({"masks": masks, "seeds": seeds}, outputs, kept)):
         content = np.packbits(masks[row]).tobytes() + seeds[row].astype("<u4").tobytes()
         content += b"".join(values[row].astype("<f4").tobytes() for values in outputs)
         content += "".join(kept[row][epoch] for epoch in sorted(kept[row])).encode()

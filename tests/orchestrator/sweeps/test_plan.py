@@ -34,13 +34,23 @@ def test_checkpoints_are_for_full_designs_of_differentiable_tasks(make_sweep: Ma
 
 
 def test_runs_are_those_wanted_with_their_subsets_and_seeds(make_sweep: Make, tiny: Raw) -> None:
-    rows = make_sweep(tiny).plans["fit"].rows(8, 12)
-    runs = to_runs(8, rows.masks, rows.seeds, np.array([False, True, False, True]), (3,))
+    tiny["designs"]["fit"] |= {"order": "shared", "normalize": "weight"}
+    plan = make_sweep(tiny).plans["fit"]
+    rows = plan.rows(8, 12)
+    runs = to_runs(8, rows.masks, rows.seeds, np.array([False, True, False, True]), plan.design, (3,))
     assert [run.row for run in runs] == [9, 11]
     for run, j in zip(runs, (1, 3), strict=True):
         assert np.array_equal(run.subset, np.flatnonzero(rows.masks[j]))
         assert run.seed == rows.seeds[j]
         assert run.checkpoint_epochs == (3,)
+        assert (run.order, run.normalize, run.weights) == ("shared", "weight", None)
+
+
+def test_an_epoch_of_shared_order_goes_through_all_examples(make_sweep: Make, tiny: Raw) -> None:
+    assert make_sweep(tiny).plans["fit"].epoch_size == 30
+    tiny["designs"]["fit"]["order"] = "shared"
+    plan = make_sweep(tiny).plans["fit"]
+    assert (plan.epoch_size, plan.mean_size) == (60, 30)
 
 
 def test_a_sweep_without_scoring_designs_has_no_fence(make_sweep: Make, tiny: Raw) -> None:
