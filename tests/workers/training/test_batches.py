@@ -92,11 +92,36 @@ def test_a_run_without_weight_is_refused(task, subset):
 
 def test_an_epoch_is_its_order_in_pieces(task, shared):
     whole, weights = batches(task, shared).orders(1)
-    pieces = list(batches(task, shared).epoch(torch.float64))
-    assert [len(batch) for batch, _ in pieces] == [SIZE] * 4 + [5]
-    np.testing.assert_array_equal(torch.cat([batch for batch, _ in pieces]), whole[0])
-    np.testing.assert_array_equal(torch.cat([given for _, given in pieces]), weights[0])
-    assert all(given is None for _, given in batches(task, replace(shared, order="own")).epoch(torch.float64))
+    pieces = batches(task, shared).epoch()
+    assert [len(one.examples) for one in pieces] == [SIZE] * 4 + [5]
+    np.testing.assert_array_equal(torch.cat([one.examples for one in pieces]), whole[0])
+    np.testing.assert_array_equal(torch.cat([one.weights for one in pieces]), weights[0])
+    assert all(one.share == 1 and one.ends_step for one in pieces)
+    own = batches(task, replace(shared, order="own"))
+    assert all(one.weights is None for one in own.epoch())
+    assert own.count == 2 * 5
+
+
+@pytest.mark.parametrize("normalize", ["batch", "weight"])
+def test_a_step_of_gathered_batches_is_the_mean_over_its_places_or_its_weight(blobs, shared, normalize):
+    """In numbers written out: the places of three batches are one step, the last step takes what is left."""
+    task = blobs(Recipe(batch_size=SIZE, accumulate=3, epochs=2))
+    run = replace(shared, normalize=normalize, weights=np.linspace(0.5, 3, len(shared.subset)))
+    raw = np.zeros(task.n)
+    raw[run.subset] = run.weights
+    losses = np.random.default_rng(0).random(task.n)
+    full = Streams(SEED).order.orders(np.arange(task.n), 1)[0]
+    expected = []
+    for places in (full[: 3 * SIZE], full[3 * SIZE :]):
+        total = (raw[places] * losses[places]).sum()
+        expected.append(total / (len(places) if normalize == "batch" else raw[places].sum()))
+    found, sums = 0.0, []
+    for one in batches(task, run).epoch():
+        found += one.share * float((one.weights * torch.from_numpy(losses)[one.examples]).mean())
+        if one.ends_step:
+            sums.append(found)
+            found = 0.0
+    np.testing.assert_allclose(sums, expected, rtol=1e-12)
 
 
 def test_a_left_out_example_changes_no_bit_whatever_it_is(blobs, shared):
