@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from estimators.evidence import Runs
 from estimators.scores import calibration
+from tests.estimators.scores.simulations import make_runs
 from workers.errors import DataError
 
 
@@ -14,9 +14,7 @@ def world(seed=0, s=100, n=40, t=20, seeds=2, noise=1.0):
     rng = np.random.default_rng(seed)
     tau, masks = rng.normal(size=(n, t)), rng.random((s, n)) < 0.5
     outputs = (masks @ tau)[:, None] + noise * np.sqrt(n / 4) * rng.normal(size=(s, seeds, t))
-    flat = outputs.reshape(s * seeds, t).astype(np.float32)
-    subsets, repeats = np.arange(s).repeat(seeds), np.tile(range(seeds), s)
-    return tau, Runs("held", "bernoulli", "margin", masks.repeat(seeds, 0), flat, subsets, repeats)
+    return tau, make_runs(masks, outputs, kind="bernoulli")
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5, 1e7, -2.0])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
@@ -11,6 +11,7 @@ from estimators.scores import auc
 from workers.errors import DataError
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=30))
 def test_equals_scikit_learn_and_all_pairs(rows):
     scores, flagged = np.array([r[0] for r in rows], float), np.array([r[1] for r in rows])

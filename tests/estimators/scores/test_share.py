@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from estimators.evidence import Runs
 from estimators.scores import Estimate, lds, share_of
 from estimators.scores.jackknife import Jackknife
+from tests.estimators.scores.simulations import additive_world, make_runs
 
 SCORE, CEILING = Estimate(0.4, 0.3, 0.5), Estimate(0.5, 0.4, 0.6)
 
@@ -46,16 +46,10 @@ def test_a_score_without_an_interval_has_a_share_without_one():
 
 def test_the_interval_of_a_perfect_predictor_covers_one():
     """The expected output itself reaches the ceiling: its share is 1, within an interval narrower than the unpaired one."""
-    covered, trials, s, seeds, t, n = 0, 30, 40, 3, 30, 60
+    covered, trials = 0, 30
     for trial in range(trials):
-        rng = np.random.default_rng(trial)
-        masks, tau = rng.random((s, n)) < 0.5, rng.normal(size=(n, t)) / np.sqrt(n / 4)
-        outputs = (masks @ tau)[:, None] + 2 * rng.normal(size=(s, seeds, t))
-        flat = outputs.reshape(s * seeds, t).astype(np.float32)
-        runs = Runs(
-            "h", "subsets", "margin", masks.repeat(seeds, 0), flat, np.arange(s).repeat(seeds), np.tile(range(3), s)
-        )
-        score = lds(tau, runs, resamples=100)
+        tau, masks, outputs = additive_world(s=40, seeds=3, noise=2.0, seed=trial)
+        score = lds(tau, make_runs(masks, outputs), resamples=100)
         unpaired = share_of(
             Estimate(score.value, score.low, score.high),
             Estimate(score.ceiling, score.ceiling_low, score.ceiling_high),
