@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from estimators.scores import difference, lds
+from estimators.scores import Estimate, difference, lds, noise_ceiling, share_of
 from estimators.scores.bootstrap import Resamples
+from estimators.scores.jackknife import Jackknife
 from estimators.scores.predictions import predict
+from estimators.scores.spearman import resampled_spearman
 from tests.estimators.scores.simulations import half_masks, make_runs, take
-from workers.errors import ConfigError, DataError
+from workers.errors import DataError
 
 
 def problem(seed=0, s=14, n=10, t=5, seeds=3):
@@ -96,6 +98,20 @@ def test_predictions_in_blocks(monkeypatch):
 def test_one_seed_has_no_ceiling():
     tau, runs = problem(seeds=1)
     assert np.isnan(lds(tau, runs, resamples=0).ceiling)
+
+
+def test_the_ceiling_and_the_share_are_those_of_the_same_runs():
+    tau, runs = problem(s=30)
+    runs = take(runs, np.arange(2, 90))  # subset 0 has one seed: no part in the ceiling
+    score, ceiling = lds(tau, runs, resamples=50, level=0.8), noise_ceiling(runs, level=0.8)
+    assert (score.ceiling, score.ceiling_low, score.ceiling_high) == tuple(ceiling.estimate)
+    jackknife = Jackknife.of(29)
+    masks, outputs = runs.means()
+    scores = resampled_spearman(masks[1:] @ tau, outputs[1:], jackknife.counts)
+    correlation = jackknife.correlation(scores, ceiling.left_out)
+    expected = share_of(Estimate(score.value, score.low, score.high), ceiling.estimate, correlation)
+    np.testing.assert_allclose(score.share, expected, rtol=1e-9)
+    assert lds(tau, runs, resamples=0, level=0.8).share.value == pytest.approx(score.value / ceiling.value)
 
 
 def test_runs_it_was_fitted_on_are_refused():
@@ -182,8 +198,3 @@ def test_the_interval_of_a_difference_is_paired_and_covers():
     paired_width, unpaired_width = np.mean(widths, axis=0)
     assert paired_width < 0.8 * unpaired_width
     assert covered >= stats.binom.ppf(0.002, trials, 0.95)
-
-
-def test_a_difference_needs_the_same_resamples():
-    with pytest.raises(ConfigError, match="the same resamples of both, found 2 and 1"):
-        difference(np.zeros(3), np.zeros(2))

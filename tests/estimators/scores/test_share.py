@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from estimators.scores import Estimate, lds, share_of
-from estimators.scores.jackknife import Jackknife
 from tests.estimators.scores.simulations import additive_world, make_runs
 
 SCORE, CEILING = Estimate(0.4, 0.3, 0.5), Estimate(0.5, 0.4, 0.6)
@@ -58,24 +57,3 @@ def test_the_interval_of_a_perfect_predictor_covers_one():
         assert score.share.high - score.share.low < unpaired.high - unpaired.low
         covered += score.share.low <= 1 <= score.share.high
     assert covered >= stats.binom.ppf(0.002, trials, 0.95)
-
-
-def test_the_jackknife_counts_what_queries_share_once():
-    """Means of x[subset] + y[query] + z[subset, query]: the variance of their mean is known."""
-    rng, s, t, trials = np.random.default_rng(0), 40, 30, 300
-    jackknife, means, told = Jackknife.of(s), [], []
-    for _ in range(trials):
-        values = 0.3 * rng.normal(size=(s, 1)) + 0.5 * rng.normal(size=(1, t)) + 2 * rng.normal(size=(s, t))
-        statistic = jackknife.counts @ values / jackknife.counts.sum(1, keepdims=True)
-        means.append(statistic[0].mean())
-        told.append(jackknife.covariance(statistic, statistic))
-    exact = 0.3**2 / s + 0.5**2 / t + 2**2 / (s * t)
-    assert np.mean(told) == pytest.approx(exact, rel=0.1)
-    assert np.var(means) == pytest.approx(exact, rel=0.25)
-
-
-def test_the_jackknife_leaves_out_groups_of_many_subsets():
-    counts = Jackknife.of(1000).counts
-    assert counts.shape == (101, 1000)
-    assert (counts[0] == 1).all()
-    assert (counts[1:].sum(0) == 99).all()

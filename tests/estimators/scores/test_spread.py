@@ -135,6 +135,23 @@ def test_of_a_single_subset_with_more_seeds_the_others_are_not_left_out():
     assert (found.subsets, found.seeds, found.basis.subsets_with_fewer_seeds) == (20, 3, 0)
 
 
+def test_the_spread_is_one_run_a_subset():
+    _, runs = world(s=7, seeds=3)
+    found = spread_of(without(runs, 0, 1, 2, 3))
+    assert found.subsets.tolist() == [2, 3, 4, 5, 6]
+    assert (found.repeats.tolist(), found.repeats.dtype) == ([0] * 5, np.int64)
+    assert (found.design, found.kind, found.measure, found.order) == ("holdout", "bernoulli", "margin", "own")
+    assert found.masks.tolist() == runs.masks[6::3].tolist()
+    expected = [[statistics.stdev(map(float, row)) for row in runs.outputs[at : at + 3].T] for at in range(6, 21, 3)]
+    np.testing.assert_array_equal(found.outputs, np.float32(expected))
+
+
+def test_two_subsets_of_two_seeds_are_the_least():
+    _, runs = world(s=2, seeds=2)
+    assert spread_of(runs).subsets.tolist() == [0, 1]
+    assert set(spread_lds(np.eye(20)[:, :12], runs, resamples=0).per_query.round(12).tolist()) == {-1.0, 0.0, 1.0}
+
+
 def test_what_cannot_be_judged_is_refused():
     noisy, runs = world(s=10, seeds=1)
     with pytest.raises(DataError, match="'holdout' has 0"):
