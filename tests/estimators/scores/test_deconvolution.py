@@ -193,6 +193,11 @@ def test_many_queries_are_counted_in_bins():
     assert mean_over_queries(r, law, root(2), 0.0) == pytest.approx(expected, abs=2e-4)
 
 
+def test_a_query_that_is_unlike_anything_the_law_allows_for_is_survived():
+    law = Law.of(5000, 2)
+    assert -0.9 < mean_over_queries(np.array([0.3, 0.4, 0.35, -0.5]), law, root(2), 0.01) < 0.9
+
+
 def test_queries_that_agree_alike_have_no_differences():
     law, one = Law.of(30, 2), np.full(7, 0.3)
     alike = np.interp(0.3, law.r, np.sign(law.reliability) * expected_spearman(root(2)(abs(law.reliability)), 30))

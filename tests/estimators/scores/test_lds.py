@@ -1,7 +1,6 @@
 """The LDS against its definition written out, and what must not change it."""
 
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from scipy import stats
 from estimators.scores import Estimate, difference, lds, noise_ceiling, share_of
 from estimators.scores.bootstrap import Resamples
 from estimators.scores.jackknife import Jackknife
-from estimators.scores.predictions import predict
 from estimators.scores.spearman import resampled_spearman
 from tests.estimators.scores.simulations import half_masks, make_runs, take
 from workers.errors import DataError
@@ -86,13 +84,6 @@ def test_a_constant_column_scores_zero_and_is_counted():
     assert (score.per_query[[0, 4]] != 0).all()
     assert score.basis.constant_predictions == 2
     assert score.basis.constant_outputs == 1
-
-
-def test_predictions_in_blocks(monkeypatch):
-    tau, runs = problem()
-    expected = runs.masks.astype(float) @ tau
-    monkeypatch.setattr(import_module("estimators.scores.predictions"), "_BLOCK", 25)
-    np.testing.assert_allclose(predict(runs.masks, tau), expected, atol=1e-12)
 
 
 def test_one_seed_has_no_ceiling():

@@ -42,7 +42,7 @@ def test_the_curve_and_its_area_equal_literal_ones():
     np.testing.assert_allclose(found.area.value - found.area.low, reach, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("seeds", "t"), [(1, 4), (3, 1), (1, 1)])
+@pytest.mark.parametrize(("seeds", "t"), [(1, 4), (1, 2), (3, 1), (2, 1), (1, 1)])
 def test_one_seed_or_one_query_leaves_the_other_spread(seeds, t):
     rng = np.random.default_rng(1)
     outputs = rng.normal(size=(2 * seeds, t))

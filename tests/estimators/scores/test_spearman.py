@@ -44,6 +44,17 @@ def test_every_resample_equals_scipy_on_the_rows_it_takes():
         np.testing.assert_allclose(found[b], expected, rtol=0, atol=1e-14)
 
 
+def test_a_correlation_is_never_beyond_one():
+    x = np.random.default_rng(0).normal(size=(11, 300))
+    counts = Resamples.draw(11, 1, 5, seed=0).rows
+    for found in (resampled_spearman(x, x, counts), -resampled_spearman(x, -x, counts)):
+        np.testing.assert_allclose(found, 1, atol=1e-12)
+        assert found.max() == 1
+    pairs = resampled_pairs(np.stack([x, x, x]), counts)
+    np.testing.assert_allclose(pairs, 1, atol=1e-12)
+    assert pairs.max() == 1
+
+
 def test_blocks_of_queries_change_nothing(monkeypatch):
     rng = np.random.default_rng(2)
     x, y = tied(rng, 10, 7), tied(rng, 10, 7)
