@@ -109,3 +109,9 @@ def test_it_is_never_judged_on_what_it_was_fitted_on():
     tau, runs = world(s=10)
     with pytest.raises(DataError, match="fitted on"):
         calibration(tau, runs, fitted_masks=runs.masks[:2])
+
+
+def test_one_subset_has_no_slope():
+    tau, runs = world(s=1)
+    with pytest.raises(DataError, match=r"^a slope needs at least 2 subsets, 'holdout' has 1"):
+        calibration(tau, runs)

@@ -194,7 +194,7 @@ def test_many_queries_are_counted_in_bins():
 
 
 def test_a_query_that_is_unlike_anything_the_law_allows_for_is_survived():
-    law = Law.of(5000, 2)
+    law = Law.of(20_000, 2)
     assert -0.9 < mean_over_queries(np.array([0.3, 0.4, 0.35, -0.5]), law, root(2), 0.01) < 0.9
 
 

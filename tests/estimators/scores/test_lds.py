@@ -117,7 +117,7 @@ def test_wrong_attributions_and_too_few_subsets_are_refused():
     with pytest.raises(DataError, match="looks transposed"):
         lds(tau.T, runs)
     one = take(runs, np.arange(3))
-    with pytest.raises(DataError, match="at least 2 subsets, 'holdout' has 1"):
+    with pytest.raises(DataError, match=r"^the LDS needs at least 2 subsets, 'holdout' has 1"):
         lds(tau, one)
 
 
