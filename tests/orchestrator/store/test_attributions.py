@@ -245,7 +245,9 @@ def test_attributes_of_a_folder_that_is_no_attribution(paths: SweepPaths) -> Non
     plain = json.loads(metadata.read_text())
     del plain["attributes"]["measure"]
     metadata.write_text(json.dumps(plain))
-    with pytest.raises(StoreError, match="is no attribution of counterfactory"):
-        read_attributes_of(paths, "a")
+    said = rf"^{paths.attribution('a')} is no attribution of counterfactory: it names no estimator or no measure$"
+    for read in (read_attributes_of, read_attribution):
+        with pytest.raises(StoreError, match=said):
+            read(paths, "a")
     with pytest.raises(StoreError, match="has no attribution 'b'"):
         read_attributes_of(paths, "b")
