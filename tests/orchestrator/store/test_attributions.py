@@ -11,6 +11,7 @@ from orchestrator.store import attributions
 from orchestrator.store.attributions import (
     Attributes,
     StoredAttribution,
+    content_hash_of,
     list_attributions,
     read_attributes_of,
     read_attribution,
@@ -57,6 +58,8 @@ def test_what_is_written_is_read(paths: SweepPaths) -> None:
     assert found.arrays().keys() == WHOLE.arrays().keys()
     for name, expected in WHOLE.arrays().items():
         np.testing.assert_array_equal(found.arrays()[name], expected)
+        assert getattr(found, name).dtype == np.float32
+    assert found.content_hash == content_hash_of(paths, "datamodel") != ""
     assert list(read_attribution(paths, "trak").arrays()) == ["values"]
 
 
