@@ -24,6 +24,8 @@ class Basis:
     """Subsets (or left-out examples) that were planned and have no finished run."""
     subsets_with_fewer_seeds: float = math.nan
     """Subsets with fewer finished runs than others have."""
+    subsets_not_compared: float = math.nan
+    """Subsets with finished runs that a seed check leaves out: they have fewer than others, or only one design has any."""
     queries_left_out: float = math.nan
     """Queries that the value is not computed on."""
     constant_predictions: float = math.nan

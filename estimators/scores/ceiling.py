@@ -112,5 +112,5 @@ def ceiling_of(
     """
     error = math.sqrt(Jackknife.of(len(compared)).covariance(r, r))
     value, low, high = deconvolve(r[0], law, pearson, error, level)
-    per_query = pearson(np.clip(r[0], 0, 1))
+    per_query = pearson(np.maximum(r[0], 0))
     return Ceiling(value, low, high, per_query, r[0], seeds, len(compared), compared=compared, left_out=r)

@@ -83,10 +83,10 @@ def _errors(r: Floats, law: Law, target: Floats, error: float) -> tuple[float, f
 
     Queries that share their subsets tell less than as many independent ones: the error grows by as much as that of the mean r.
     """
+    if not r.std():
+        return 0.0, 0.0
     t = len(r)
     parts = min(t, _PARTS)
-    if parts < 2 or not r.std():
-        return 0.0, 0.0
     found = np.array([_pieces(r[np.arange(t) % parts != part], law, target) for part in range(parts)])
     found -= found.mean(axis=0)
     alike, difference = np.sqrt(np.square(found).sum(axis=0))

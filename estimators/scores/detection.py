@@ -37,9 +37,9 @@ def auc(scores: NDArray[np.floating], flagged: NDArray[np.bool_], *, level: floa
     if not found or not others:
         raise DataError(f"the area under the curve needs flagged and other examples, found {found} and {others}")
     ranks = rankdata(scores)
-    # Of each flagged example: the share of the others below it; of each other one: the share of the flagged above it.
+    # Of each flagged example the share of the others below it, and of each other one that of the flagged.
     beats = (ranks[flagged] - rankdata(scores[flagged])) / others
-    beaten = 1 - (ranks[~flagged] - rankdata(scores[~flagged])) / found
+    beaten = (ranks[~flagged] - rankdata(scores[~flagged])) / found
     area = float(beats.mean())
     if min(found, others) < 2:
         return Estimate(area, np.nan, np.nan)

@@ -87,8 +87,7 @@ def removal_curve(runs: Runs, *, level: float = 0.95) -> RemovalCurve:
     outputs = [runs.outputs[inverse == k].astype(np.float64) for k in range(len(sizes))]
     per_query = weights @ np.stack([one.mean(axis=0) for one in outputs])
     found = [_variance(areas) for areas in (per_query, _areas_of_repeats(runs, inverse, weights)) if len(areas) > 1]
-    freedom = min((freedom for _, freedom in found), default=0)
-    quantile = float(stdtrit(freedom, (1 + level) / 2)) if found else np.nan
+    quantile = float(stdtrit(min(freedom for _, freedom in found), (1 + level) / 2)) if found else np.nan
     reach = quantile * float(np.sqrt(sum(variance for variance, _ in found)))
     area = float(per_query.mean())
     return RemovalCurve(
@@ -101,8 +100,8 @@ def removal_curve(runs: Runs, *, level: float = 0.95) -> RemovalCurve:
 
 def _trapezoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return weights (k,) that sum to 1 and give a curve's mean height between its ends."""
-    half = np.diff(x) / 2
-    weights = np.append(half, 0) + np.append(0, half)
+    steps = np.diff(x)
+    weights = np.append(steps, 0) + np.append(0, steps)
     found: NDArray[np.float64] = weights / weights.sum()
     return found
 

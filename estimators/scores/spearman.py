@@ -107,6 +107,6 @@ def spearman(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     >>> spearman(x, y).round(2).tolist()  # two places exchanged; reversed; nothing to rank
     [0.8, -1.0, 0.0]
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    x, y = np.asarray(x), np.asarray(y)
     found: NDArray[np.float64] = resampled_spearman(x, y, np.ones((1, len(x)), dtype=np.int64))[0]
     return found

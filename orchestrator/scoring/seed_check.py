@@ -36,11 +36,11 @@ class SeedCheck(Metric):
         if fresh is None or runs is None or section is None:
             return []
         again = load_runs(sweep, store, fresh, measure)
-        if len(np.unique(again.subsets)) < FEWEST or len(np.unique(runs.repeats)) < 2:
+        finished = len(np.unique(again.subsets))
+        if finished < FEWEST or len(np.unique(runs.repeats)) < 2:
             return []
         found = seed_check(runs, again)
-        single, planned = found.single, planned_subsets(store, fresh)
-        basis = Basis.of(again, planned)
+        single, basis = found.single, Basis.of(again, planned_subsets(store, fresh))
         row = ScoreRow(
             estimator="retraining",
             metric=SEED_CHECK.name,
@@ -55,6 +55,6 @@ class SeedCheck(Metric):
             seeds=found.fresh_seeds,
             train_seconds=accounting.train_seconds(store, [fresh]),
             attribute_seconds=math.nan,
-            **vars(replace(basis, subsets_left_out=planned - found.subsets, queries_left_out=0)),
+            **vars(replace(basis, subsets_not_compared=finished - found.subsets, queries_left_out=0)),
         )
         return [row]

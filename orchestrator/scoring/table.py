@@ -105,6 +105,8 @@ class ScoreRow:
     """Subsets (or left-out examples) that were planned and have no finished run; NaN where nobody counted, as in those below."""
     subsets_with_fewer_seeds: float = math.nan
     """Subsets with fewer finished runs than `seeds`."""
+    subsets_not_compared: float = math.nan
+    """Subsets with finished runs that a seed check leaves out: they have fewer than `seeds`, or its design alone has any."""
     queries_left_out: float = math.nan
     """Queries of the sweep that the value is not computed on."""
     constant_predictions: float = math.nan

@@ -80,6 +80,7 @@ def _basis(row: ScoreRow) -> str:
     said.append(f"{row.subsets_left_out:,.0f} subsets without a finished run" if row.subsets_left_out > 0 else "")
     fewer = row.subsets_with_fewer_seeds
     said.append(f"{fewer:,.0f} subsets with fewer seeds" if fewer > 0 else "")
+    said.append(f"{row.subsets_not_compared:,.0f} subsets not compared" if row.subsets_not_compared > 0 else "")
     line = ", ".join(one for one in said if one)
     return f"{row.design}: {line}" if row.design else line
 

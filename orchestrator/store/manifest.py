@@ -114,7 +114,7 @@ def parse_manifest(attributes: dict[str, Any], where: str) -> Manifest:
         manifest = Manifest.model_validate(attributes)
     except ValueError as error:
         problem = str(error).splitlines()
-        raise StoreError(f"{where} is damaged: {' '.join(problem[1:3]).strip() or problem[0]}") from error
+        raise StoreError(f"{where} is damaged: {' '.join(map(str.strip, problem[1:3])) or problem[0]}") from error
     manifest.check_names()
     for design in manifest.designs:
         size = design.pack * max(manifest.n * (4 if design.weighted else 1), 4 * manifest.t)

@@ -303,8 +303,14 @@ class RunStore:
         return self._find(design).ledger.summaries()
 
     def record(self, design: str, pack: int) -> PackRecord:
-        """Return the ledger's record of a pack, read now: who delivered which rows, when, in what time."""
-        return self._find(design).ledger.record(pack)
+        """Return the ledger's record of a pack, read now: who delivered which rows, when, in what time.
+
+        One that nothing was delivered of has an empty record. Raises ValueError when there is no such pack, StoreError when the
+        record is damaged.
+        """
+        found = self._find(design)
+        found.layout.rows(pack)
+        return found.ledger.record(pack)
 
     def forget(self, design: str, rows: Iterable[int]) -> None:
         """Make rows pending, to be trained again; with them all rows of a pack whose ledger record is damaged."""

@@ -74,7 +74,7 @@ def check_names(make: Make) -> None:
 
 
 def check_rows_that_are_not_there(make: Make) -> None:
-    """Rows before the first one and after the last one are refused: no stretch is cut, no question about them answered."""
+    """Rows and packs before the first and after the last are refused: no stretch is cut, no question about them answered."""
     with planned(make) as trial:
         trial.commit(range(trial.runs))
         store, runs = trial.store, trial.runs
@@ -90,6 +90,9 @@ def check_rows_that_are_not_there(make: Make) -> None:
                 store.checkpoints("fit", row)
             with refused(ValueError, f"`forget` of row {row}"):
                 store.forget("fit", [0, row])
+        for pack in (store.designs["fit"].packs, -1):
+            with refused(ValueError, f"`record` of pack {pack}"):
+                store.record("fit", pack)
         trial.expect(range(runs))
 
 

@@ -10,7 +10,7 @@ from estimators.scores import Basis, lds, loo_correlation
 from estimators.scores.basis import constant, kept
 
 
-def runs_of(sizes, seeds, n=10, order="own"):
+def runs_of_sizes(sizes, seeds, n=10, order="own"):
     """Runs of subsets of these sizes, each with so many seeds."""
     masks = np.array([np.arange(n) < size for size in sizes])
     subsets = np.repeat(np.arange(len(sizes)), seeds)
@@ -20,15 +20,15 @@ def runs_of(sizes, seeds, n=10, order="own"):
 
 
 def test_the_fraction_kept_counts_each_subset_once() -> None:
-    assert kept(runs_of([2, 4], [5, 1])) == pytest.approx(0.3)
-    assert math.isnan(kept(runs_of([2, 4], [0, 0])))
+    assert kept(runs_of_sizes([2, 4], [5, 1])) == pytest.approx(0.3)
+    assert math.isnan(kept(runs_of_sizes([2, 4], [0, 0])))
 
 
 def test_subsets_without_runs_or_with_fewer_seeds_are_counted() -> None:
-    basis = Basis.of(runs_of([5, 5, 5, 5], [3, 2, 3, 1]), planned=7)
+    basis = Basis.of(runs_of_sizes([5, 5, 5, 5], [3, 2, 3, 1]), planned=7)
     assert (basis.alpha, basis.order) == (0.5, "own")
     assert (basis.subsets_left_out, basis.subsets_with_fewer_seeds) == (3, 2)
-    assert math.isnan(Basis.of(runs_of([5], [1])).subsets_left_out), "nobody said how many were planned"
+    assert math.isnan(Basis.of(runs_of_sizes([5], [1])).subsets_left_out), "nobody said how many were planned"
 
 
 def test_constant_columns_are_counted() -> None:
@@ -36,7 +36,7 @@ def test_constant_columns_are_counted() -> None:
 
 
 def test_every_score_on_runs_names_its_regime() -> None:
-    runs = runs_of([5, 4, 6, 5], [2, 2, 2, 1], order="shared")
+    runs = runs_of_sizes([5, 4, 6, 5], [2, 2, 2, 1], order="shared")
     basis = lds(np.zeros((10, 3)), runs, resamples=0, planned=5).basis
     assert (basis.alpha, basis.order, basis.subsets_left_out, basis.subsets_with_fewer_seeds) == (0.5, "shared", 1, 1)
     assert (basis.queries_left_out, basis.constant_predictions, basis.constant_outputs) == (0, 3, 0)

@@ -3,45 +3,13 @@
 import numpy as np
 import pytest
 
-from estimators.evidence import Runs
 from estimators.scores import lds, noise_ceiling
-from estimators.scores.agreement import spearman_brown
+from estimators.scores.agreement import Law
+from estimators.scores.deconvolution import deconvolve
+from estimators.scores.jackknife import Jackknife
 from estimators.scores.spearman import spearman
-
-
-def make_runs(masks, outputs, design="holdout", first_repeat=0):
-    """Runs from masks (s, n) and outputs (s, seeds, t)."""
-    s, seeds, t = outputs.shape
-    return Runs(
-        design=design,
-        kind="subsets",
-        measure="margin",
-        masks=np.repeat(masks, seeds, axis=0),
-        outputs=outputs.reshape(s * seeds, t).astype(np.float32),
-        subsets=np.repeat(np.arange(s), seeds),
-        repeats=np.tile(np.arange(seeds), s) + first_repeat,
-    )
-
-
-def take(runs, rows):
-    return Runs(
-        runs.design,
-        runs.kind,
-        runs.measure,
-        runs.masks[rows],
-        runs.outputs[rows],
-        runs.subsets[rows],
-        runs.repeats[rows],
-    )
-
-
-def world(s=400, n=60, t=30, seeds=5, noise=1.0, seed=0):
-    """An additive world: signal of variance 1 from tau, plus independent noise of each seed. Returns tau, masks, outputs."""
-    rng = np.random.default_rng(seed)
-    masks = rng.random((s, n)) < 0.5
-    tau = rng.normal(size=(n, t)) / np.sqrt(n / 4)
-    outputs = (masks @ tau)[:, None] + noise * rng.normal(size=(s, seeds, t))
-    return tau, masks, outputs
+from tests.estimators.scores.simulations import additive_world as world
+from tests.estimators.scores.simulations import make_runs, take
 
 
 def test_a_perfect_predictor_reaches_the_ceiling():
@@ -62,6 +30,27 @@ def test_r_is_the_mean_over_pairs_of_seeds():
     np.testing.assert_allclose(found.r, r, atol=1e-12)
     np.testing.assert_allclose(found.per_query, np.sqrt(3 * r / (1 + 2 * r)), atol=1e-12)
     assert (found.seeds, found.subsets, found.reason) == (3, 20, "")
+    assert found.compared.tolist() == list(range(20))
+    left_out = [noise_ceiling(make_runs(*(np.delete(x, one, axis=0) for x in (masks, outputs)))).r for one in range(20)]
+    np.testing.assert_allclose(found.left_out, [r, *left_out], atol=1e-12)
+
+
+def test_queries_that_agree_less_than_by_chance_say_nothing_for_themselves():
+    _, masks, outputs = world(s=20, t=30, seeds=2, noise=1e6)
+    found = noise_ceiling(make_runs(masks, outputs))
+    assert (found.r < 0).any()
+    assert ((found.per_query == 0) == (found.r <= 0)).all()
+
+
+def test_the_interval_is_the_deconvolutions_and_wider_at_a_higher_level():
+    _, masks, outputs = world(s=40, t=8, seeds=2)
+    runs = make_runs(masks, outputs)
+    found, r = noise_ceiling(runs, level=0.8), noise_ceiling(runs).left_out
+    error = np.sqrt(Jackknife.of(40).covariance(r, r))
+    expected = deconvolve(r[0], Law.of(40, 2), lambda one: np.sqrt(2 * one / (1 + one)), error, 0.8)
+    np.testing.assert_allclose(found.estimate, expected, atol=1e-12)
+    assert found.low > noise_ceiling(runs).low
+    assert noise_ceiling(runs).estimate == noise_ceiling(runs, level=0.95).estimate
 
 
 def test_interval_holds_the_value_and_narrows_with_subsets():
@@ -82,16 +71,23 @@ def test_no_noise_reaches_one():
     assert found.low > 0.99
 
 
-def test_spearman_brown_is_the_reliability_of_a_mean():
-    np.testing.assert_allclose(spearman_brown(np.array([0, 0.5, 1]), 4), [0, 0.8, 1])
-
-
 def test_one_seed_gives_no_ceiling_and_a_reason():
     _, masks, outputs = world(s=10, t=3, seeds=1)
     found = noise_ceiling(make_runs(masks, outputs))
     assert np.isnan([found.value, found.low, found.high, *found.per_query, *found.r]).all()
-    assert "needs 5 subsets with 2 seeds each, 'holdout' has 0" in found.reason
+    assert found.reason == "needs 5 subsets with 2 seeds each, 'holdout' has 0"
     assert not found.nothing_to_find
+    assert (found.seeds, found.subsets, found.compared.shape, found.left_out.shape) == (1, 0, (0,), (0, 0))
+    assert found.per_query.shape == found.r.shape == (3,)
+
+
+def test_four_subsets_are_too_few_and_five_are_not():
+    _, masks, outputs = world(s=5, t=3, seeds=2)
+    runs = make_runs(masks, outputs)
+    few = noise_ceiling(take(runs, np.arange(9)))
+    assert few.reason == "needs 5 subsets with 2 seeds each, 'holdout' has 4"
+    assert few.seeds == pytest.approx(5 / (4 / 2 + 1))
+    assert noise_ceiling(runs).reason == ""
 
 
 def test_uneven_seeds_use_the_largest_complete_block():
@@ -102,7 +98,7 @@ def test_uneven_seeds_use_the_largest_complete_block():
     found = noise_ceiling(uneven)
     complete = noise_ceiling(take(runs, np.flatnonzero(runs.subsets > 1)))
     np.testing.assert_allclose(found.r, complete.r, atol=1e-12)
-    assert found.subsets == 28
+    assert (found.subsets, found.compared.tolist()) == (28, list(range(2, 30)))
     assert found.seeds == pytest.approx(30 / (28 / 3 + 1 + 1 / 2))
 
 

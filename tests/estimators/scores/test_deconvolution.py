@@ -9,7 +9,7 @@ from scipy import stats
 
 from estimators.scores import noise_ceiling
 from estimators.scores.agreement import Law, expected_spearman, fisher_z, spearman_brown
-from estimators.scores.deconvolution import mean_over_queries, root_bias
+from estimators.scores.deconvolution import deconvolve, mean_over_queries, root_bias
 from tests.estimators.scores.simulations import runs_of, unit_ranks
 
 SIGNALS = {
@@ -140,3 +140,114 @@ def test_the_bias_of_a_root_is_mostly_taken_off():
         assert uncorrected < -plain
         assert abs(corrected) < 0.06
     assert root_bias(-1.3) == -root_bias(1.3)
+
+
+def root(seeds):
+    """What a perfect predictor of the mean of so many seeds correlates with it by, given the reliability of one."""
+    return lambda one: np.sqrt(spearman_brown(one, seeds))
+
+
+def literal_pieces(r, law, pearson):
+    """The recipe of the module's docstring, written out: what the mean of r says, and what the differences add."""
+    target = np.sign(law.reliability) * expected_spearman(pearson(abs(law.reliability)), law.subsets)
+    z, t = fisher_z(r, law.seeds), len(r)
+
+    def added(variance):
+        stretched = z.mean() + (z - z.mean()) * np.sqrt(variance / z.var(ddof=1))
+        density = stats.norm.pdf(stretched[:, None], law.centre, np.sqrt(law.variance))
+        weights = np.full(len(law.r), 1 / len(law.r))
+        for _ in range(30):
+            posterior = weights * density
+            weights = (posterior / posterior.sum(axis=1, keepdims=True)).mean(axis=0)
+        return weights @ target - np.interp(weights @ law.r, law.r, target)
+
+    alike, expected = (np.interp(r.mean(), law.r, of) for of in (target, law.variance))
+    surplus = z.var(ddof=1) - expected
+    by_chance = np.exp(-((surplus / expected) ** 2) * (t - 1) / 4) * added(expected)
+    return alike, np.sign(surplus) * (added(expected + abs(surplus)) - by_chance)
+
+
+def draw_r(law, t, spread):
+    """Queries of one reliability, whose z are `spread` times as far apart as chance has them."""
+    place = np.argmin(abs(law.reliability - 0.25))
+    z = law.centre[place] + spread * np.sqrt(law.variance[place]) * stats.norm.ppf((np.arange(t) + 0.5) / t)
+    power = np.exp(2 * np.random.default_rng(0).permutation(z))
+    return (power - 1) / (power + law.seeds - 1)
+
+
+@pytest.mark.parametrize(("t", "spread"), [(12, 0.3), (12, 1.0), (12, 2.5), (300, 1.3), (2, 3.0)])
+@pytest.mark.parametrize(("s", "seeds"), [(30, 2), (60, 4)])
+def test_the_mean_equals_its_recipe_written_out(t, spread, s, seeds):
+    law = Law.of(s, seeds)
+    r = draw_r(law, t, spread)
+    found = mean_over_queries(r, law, root(seeds), 0.05)
+    unbiased = np.sqrt(seeds) * np.sqrt(0.05) * root_bias(r.mean() / 0.05)  # the root is sqrt(seeds x) near 0
+    assert found == pytest.approx(sum(literal_pieces(r, law, root(seeds))) + unbiased, abs=1e-6)
+    assert mean_over_queries(r, law, root(seeds), 0.0) == pytest.approx(found - unbiased, abs=1e-6)
+
+
+def test_many_queries_are_counted_in_bins():
+    law = Law.of(30, 2)
+    r = draw_r(law, 900, 1.5)
+    expected = sum(literal_pieces(r, law, root(2)))
+    assert mean_over_queries(r, law, root(2), 0.0) == pytest.approx(expected, abs=2e-4)
+
+
+def test_a_query_that_is_unlike_anything_the_law_allows_for_is_survived():
+    law = Law.of(20_000, 2)
+    assert -0.9 < mean_over_queries(np.array([0.3, 0.4, 0.35, -0.5]), law, root(2), 0.01) < 0.9
+
+
+def test_queries_that_agree_alike_have_no_differences():
+    law, one = Law.of(30, 2), np.full(7, 0.3)
+    alike = np.interp(0.3, law.r, np.sign(law.reliability) * expected_spearman(root(2)(abs(law.reliability)), 30))
+    assert mean_over_queries(one, law, root(2), 0.0) == pytest.approx(alike, abs=1e-12)
+    assert mean_over_queries(one[:1], law, root(2), 0.0) == pytest.approx(alike, abs=1e-12)
+    found = deconvolve(one, law, root(2), 0.01, 0.95)
+    reach = 0.01 * stats.t.ppf(0.975, 19)
+    low, high = np.interp(
+        [0.3 - reach, 0.3 + reach],
+        law.r,
+        np.sign(law.reliability) * expected_spearman(root(2)(abs(law.reliability)), 30),
+    )
+    np.testing.assert_allclose(
+        [found.value - found.low, found.high - found.value], [alike - low, high - alike], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("s", "t", "error"), [(30, 25, 0.001), (30, 25, 0.1), (12, 2, 0.05), (30, 12, 0.4)])
+def test_the_interval_equals_its_recipe_written_out(s, t, error):
+    law = Law.of(s, 2)
+    r, parts = draw_r(law, t, 1.5), min(t, 20)
+    left_out = (
+        np.array([literal_pieces(np.delete(r, np.arange(part, t, parts)), law, root(2)) for part in range(parts)])
+        if t > 2
+        else None
+    )
+    value, low, high = deconvolve(r, law, root(2), error, 0.9)
+    target = np.sign(law.reliability) * expected_spearman(root(2)(abs(law.reliability)), s)
+    reach = stats.t.ppf(0.95, min(s, 20) - 1)
+    ends = np.interp([r.mean() - reach * error, r.mean(), r.mean() + reach * error], law.r, target)
+    if t == 2:  # one query, left alone, differs from none
+        spread = correlation = 0.0
+    else:
+        spread = np.sqrt((parts - 1) * left_out[:, 1].var() * max(error**2 / (r.var(ddof=1) / t), 1))
+        correlation = np.corrcoef(left_out.T)[0, 1]
+    below, above = (
+        np.sqrt(apart**2 + (reach * spread) ** 2 + 2 * correlation * apart * reach * spread) for apart in np.diff(ends)
+    )
+    assert value == mean_over_queries(r, law, root(2), error)
+    np.testing.assert_allclose([low, high], np.clip([value - below, value + above], 0, 1), atol=1e-6)
+
+
+def test_the_correction_of_a_root_is_the_smallest_that_takes_off_most():
+    """Ridge regression of the bias on what is added at each place, every mean of 100 weighing the same."""
+    means = np.concatenate([np.linspace(0, 1.5, 40) ** 2, np.linspace(2.3, 12, 60)])
+    places = np.arange(0.025, 18, 0.05)
+    above, below = (stats.norm.pdf(side * places, means[:, None]) for side in (1, -1))
+    share = (above - below) / (above + below).sum(axis=1, keepdims=True)
+    often = (above / (above + below).sum(axis=1, keepdims=True)).sum(axis=0) + 1e-4
+    rows = np.vstack([share, np.diag(np.sqrt(0.1 * often))])
+    added = np.linalg.lstsq(rows, np.append(np.sqrt(means) - share @ np.sqrt(places), 0 * places), rcond=None)[0]
+    np.testing.assert_allclose([root_bias(one) for one in places], added, atol=1e-6)
+    assert root_bias(17.99) == 0

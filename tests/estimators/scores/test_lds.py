@@ -1,6 +1,6 @@
 """The LDS against its definition written out, and what must not change it."""
 
-from importlib import import_module
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,30 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from estimators.evidence import Runs
-from estimators.scores import difference, lds
+from estimators.scores import Estimate, difference, lds, noise_ceiling, share_of
 from estimators.scores.bootstrap import Resamples
-from estimators.scores.predictions import predict
-from workers.errors import ConfigError, DataError
-
-
-def make_runs(masks, outputs, seeds=1, design="holdout"):
-    """Runs of a design from masks (s, n) and outputs (s, seeds, t)."""
-    s = len(masks)
-    return Runs(
-        design=design,
-        kind="subsets",
-        measure="margin",
-        masks=np.repeat(masks, seeds, axis=0),
-        outputs=np.asarray(outputs, np.float32).reshape(s * seeds, -1),
-        subsets=np.repeat(np.arange(s), seeds),
-        repeats=np.tile(np.arange(seeds), s),
-    )
-
-
-def half_masks(rng, s, n):
-    """Subsets of exactly half of the examples."""
-    return np.argsort(rng.random((s, n)), axis=1) < n // 2
+from estimators.scores.jackknife import Jackknife
+from estimators.scores.spearman import resampled_spearman
+from tests.estimators.scores.simulations import half_masks, make_runs, take
+from workers.errors import DataError
 
 
 def problem(seed=0, s=14, n=10, t=5, seeds=3):
@@ -39,7 +21,7 @@ def problem(seed=0, s=14, n=10, t=5, seeds=3):
     masks = half_masks(rng, s, n)
     tau = rng.integers(-3, 4, size=(n, t)).astype(np.float32)
     outputs = (masks @ tau)[:, None] + 4 * rng.normal(size=(s, seeds, t))
-    return tau, make_runs(masks, outputs, seeds)
+    return tau, make_runs(masks, outputs)
 
 
 def literal(tau, runs, subsets=None, queries=None):
@@ -84,9 +66,7 @@ def test_runs_in_any_order_and_with_missing_seeds():
     tau, runs = problem()
     kept = np.random.default_rng(1).permutation(len(runs.outputs))[:-5]
     kept = kept[runs.subsets[kept] != 3]
-    some = Runs(
-        "holdout", "subsets", "margin", runs.masks[kept], runs.outputs[kept], runs.subsets[kept], runs.repeats[kept]
-    )
+    some = take(runs, kept)
     score = lds(tau, some, resamples=0, planned=14)
     assert score.value == pytest.approx(literal(tau, some), abs=1e-12)
     assert score.basis.subsets_left_out == 14 - len(np.unique(some.subsets))
@@ -106,16 +86,23 @@ def test_a_constant_column_scores_zero_and_is_counted():
     assert score.basis.constant_outputs == 1
 
 
-def test_predictions_in_blocks(monkeypatch):
-    tau, runs = problem()
-    expected = runs.masks.astype(float) @ tau
-    monkeypatch.setattr(import_module("estimators.scores.predictions"), "_BLOCK", 25)
-    np.testing.assert_allclose(predict(runs.masks, tau), expected, atol=1e-12)
-
-
 def test_one_seed_has_no_ceiling():
     tau, runs = problem(seeds=1)
     assert np.isnan(lds(tau, runs, resamples=0).ceiling)
+
+
+def test_the_ceiling_and_the_share_are_those_of_the_same_runs():
+    tau, runs = problem(s=30)
+    runs = take(runs, np.arange(2, 90))  # subset 0 has one seed: no part in the ceiling
+    score, ceiling = lds(tau, runs, resamples=50, level=0.8), noise_ceiling(runs, level=0.8)
+    assert (score.ceiling, score.ceiling_low, score.ceiling_high) == tuple(ceiling.estimate)
+    jackknife = Jackknife.of(29)
+    masks, outputs = runs.means()
+    scores = resampled_spearman(masks[1:] @ tau, outputs[1:], jackknife.counts)
+    correlation = jackknife.correlation(scores, ceiling.left_out)
+    expected = share_of(Estimate(score.value, score.low, score.high), ceiling.estimate, correlation)
+    np.testing.assert_allclose(score.share, expected, rtol=1e-9)
+    assert lds(tau, runs, resamples=0, level=0.8).share.value == pytest.approx(score.value / ceiling.value)
 
 
 def test_runs_it_was_fitted_on_are_refused():
@@ -129,8 +116,8 @@ def test_wrong_attributions_and_too_few_subsets_are_refused():
     tau, runs = problem()
     with pytest.raises(DataError, match="looks transposed"):
         lds(tau.T, runs)
-    one = Runs("holdout", "subsets", "margin", runs.masks[:3], runs.outputs[:3], runs.subsets[:3], runs.repeats[:3])
-    with pytest.raises(DataError, match="at least 2 subsets, 'holdout' has 1"):
+    one = take(runs, np.arange(3))
+    with pytest.raises(DataError, match=r"^the LDS needs at least 2 subsets, 'holdout' has 1"):
         lds(tau, one)
 
 
@@ -145,9 +132,7 @@ def test_what_must_not_change_it(seed):
     scale, offset = 2.0 ** rng.integers(-3, 4), rng.integers(-5, 6, size=5)
     assert lds(tau * scale + offset, runs, resamples=0).value == pytest.approx(value, abs=1e-12)
     examples, queries = rng.permutation(10), rng.permutation(5)
-    moved = Runs(
-        "holdout", "subsets", "margin", runs.masks[:, examples], runs.outputs[:, queries], runs.subsets, runs.repeats
-    )
+    moved = replace(runs, masks=runs.masks[:, examples], outputs=runs.outputs[:, queries])
     score = lds(tau[examples][:, queries], moved, resamples=0)
     assert score.value == pytest.approx(value, abs=1e-12)
     np.testing.assert_allclose(score.per_query, lds(tau, runs, resamples=0).per_query[queries], atol=1e-12)
@@ -171,7 +156,9 @@ def test_the_interval_covers_the_expected_score(s, t, least, most):
         rho = rng.uniform(least, most, size=t)
         tau, masks, signal = _normal_sums(rng, s, t)
         noise = np.sqrt(0.2) * rng.normal(size=(s, 1)) + np.sqrt(0.8) * rng.normal(size=(s, t))
-        score = lds(tau, make_runs(masks, rho * signal + np.sqrt(1 - rho**2) * noise), resamples=200, seed=trial)
+        score = lds(
+            tau, make_runs(masks, (rho * signal + np.sqrt(1 - rho**2) * noise)[:, None]), resamples=200, seed=trial
+        )
         assert score.low < score.value < score.high
         covered += score.low <= truth <= score.high
     assert covered >= stats.binom.ppf(0.002, trials, 0.95)
@@ -202,8 +189,3 @@ def test_the_interval_of_a_difference_is_paired_and_covers():
     paired_width, unpaired_width = np.mean(widths, axis=0)
     assert paired_width < 0.8 * unpaired_width
     assert covered >= stats.binom.ppf(0.002, trials, 0.95)
-
-
-def test_a_difference_needs_the_same_resamples():
-    with pytest.raises(ConfigError, match="the same resamples of both, found 2 and 1"):
-        difference(np.zeros(3), np.zeros(2))

@@ -20,7 +20,7 @@ def test_equals_scipy_query_by_query():
     np.testing.assert_allclose(score.per_query, expected, atol=1e-12)
     assert score.value == pytest.approx(np.mean(expected))
     assert score.details["pearson"] == pytest.approx(
-        np.mean([np.corrcoef(TAU[EXAMPLES, q].astype(float), EFFECTS[:, q])[0, 1] for q in range(4)])
+        np.mean([np.corrcoef(TAU[EXAMPLES, q].astype(float), EFFECTS[:, q])[0, 1] for q in range(4)]), abs=1e-12
     )
     assert (score.metric, score.queries, score.subsets, score.seeds) == ("loo", 4, 7, 3)
 
@@ -46,10 +46,26 @@ def test_a_constant_attribution_has_correlation_zero():
     assert score.basis.constant_predictions == 4
 
 
+def test_a_constant_column_is_none_of_the_others_business():
+    tau, effects = TAU.copy(), EFFECTS.copy()
+    tau[:, 1], effects[:, 2] = 2.5, -1
+    score = loo_correlation(tau, effects, EXAMPLES, n=20, resamples=0)
+    spearmans, pearsons = (
+        [0.0 if q in (1, 2) else of(TAU[EXAMPLES, q].astype(float), EFFECTS[:, q]).statistic for q in range(4)]
+        for of in (stats.spearmanr, stats.pearsonr)
+    )
+    np.testing.assert_allclose(score.per_query, spearmans, atol=1e-12)
+    assert score.details == {"pearson": pytest.approx(np.mean(pearsons))}
+    assert (score.basis.constant_predictions, score.basis.constant_outputs, score.seeds) == (1, 1, 0)
+
+
 @pytest.mark.parametrize(
     ("effects", "examples", "message"),
     [
         (EFFECTS, EXAMPLES[:5], "expected \\(5, t\\)"),
+        (EFFECTS[:, 0], EXAMPLES, "have shape \\(7,\\), expected \\(7, t\\)"),
+        (EFFECTS, EXAMPLES - 1, "different and in 0..19"),
+        (EFFECTS, EXAMPLES + 3, "different and in 0..19"),
         (EFFECTS[:1], EXAMPLES[:1], "at least 2 examples, found 1"),
         (EFFECTS, np.zeros(7, int), "different and in 0..19"),
         (EFFECTS, EXAMPLES + 5, "different and in 0..19"),

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,13 @@ def test_of_training_examples_the_own_effect_is_suspicious(measure: str, sign: i
     examples, suspicion = valued(measure, "train", utility=UTILITY).suspicion(None)
     np.testing.assert_array_equal(examples, [0, 1, 2])
     np.testing.assert_array_equal(suspicion, sign * np.array([3.0, -2.0, 0.5]))
+
+
+@pytest.mark.parametrize(("better", "sign"), [("higher", 1), ("lower", -1)])
+def test_which_way_is_good_is_asked_of_a_measure_of_the_task_s_own(better: Any, sign: int) -> None:
+    np.testing.assert_array_equal(valued("worth").helpfulness(better), sign * np.array([2.0, -3.0, 0.25]))
+    np.testing.assert_array_equal(valued("worth").suspicion(better)[1], -sign * np.array([2.0, -3.0, 0.25]))
+    np.testing.assert_array_equal(valued("worth", "train").suspicion(better)[1], sign * np.array([3.0, -2.0, 0.5]))
 
 
 def test_a_measure_of_the_task_s_own_needs_a_word() -> None:

@@ -4,33 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from estimators.evidence import Runs
 from estimators.scores import seed_check
 from estimators.scores.spearman import spearman
+from tests.estimators.scores.simulations import additive_world as world
+from tests.estimators.scores.simulations import make_runs
 from workers.errors import DataError
-
-
-def make_runs(masks, outputs, design="holdout", first_repeat=0):
-    """Runs from masks (s, n) and outputs (s, seeds, t)."""
-    s, seeds, t = outputs.shape
-    return Runs(
-        design=design,
-        kind="subsets",
-        measure="margin",
-        masks=np.repeat(masks, seeds, axis=0),
-        outputs=outputs.reshape(s * seeds, t).astype(np.float32),
-        subsets=np.repeat(np.arange(s), seeds),
-        repeats=np.tile(np.arange(seeds), s) + first_repeat,
-    )
-
-
-def world(s=400, n=60, t=30, seeds=5, noise=1.0, seed=0):
-    """An additive world: signal of variance 1 from tau, plus independent noise of each seed. Returns tau, masks, outputs."""
-    rng = np.random.default_rng(seed)
-    masks = rng.random((s, n)) < 0.5
-    tau = rng.normal(size=(n, t)) / np.sqrt(n / 4)
-    outputs = (masks @ tau)[:, None] + noise * rng.normal(size=(s, seeds, t))
-    return tau, masks, outputs
 
 
 def test_fresh_seeds_confirm_the_ceiling():

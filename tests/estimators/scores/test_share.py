@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from estimators.evidence import Runs
 from estimators.scores import Estimate, lds, share_of
-from estimators.scores.jackknife import Jackknife
+from tests.estimators.scores.simulations import additive_world, make_runs
 
 SCORE, CEILING = Estimate(0.4, 0.3, 0.5), Estimate(0.5, 0.4, 0.6)
 
@@ -46,16 +45,10 @@ def test_a_score_without_an_interval_has_a_share_without_one():
 
 def test_the_interval_of_a_perfect_predictor_covers_one():
     """The expected output itself reaches the ceiling: its share is 1, within an interval narrower than the unpaired one."""
-    covered, trials, s, seeds, t, n = 0, 30, 40, 3, 30, 60
+    covered, trials = 0, 30
     for trial in range(trials):
-        rng = np.random.default_rng(trial)
-        masks, tau = rng.random((s, n)) < 0.5, rng.normal(size=(n, t)) / np.sqrt(n / 4)
-        outputs = (masks @ tau)[:, None] + 2 * rng.normal(size=(s, seeds, t))
-        flat = outputs.reshape(s * seeds, t).astype(np.float32)
-        runs = Runs(
-            "h", "subsets", "margin", masks.repeat(seeds, 0), flat, np.arange(s).repeat(seeds), np.tile(range(3), s)
-        )
-        score = lds(tau, runs, resamples=100)
+        tau, masks, outputs = additive_world(s=40, seeds=3, noise=2.0, seed=trial)
+        score = lds(tau, make_runs(masks, outputs), resamples=100)
         unpaired = share_of(
             Estimate(score.value, score.low, score.high),
             Estimate(score.ceiling, score.ceiling_low, score.ceiling_high),
@@ -64,24 +57,3 @@ def test_the_interval_of_a_perfect_predictor_covers_one():
         assert score.share.high - score.share.low < unpaired.high - unpaired.low
         covered += score.share.low <= 1 <= score.share.high
     assert covered >= stats.binom.ppf(0.002, trials, 0.95)
-
-
-def test_the_jackknife_counts_what_queries_share_once():
-    """Means of x[subset] + y[query] + z[subset, query]: the variance of their mean is known."""
-    rng, s, t, trials = np.random.default_rng(0), 40, 30, 300
-    jackknife, means, told = Jackknife.of(s), [], []
-    for _ in range(trials):
-        values = 0.3 * rng.normal(size=(s, 1)) + 0.5 * rng.normal(size=(1, t)) + 2 * rng.normal(size=(s, t))
-        statistic = jackknife.counts @ values / jackknife.counts.sum(1, keepdims=True)
-        means.append(statistic[0].mean())
-        told.append(jackknife.covariance(statistic, statistic))
-    exact = 0.3**2 / s + 0.5**2 / t + 2**2 / (s * t)
-    assert np.mean(told) == pytest.approx(exact, rel=0.1)
-    assert np.var(means) == pytest.approx(exact, rel=0.25)
-
-
-def test_the_jackknife_leaves_out_groups_of_many_subsets():
-    counts = Jackknife.of(1000).counts
-    assert counts.shape == (101, 1000)
-    assert (counts[0] == 1).all()
-    assert (counts[1:].sum(0) == 99).all()

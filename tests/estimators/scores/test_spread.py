@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from estimators.evidence import Evidence, Runs
+from estimators.evidence import Evidence
 from estimators.retraining_based.difference_in_means import DifferenceInMeans
 from estimators.scores import difference, lds, spread_lds, spread_of
+from tests.estimators.scores.simulations import make_runs, take, without
 from workers.errors import DataError
 
 
@@ -23,21 +24,7 @@ def world(seed=0, s=60, n=20, t=12, seeds=5, effect=0.5, steady=0):
     noisy[:, t - steady :] = 0
     spread = np.exp((masks - 0.5) @ noisy)
     outputs = (masks @ of_mean)[:, None] + spread[:, None] * rng.normal(size=(s, seeds, t))
-    return noisy, runs_of(masks, outputs)
-
-
-def runs_of(masks, outputs):
-    """Return the runs of outputs (s, seeds, t)."""
-    s, seeds, t = outputs.shape
-    flat = outputs.reshape(s * seeds, t).astype(np.float32)
-    subsets, repeats = np.arange(s).repeat(seeds), np.tile(range(seeds), s)
-    return Runs("held", "bernoulli", "margin", masks.repeat(seeds, 0), flat, subsets, repeats, order="own")
-
-
-def without(runs, *rows):
-    kept = np.setdiff1d(np.arange(len(runs.subsets)), rows)
-    parts = (runs.masks[kept], runs.outputs[kept], runs.subsets[kept], runs.repeats[kept])
-    return Runs(runs.design, runs.kind, runs.measure, *parts, order=runs.order)
+    return noisy, make_runs(masks, outputs, kind="bernoulli", order="own")
 
 
 def by_a_plain_loop(tau, runs):
@@ -68,9 +55,7 @@ def test_it_is_the_rank_correlation_with_the_standard_deviation_over_seeds(seeds
     tau, runs = world(s=15, t=4, seeds=seeds)
     guess = tau + np.random.default_rng(1).normal(size=tau.shape)
     moved = np.random.default_rng(2).permutation(len(runs.subsets))  # runs finish in any order
-    runs = Runs(
-        "held", "bernoulli", "margin", *(x[moved] for x in (runs.masks, runs.outputs)), runs.subsets[moved], moved
-    )
+    runs = take(runs, moved)
     found = spread_lds(guess, runs, resamples=10)
     np.testing.assert_allclose(found.per_query, by_a_plain_loop(guess, runs), atol=1e-12)
     assert found.value == pytest.approx(np.mean(found.per_query))
@@ -150,12 +135,29 @@ def test_of_a_single_subset_with_more_seeds_the_others_are_not_left_out():
     assert (found.subsets, found.seeds, found.basis.subsets_with_fewer_seeds) == (20, 3, 0)
 
 
+def test_the_spread_is_one_run_a_subset():
+    _, runs = world(s=7, seeds=3)
+    found = spread_of(without(runs, 0, 1, 2, 3))
+    assert found.subsets.tolist() == [2, 3, 4, 5, 6]
+    assert (found.repeats.tolist(), found.repeats.dtype) == ([0] * 5, np.int64)
+    assert (found.design, found.kind, found.measure, found.order) == ("holdout", "bernoulli", "margin", "own")
+    assert found.masks.tolist() == runs.masks[6::3].tolist()
+    expected = [[statistics.stdev(map(float, row)) for row in runs.outputs[at : at + 3].T] for at in range(6, 21, 3)]
+    np.testing.assert_array_equal(found.outputs, np.float32(expected))
+
+
+def test_two_subsets_of_two_seeds_are_the_least():
+    _, runs = world(s=2, seeds=2)
+    assert spread_of(runs).subsets.tolist() == [0, 1]
+    assert set(spread_lds(np.eye(20)[:, :12], runs, resamples=0).per_query.round(12).tolist()) == {-1.0, 0.0, 1.0}
+
+
 def test_what_cannot_be_judged_is_refused():
     noisy, runs = world(s=10, seeds=1)
-    with pytest.raises(DataError, match="'held' has 0"):
+    with pytest.raises(DataError, match="'holdout' has 0"):
         spread_lds(noisy, runs)
     _, runs = world(s=10, seeds=2)
-    with pytest.raises(DataError, match="'held' has 1"):
+    with pytest.raises(DataError, match="'holdout' has 1"):
         spread_lds(noisy, without(runs, *range(1, 19, 2)))
     with pytest.raises(DataError, match="fitted on"):
         spread_lds(noisy, runs, fitted_masks=runs.masks[:2])
@@ -166,7 +168,7 @@ def test_what_cannot_be_judged_is_refused():
 def test_runs_that_do_not_depend_on_their_seed_have_no_spread():
     noisy, runs = world(s=20, seeds=4)
     masks, means = runs.means()
-    found = spread_lds(noisy, runs_of(masks, means[:, None].repeat(4, axis=1)), resamples=20)
+    found = spread_lds(noisy, make_runs(masks, means[:, None].repeat(4, axis=1)), resamples=20)
     assert (found.value, found.basis.constant_outputs) == (0, 12)
     assert found.ceiling_low <= 0
 

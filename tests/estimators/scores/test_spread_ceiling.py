@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from estimators.evidence import Runs
 from estimators.scores import spread_ceiling
 from estimators.scores.agreement import fisher_z
 from estimators.scores.spread_ceiling import halves, law_of_halves, noise
-from tests.estimators.scores.simulations import runs_of, unit_ranks
+from tests.estimators.scores.simulations import runs_of, take, unit_ranks
 
 SIGNALS = {
     "none": lambda rng, t: np.zeros(t),
@@ -146,16 +145,11 @@ def test_too_few_give_no_ceiling_and_a_reason(s, seeds, enough):
     runs, _ = simulate(np.random.default_rng(0), "strong", s, seeds, 3)
     found = spread_ceiling(runs)
     assert np.isnan([found.value, found.low, found.high, *found.per_query, *found.r]).all()
-    assert found.reason == f"needs 5 subsets with 4 seeds each, 'held' has {enough}"
+    assert found.reason == f"needs 5 subsets with 4 seeds each, 'holdout' has {enough}"
     assert not found.nothing_to_find
 
 
 def test_more_seeds_have_a_higher_ceiling():
     runs, _ = simulate(np.random.default_rng(0), "strong", 40, 12, 30)
-    fewer = Runs(
-        "held",
-        "subsets",
-        "margin",
-        *(x[runs.repeats < 4] for x in (runs.masks, runs.outputs, runs.subsets, runs.repeats)),
-    )
+    fewer = take(runs, runs.repeats < 4)
     assert spread_ceiling(fewer).high < spread_ceiling(runs).low

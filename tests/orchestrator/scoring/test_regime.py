@@ -61,11 +61,13 @@ def test_a_table_says_what_it_stands_on_once() -> None:
 
 
 def test_what_is_left_out_is_said() -> None:
-    row = replace(ROW, subsets_left_out=1200.0, subsets_with_fewer_seeds=2.0, constant_predictions=3.0)
+    row = replace(
+        ROW, subsets_left_out=1200.0, subsets_with_fewer_seeds=2.0, subsets_not_compared=3.0, constant_predictions=3.0
+    )
     other = replace(row, estimator="b", constant_predictions=0.0, queries_left_out=4.0)
     assert stands_on([row, other]) == [
         "heldout: 50% of the examples kept, own order of batches, 1,000 subsets, 3 seeds each, 200 queries, "
-        "1,200 subsets without a finished run, 2 subsets with fewer seeds",
+        "1,200 subsets without a finished run, 2 subsets with fewer seeds, 3 subsets not compared",
         "queries left out: 4 (b)",
         "queries with constant predictions: 3 (a)",
     ]

@@ -20,7 +20,7 @@ LATER = (
     *("ceiling_low", "ceiling_high", "share", "share_low", "share_high"),
     *("behind_best", "behind_best_low", "behind_best_high"),
     *("ahead_of_next", "ahead_of_next_low", "ahead_of_next_high"),
-    *("alpha", "order", "subsets_left_out", "subsets_with_fewer_seeds"),
+    *("alpha", "order", "subsets_left_out", "subsets_with_fewer_seeds", "subsets_not_compared"),
     *("queries_left_out", "constant_predictions", "constant_outputs"),
     "attribution",
     "fitted_order",

@@ -1,5 +1,6 @@
 """What `score` judges by, and what it says of runs that are not there."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def judged(tmp_path: Path, make_sweep: Callable[[Raw], Sweep], inline_pool: Any)
         "designs": {
             "fit": {"kind": "bernoulli", "subsets": 60, "probability": 0.3},
             "heldout": {"kind": "subsets", "subsets": 40, "seeds": 3, "purpose": "score"},
+            "again": {"kind": "again", "of": "heldout", "seeds": 2, "purpose": "score"},
             "loo": {"kind": "leave_one_out", "seeds": 2},
         },
         "estimators": {"difference_in_means": {"design": "fit"}},
@@ -84,6 +86,11 @@ def test_a_score_names_its_regime_and_counts_what_is_missing(judged: tuple[Sweep
     assert (row.alpha, row.order) == (pytest.approx(11 / 12), "own")
     assert row.subsets_left_out == 12 - len(finished["loo"][0])
     assert row.subsets_with_fewer_seeds == (finished["loo"][1] < 2).sum()
+    assert math.isnan(row.subsets_not_compared)
+    (row,) = (one for one in rows if one.metric == "seed_check")
+    assert row.subsets_left_out == 40 - len(finished["again"][0]) > 0
+    assert row.subsets_with_fewer_seeds == (finished["again"][1] < 2).sum()
+    assert row.subsets_not_compared == len(finished["again"][0]) - row.subsets > 0
 
 
 def test_the_terminal_the_report_and_a_notebook_say_so(judged: tuple[Sweep, tuple[ScoreRow, ...]]) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -153,6 +154,69 @@ def test_failures_are_told_once_with_their_number(store: RunStore) -> None:
     commit(store, "fit", 1, started=1, failure=Failure("KeyError", "x", "..."))
     commit(store, "held", 1, started=1, failure=Failure("KeyError", "x", "..."))
     assert accounting.failure_lines(store) == ["fit: KeyError: x (4 times)", "held: KeyError: x (2 times)"]
+
+
+def test_the_digest_is_that_of_rows_and_their_hashes(store: RunStore) -> None:
+    commit(store, "fit", 2, started=1, value=1.0)
+    commit(store, "fit", 0, started=1, failure=Failure("KeyError", "x", "..."))
+    hashes = {row.row: row.hash for row in store.record("fit", 2).rows}
+    text = f"0:None;1:None;4:{hashes[4]};5:{hashes[5]};"
+    assert accounting.rows_hash(store, "fit") == hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def test_a_row_was_made_under_what_it_was_delivered_under_last(store: RunStore) -> None:
+    commit(store, "fit", 1, started=1)
+    store.provenance = "first"
+    commit(store, "fit", 0, started=1)
+    store.forget("fit", [1])
+    store.provenance = "second"
+    outcome = Outcome(1, {"m": np.zeros(1, np.float32)})
+    store.commit("fit", 0, [outcome], worker="w", started=1, seconds=1)
+    commit(store, "fit", 2, started=1, failure=Failure("KeyError", "x", "..."))
+    assert accounting.made_under(store, "fit") == {0: "first", 1: "second", 2: None, 3: None}
+    assert accounting.made_under(store, "held") == {}
+
+
+def test_rows_come_in_the_order_of_their_last_delivery(clocks: Clocks, store: RunStore) -> None:
+    commit(store, "fit", 2, started=500.0)  # nobody recorded the clock: by the time on the wall, before all others
+    commit(store, "fit", 1, started=400.0)
+    assert accounting.as_they_came(store, "fit").tolist() == [2, 3, 4, 5]
+    store.begin_work()
+    clocks.run(5)
+    commit(store, "fit", 0, started=100.0)
+    assert accounting.as_they_came(store, "fit").tolist() == [2, 3, 4, 5, 0, 1]
+    store.forget("fit", [2])
+    assert accounting.as_they_came(store, "fit").tolist() == [3, 4, 5, 0, 1]
+    clocks.run(5)
+    store.commit("fit", 1, [Outcome(2, {"m": np.zeros(1, np.float32)})], worker="w", started=1, seconds=1)
+    found = accounting.as_they_came(store, "fit")
+    assert (found.tolist(), found.dtype) == ([3, 4, 5, 0, 1, 2], np.int64)
+    assert accounting.as_they_came(store, "held").tolist() == []
+
+
+def test_the_rate_counts_two_minutes_exactly(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(store, "fit", 0, started=876.0, seconds=4)
+    commit(store, "fit", 1, started=900.0, seconds=10)
+    for now, rate in ((920.0, 4 / 44), (999.9, 4 / 123.9), (1000.0, 2 / 100), (1029.0, 2 / 129), (1030.0, None)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        found = accounting.recent_rate(store)
+        assert found == (None if rate is None else pytest.approx(rate))
+
+
+def test_packs_side_by_side_are_worked_on_once(clocks: Clocks, store: RunStore) -> None:
+    store.begin_work()
+    clocks.run(10)
+    commit(store, "fit", 0, started=1.0, seconds=6)  # from 4 to 10
+    clocks.run(2)
+    commit(store, "held", 0, started=1.0, seconds=3)  # from 9 to 12
+    clocks.run(8)
+    commit(store, "fit", 1, started=1.0, seconds=5)  # from 15 to 20
+    clocks.run(1)
+    commit(store, "held", 1, started=1.0, seconds=500)  # as far as anybody knows, from the start to 21
+    assert accounting.wall_seconds(store, "fit") == pytest.approx(16)
+    assert accounting.working_seconds(store) == pytest.approx(21)
+    store.forget("held", [2, 3])
+    assert accounting.wall_seconds(store, "held") == pytest.approx(21)
 
 
 def test_nothing_is_read_again_for_every_estimator(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from orchestrator.store import attributions
 from orchestrator.store.attributions import (
     Attributes,
     StoredAttribution,
+    content_hash_of,
     list_attributions,
     read_attributes_of,
     read_attribution,
@@ -57,6 +58,8 @@ def test_what_is_written_is_read(paths: SweepPaths) -> None:
     assert found.arrays().keys() == WHOLE.arrays().keys()
     for name, expected in WHOLE.arrays().items():
         np.testing.assert_array_equal(found.arrays()[name], expected)
+        assert getattr(found, name).dtype == np.float32
+    assert found.content_hash == content_hash_of(paths, "datamodel") != ""
     assert list(read_attribution(paths, "trak").arrays()) == ["values"]
 
 
@@ -245,7 +248,9 @@ def test_attributes_of_a_folder_that_is_no_attribution(paths: SweepPaths) -> Non
     plain = json.loads(metadata.read_text())
     del plain["attributes"]["measure"]
     metadata.write_text(json.dumps(plain))
-    with pytest.raises(StoreError, match="is no attribution of counterfactory"):
-        read_attributes_of(paths, "a")
+    said = rf"^{paths.attribution('a')} is no attribution of counterfactory: it names no estimator or no measure$"
+    for read in (read_attributes_of, read_attribution):
+        with pytest.raises(StoreError, match=said):
+            read(paths, "a")
     with pytest.raises(StoreError, match="has no attribution 'b'"):
         read_attributes_of(paths, "b")

@@ -16,7 +16,7 @@ from orchestrator.store import checked_rows, design_runs, run_store, testing
 from orchestrator.store.arrays import Chunk
 from orchestrator.store.checkpoints import read_checkpoint
 from orchestrator.store.hashes import content_hash
-from orchestrator.store.ledger import DONE, FAILED, PENDING
+from orchestrator.store.ledger import DONE, FAILED, PENDING, PackRecord
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import Damage, RunStore
 from workers.errors import StoreError
@@ -154,6 +154,11 @@ class StatesThatCanBeWritten(RunStore):
     def states(self, design: str, start: int = 0, stop: int | None = None) -> NDArray[np.int8]:
         super().states(design, start, stop)
         return self._find(design).ledger._states[start : self.designs[design].runs if stop is None else stop]
+
+
+class RecordsOfAnyPack(RunStore):
+    def record(self, design: str, pack: int) -> PackRecord:
+        return self._find(design).ledger.record(pack)
 
 
 # Committing
@@ -627,6 +632,7 @@ WRONG: list[tuple[type[RunStore], str, str]] = [
     (LostRowsAreNaN, "check_reads_of_damage", "json, gone.* read through `outputs`"),
     (StretchesAreCut, "check_rows_that_are_not_there", r"`outputs` of rows 0\.\.10 is not refused"),
     (StatesThatCanBeWritten, "check_copies", "after a caller wrote into them, the states are not what they should be"),
+    (RecordsOfAnyPack, "check_rows_that_are_not_there", "`record` of pack 3 is not refused"),
     (NoRecord, "check_commits", "verify finds ledger damaged where nothing was harmed: missing, though its pack was"),
     (NothingListed, "check_damage", r"ledger/fit/00000\d.json, gone, is 0 damages to verify, expected one"),
     (RecordFirst, "check_crashes", "not what they should be|refuses what should be whole|finds .* damaged"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.store import committed
 from orchestrator.store.committed import CommittedPacks
 from orchestrator.store.conformance.trial import Trial, planned
 from orchestrator.store.ledger import DONE, PENDING
@@ -206,3 +207,44 @@ def test_a_reader_never_takes_a_pack_that_is_being_committed_for_lost(
         monkeypatch.setattr("orchestrator.store.ledger.os.scandir", slow)
         assert reader.lost("fit") == []
         assert reader.finished("fit").tolist() == list(range(10))
+
+
+def test_a_list_that_has_changed_is_read_again_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Path] = []
+    read = committed.read_plain
+    monkeypatch.setattr(committed, "read_plain", lambda path, most: looks.append(path) or read(path, most))  # type: ignore[func-returns-value]
+    reader, writer = (CommittedPacks(tmp_path / "committed") for _ in range(2))
+    assert reader.read() == frozenset()
+    assert writer.bring_up_to_date([7, 3]) == {3, 7}
+    looks.clear()
+    assert [reader.read(), reader.read(), looks] == [{3, 7}, {3, 7}, [reader.path]]
+    writer.add(12)
+    assert reader.read() == {3, 7, 12}
+    assert reader.path.read_text() == "000003\n000007\n000012\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "packs", "text"),
+    [
+        (b"000002\n000001\n", [1], b"000002\n000001\n"),
+        (b"000002\n", [1], b"000001\n000002\n"),
+        (b"000002\n00000", [], b"000002\n"),
+        (b"00", [4], b"000004\n"),
+        (b"", [], None),
+        (None, [], None),
+        (None, [1000000], b"1000000\n"),
+    ],
+)
+def test_a_list_is_written_anew_only_where_it_lacks_something(
+    tmp_path: Path, content: bytes | None, packs: list[int], text: bytes | None
+) -> None:
+    path = tmp_path / "committed"
+    if content is not None:
+        path.write_bytes(content)
+    before = path.stat().st_ino if path.exists() else None
+    listed = CommittedPacks(path).bring_up_to_date(packs)
+    assert set(packs) <= listed == CommittedPacks(path).read()
+    if text is None or text == content:
+        assert (path.stat().st_ino if path.exists() else None) == before
+    else:
+        assert path.read_bytes() == text

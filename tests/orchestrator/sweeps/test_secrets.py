@@ -11,75 +11,11 @@ import pytest
 
 from orchestrator.stages.plan import prepare
 from orchestrator.store.lease import holder
-from orchestrator.store.secret_names import LEFT_OUT, command_without_secrets, looks_secret, without_secrets
+from orchestrator.store.secret_names import LEFT_OUT
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError
 
 VALUE = "s3cr3t-value"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(
-            "token",
-            "HF_TOKEN",
-            "api_key",
-            "apiKey",
-            "X-API-KEY",
-            "db_password",
-            "clientSecret",
-            "aws_secret_access_key",
-        ),
-        *("credentials", "private_key", "passphrase", "auth_token", "--api-key"),
-    ],
-)
-def test_names_of_secrets(name: str) -> None:
-    assert looks_secret(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("tokenizer", "max_tokens", "tokens", "pad_token", "eos_token", "mask_token", "key", "keys", "keyboard"),
-        *(
-            "sort_key",
-            "secretary",
-            "n",
-            "path",
-            "seed",
-            "passed",
-            "tokenize",
-            "token_type",
-            "password_rounds",
-            "secret_2_size",
-        ),
-    ],
-)
-def test_names_of_other_things(name: str) -> None:
-    assert not looks_secret(name)
-
-
-def test_what_decides_runs_is_kept_whatever_its_name() -> None:
-    kept, left_out = without_secrets({"token_type": "bytes", "secret": 3, "token": 0.5, "hub": {"hf_token": VALUE}})
-    assert kept == {"token_type": "bytes", "secret": 3, "token": 0.5, "hub": {}}
-    assert left_out == ["hub.hf_token"]
-
-
-def test_command_lines() -> None:
-    line = [
-        "counterfactory",
-        "run",
-        "a.yaml",
-        f"task.arguments.api_key={VALUE}",
-        "seed=1",
-        "--token",
-        VALUE,
-        f"--password={VALUE}",
-    ]
-    assert command_without_secrets(line) == (
-        f"counterfactory run a.yaml task.arguments.api_key={LEFT_OUT} seed=1 --token {LEFT_OUT} --password={LEFT_OUT}"
-    )
 
 
 @pytest.fixture
