@@ -29,6 +29,8 @@ class Recipe(BaseModel):
       after every other. At the end it takes the parameters' place: it is what is measured, and the checkpoint of the last epoch.
       Checkpoints before it have the parameters themselves, which is where the training was. Buffers, such as the
       running statistics of a normalization, are not averaged.
+    - With `batch_norm: recomputed` the statistics of batch normalizations are, at the end, averages over the examples that the
+      model was trained on, cut into parts of at most `batch_size`, with dropout and augmentation off.
     - With `warmup_steps` w (or `warmup_ratio` r of all steps: w = r * steps, rounded up) step k = 0, 1, ... has rate lr * k / w
       while k < w. Of the T - w steps that are left the j-th, from 0, has rate lr * (1 - j / (T - w)) by `linear`, and
       lr * (1 + cos(pi * j / (T - w))) / 2 by `cosine`.
@@ -77,6 +79,9 @@ class Recipe(BaseModel):
     flip: bool = Field(False, description="random horizontal flip; images (c, h, w)")
     precision: Literal["float32", "float64", "bf16"] = Field(
         "float32", description="dtype of parameters and arithmetic; bf16: products in bfloat16, all else in float32"
+    )
+    batch_norm: Literal["running", "recomputed"] = Field(
+        "running", description="statistics of a trained model: running averages, or recomputed on its subset"
     )
     compile: bool = Field(
         False,

@@ -43,6 +43,7 @@ from workers.training.batchable_attention import batchable_attention
 from workers.training.batches import Batches, Portion
 from workers.training.precision import DTYPES, forward, normalize_in_full
 from workers.training.present_norm import PresentBatchNorm, exchange_norms
+from workers.training.statistics import recompute
 
 State = dict[str, Tensor]
 
@@ -258,9 +259,23 @@ class Lockstep:
             self._descend(gradients, where, members, steps)
         for place, member in zip(group, members, strict=True):
             if not member.left:
-                if member.done and self.average:
-                    self.average.finish(place)
+                if member.done:
+                    self._finish(place, member)
                 self._keep(place, member)
+
+    def _finish(self, place: int, member: _Member) -> None:
+        """Put what the recipe makes of a finished model in the place of what training left."""
+        if self.average:
+            self.average.finish(place)
+        if self.recipe.batch_norm == "recomputed":
+            module, _ = build_module(self.trainer.task.module, 0, self.trainer.dtype)
+            module.load_state_dict(self.state(place))
+            recompute(
+                self.trainer.task, module.to(self.trainer.device), self.trainer.examples, member.batches.trained_on
+            )
+            for name, value in module.named_buffers():
+                if name in self.buffers:
+                    self.buffers[name][place] = value
 
     def _together(self, taken: Sequence[Portion]) -> tuple[Tensor, Tensor | None]:
         """Return the batches of a group (g, b), and their weights (g, b) unless all are 1."""

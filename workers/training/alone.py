@@ -26,6 +26,7 @@ from workers.training.descent import Descent
 from workers.training.layouts import pool_before_relu, to_channels_last
 from workers.training.precision import DTYPES, forward, normalize_in_full
 from workers.training.present_norm import exchange_norms
+from workers.training.statistics import recompute
 
 
 def train(
@@ -87,6 +88,10 @@ def train(
                 step += 1
         if epoch == recipe.epochs:
             descent.finish()
+            if recipe.batch_norm == "recomputed":
+                for norm in norms:
+                    norm.present = torch.ones((), dtype=torch.bool)
+                recompute(task, module, examples, batches.trained_on)
         keep(epoch, step)
     draws.check()
     return module.eval(), tuple(kept)

@@ -62,6 +62,14 @@ class Batches:
         return self._recipe.epochs * self._recipe.batches_per_epoch(self.size)
 
     @property
+    def trained_on(self) -> NDArray[np.int64]:
+        """The examples that have a weight, ascending."""
+        if self._weights is None:
+            return self._drawn
+        chosen: NDArray[np.int64] = self._drawn[self._weights[self._drawn] != 0]
+        return chosen
+
+    @property
     def weighted(self) -> bool:
         """Whether places have weights; without them all weigh 1."""
         return self._weights is not None
