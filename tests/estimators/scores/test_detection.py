@@ -61,7 +61,7 @@ def test_the_interval_stays_within_bounds_and_needs_two_on_each_side():
         (np.arange(3.0), np.ones(3, bool), "found 3 and 0"),
         (np.arange(3.0), np.ones(3), "flagged \\(n,\\) bool"),
         (np.arange(3.0), np.ones(4, bool), "found \\(3,\\) and \\(4,\\)"),
-        (np.array([0, np.nan]), np.array([True, False]), "1 of the 2 scores are not finite"),
+        (np.array([0, np.nan, 1]), np.array([True, False, True]), "^1 of the 3 scores are not finite"),
     ],
 )
 def test_what_cannot_be_judged_is_refused(scores, flagged, message):

@@ -242,7 +242,8 @@ def test_attributes_are_read_without_arrays_and_everything_is_hashed_once(
     assert sorted(read) == sorted(WHOLE.arrays())
 
 
-def test_attributes_of_a_folder_that_is_no_attribution(paths: SweepPaths) -> None:
+def test_attributes_of_a_folder_that_is_no_attribution(paths: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.store.attributions.time.sleep", lambda _: pytest.fail("it is said at once"))
     write_attribution(paths, "a", StoredAttribution(VALUES, OTHER))
     metadata = paths.attribution("a") / "zarr.json"
     plain = json.loads(metadata.read_text())

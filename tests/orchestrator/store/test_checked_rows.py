@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.store import manifest
+from orchestrator.store import checked_rows, manifest
 from orchestrator.store.manifest import DesignLayout
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.run_store import RunStore
@@ -54,6 +54,20 @@ def test_any_stretch_of_rows_is_what_was_written(store: RunStore, start: int, st
             np.testing.assert_array_equal(found, values[start:stop])
         np.testing.assert_array_equal(store.outputs("fit", "loss", start, stop), expected()[start:stop])
         np.testing.assert_array_equal(store.outputs("fit", "margin", start, stop), expected(-1)[start:stop])
+
+
+def test_what_was_checked_is_not_checked_again(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    for name in ("plan_hash", "row_hashes"):
+        made = getattr(checked_rows, name)
+        monkeypatch.setattr(checked_rows, name, lambda *given, name=name, made=made: asked.append(name) or made(*given))
+    store.outputs("fit", "loss", 0, 8)
+    assert sorted(asked) == ["plan_hash"] * 2 + ["row_hashes"] * 2
+    store.outputs("fit", "margin", 0, 8)
+    store.seeds("fit", 0, 8)
+    assert len(asked) == 4
+    store.outputs("fit", "loss")
+    assert sorted(asked) == ["plan_hash"] * 3 + ["row_hashes"] * 3
 
 
 @pytest.mark.parametrize("read_before", [False, True])

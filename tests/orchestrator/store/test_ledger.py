@@ -183,6 +183,15 @@ def test_a_ledger_grows_with_its_design(paths: SweepPaths, counted: Counted) -> 
     assert counted.taken() == (0, 0)
 
 
+def test_the_first_pack_beyond_a_reader_s_design_is_none_of_its_business(paths: SweepPaths) -> None:
+    reader, grown = Ledger(paths, LAYOUT), Ledger(paths, replace(LAYOUT, runs=14))
+    grown.write(pack_record(0, done(1)))
+    grown.write(PackRecord(design="fit", pack=3, rows=(done(13),)))
+    assert reader.states().nonzero()[0].tolist() == [1]
+    assert [summary.pack for summary in reader.summaries()] == [0]
+    assert reader.lost() == ()
+
+
 def test_a_summary_has_what_sums_are_made_of(paths: SweepPaths) -> None:
     Ledger(paths, LAYOUT).write(pack_record(1, done(5), failed(6)))
     (summary,) = Ledger(paths, LAYOUT).summaries()
