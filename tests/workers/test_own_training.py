@@ -100,6 +100,22 @@ def test_the_epochs_asked_for_are_kept_and_the_last_is_the_finished_module(task)
     assert not torch.equal(first.state["weight"], last.state["weight"])
 
 
+def test_what_happens_after_the_last_keep_is_in_the_last_checkpoint(task, monkeypatch):
+    train = Loop.train
+
+    def swapped(self, subset, seed, keep):
+        module = train(self, subset, seed, keep)
+        module.weight.data += 1
+        return module
+
+    (plain,) = train_pack(task, [run((1, 3))], ["loss"], Queries())
+    monkeypatch.setattr(Loop, "train", swapped)
+    (outcome,) = train_pack(task, [run((1, 3))], ["loss"], Queries())
+    for name, value in plain.checkpoints[-1].state.items():
+        torch.testing.assert_close(outcome.checkpoints[-1].state[name], value + (name == "weight"))
+    assert torch.equal(outcome.checkpoints[0].state["weight"], plain.checkpoints[0].state["weight"])
+
+
 def test_a_training_that_keeps_nothing_has_its_end_as_checkpoint(task):
     task.told = ()
     (outcome,) = train_pack(task, [run((1,))], ["loss"], Queries())
