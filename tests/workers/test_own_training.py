@@ -76,15 +76,20 @@ def test_a_run_is_its_training_measured_by_the_tasks_own_functions(task):
 
 
 def test_the_seed_governs_all_global_generators_and_leaves_them_as_they_were(task):
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
-    first, again, other = (
-        train_pack(task, [run(seed=seed)], ["loss"], Queries())[0].outputs["loss"] for seed in (4, 4, 5)
-    )
+    def outputs(seed, state):
+        random.seed(state)
+        np.random.seed(state)  # noqa: NPY002
+        torch.manual_seed(state)
+        before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+        found = train_pack(task, [run(seed=seed)], ["loss"], Queries())[0].outputs["loss"]
+        assert random.getstate() == before[0]
+        assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+        assert torch.equal(torch.get_rng_state(), before[2])
+        return found
+
+    first, again, other = outputs(4, 0), outputs(4, 1), outputs(5, 0)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert random.getstate() == before[0]
-    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
-    assert torch.equal(torch.get_rng_state(), before[2])
 
 
 def test_the_epochs_asked_for_are_kept_and_the_last_is_the_finished_module(task):
