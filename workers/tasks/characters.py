@@ -15,12 +15,11 @@ from torch.nn import functional as F
 
 from workers import measures
 from workers.data import datasets
-from workers.errors import ConfigError
 from workers.measures import Measure
 from workers.recipe import Recipe
 from workers.task import DifferentiableTask
 from workers.tasks import arguments
-from workers.tasks.arguments import RecipeArgument, checked, override
+from workers.tasks.arguments import RecipeArgument, check_heads, checked, override
 from workers.tasks.networks import CausalTransformer
 from workers.tasks.splits import encode, split
 
@@ -43,14 +42,13 @@ class Characters(DifferentiableTask):
         t: arguments.QueryCount = 100,
         length: Annotated[PositiveInt, Field(description="tokens of a chunk, which is one example")] = 64,
         split_seed: arguments.SplitSeed = 0,
-        width: Annotated[PositiveInt, Field(description="the transformer's width, a multiple of `heads`")] = 64,
-        heads: Annotated[PositiveInt, Field(description="attention heads of a layer")] = 4,
-        layers: Annotated[PositiveInt, Field(description="layers of the transformer")] = 2,
+        width: arguments.Width = 64,
+        heads: arguments.Heads = 4,
+        layers: arguments.Layers = 2,
         dropout: arguments.Dropout = 0.0,
         recipe: RecipeArgument = None,
     ):
-        if width % heads:
-            raise ConfigError(f"width = {width} must be a multiple of heads = {heads}")
+        check_heads(width, heads)
         self.recipe = override(RECIPE, recipe)
         self._title = Path(path).name.partition(".")[0]
         self._size = (width, heads, layers, dropout)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int, dropout: float = 0.0) -> nn.Sequential:
@@ -74,26 +75,37 @@ def resnet9(channels: int, width: int, classes: int) -> nn.Sequential:
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention, (b, length, width) -> (b, length, width)."""
+    """Causal multi-head self-attention, (b, length, width) -> (b, length, width), with dropout of its weights."""
 
     mask: Tensor
 
-    def __init__(self, width: int, heads: int, length: int):
+    def __init__(self, width: int, heads: int, length: int, dropout: float = 0.0):
         super().__init__()
         self.heads = heads
         self.mixed = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
         self.register_buffer("mask", torch.ones(length, length, dtype=torch.bool).triu(1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Let every position attend to itself and those before it."""
-        batch, length, width = x.shape
-        split = self.mixed(x).reshape(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
+        length, width = x.shape[1:]
+        q, k, v = _by_head(self.mixed(x), self.heads)
         scores = (q @ k.transpose(-1, -2)) / math.sqrt(width // self.heads)
-        weights = scores.masked_fill(self.mask[:length, :length], -torch.inf).softmax(-1)
-        result: Tensor = self.out((weights @ v).transpose(1, 2).reshape(batch, length, width))
+        weights = self.drop(scores.masked_fill(self.mask[:length, :length], -torch.inf).softmax(-1))
+        result: Tensor = self.out((weights @ v).transpose(1, 2).reshape(x.shape))
         return result
+
+
+def _by_head(mixed: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """Cut queries, keys and values side by side, (b, length, 3 width), into three of (b, heads, length, width / heads)."""
+    batch, length, width = mixed.shape
+    return mixed.reshape(batch, length, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _feed_forward(width: int, drop: Sequence[nn.Module]) -> Residual:
+    """Return the second half of a transformer's layer, pre-norm."""
+    return Residual(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), *drop)
 
 
 class CausalTransformer(nn.Module):
@@ -101,16 +113,24 @@ class CausalTransformer(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, vocabulary: int, length: int, width: int, heads: int, layers: int, dropout: float = 0.0):
+    def __init__(
+        self,
+        vocabulary: int,
+        length: int,
+        width: int,
+        heads: int,
+        layers: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ):
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(length, width)
         drop = [nn.Dropout(dropout)] if dropout else []
         blocks: list[nn.Module] = []
         for _ in range(layers):
-            blocks.append(Residual(nn.LayerNorm(width), Attention(width, heads, length), *drop))
-            feed = [nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)]
-            blocks.append(Residual(nn.LayerNorm(width), *feed, *drop))
+            blocks.append(Residual(nn.LayerNorm(width), Attention(width, heads, length, attention_dropout), *drop))
+            blocks.append(_feed_forward(width, drop))
         self.blocks = nn.Sequential(*blocks, nn.LayerNorm(width))
         self.head = nn.Linear(width, vocabulary)
         self.register_buffer("positions", torch.arange(length), persistent=False)
@@ -119,4 +139,55 @@ class CausalTransformer(nn.Module):
         """Return the logits of the token after each position."""
         x = self.token(tokens) + self.position(self.positions[: tokens.shape[-1]])
         logits: Tensor = self.head(self.blocks(x))
+        return logits
+
+
+class EncoderLayer(nn.Module):
+    """A pre-norm layer whose positions attend to those that hold a token, with dropout inside attention and after both halves."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm = nn.LayerNorm(width)
+        self.mixed = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.drop = nn.Dropout(dropout)
+        self.feed = _feed_forward(width, [nn.Dropout(dropout)])
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return (b, length, width) of the same; `mask` (b, length) is True where there is a token, at least once a row."""
+        q, k, v = _by_head(self.mixed(self.norm(x)), self.heads)
+        rate = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, mask[:, None, None, :], dropout_p=rate)
+        x = x + self.drop(self.out(attended.transpose(1, 2).reshape(x.shape)))
+        result: Tensor = self.feed(x)
+        return result
+
+
+class TextClassifier(nn.Module):
+    """An encoder whose positions that hold a token are averaged: (b, length) tokens and their mask -> (b, classes) logits."""
+
+    positions: Tensor
+
+    def __init__(
+        self, vocabulary: int, length: int, classes: int, width: int, heads: int, layers: int, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, width)
+        self.position = nn.Embedding(length, width)
+        for embedding in (self.token, self.position):
+            nn.init.normal_(embedding.weight, std=0.02)  # BERT's: what a word adds is soon more than what it began with
+        self.drop = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+        self.register_buffer("positions", torch.arange(length), persistent=False)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits of every text; what stands where the mask is False changes nothing."""
+        x = self.drop(self.token(tokens) + self.position(self.positions))
+        for layer in self.layers:
+            x = layer(x, mask)
+        there = mask.unsqueeze(-1)
+        logits: Tensor = self.head((self.norm(x) * there).sum(1) / there.sum(1))
         return logits
