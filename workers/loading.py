@@ -23,6 +23,7 @@ BUILT_IN = {
     "tabular": "workers.tasks.tabular:tabular",
     "sklearn": "workers.tasks.sklearn:SklearnTask",
     "text": "workers.tasks.text:Text",
+    "language_model": "workers.tasks.language_model:LanguageModel",
     "characters": "workers.tasks.characters:Characters",
     "imported": "workers.tasks.imported:ImportedTask",
 }
