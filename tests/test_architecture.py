@@ -94,7 +94,8 @@ def test_yaml_is_read_in_one_way() -> None:
 
 def test_nothing_is_imported_that_is_not_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[<>=\[ ]", line)[0].lower() for line in project["dependencies"]}
+    lines = [*project["dependencies"], *project["optional-dependencies"]["text"]]
+    declared = {re.split(r"[<>=\[ ]", line)[0].lower() for line in lines}
     provides = {"google-crc32c": "google_crc32c", "scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}
     parts = {"markupsafe", "llvmlite", "pydantic_core"}  # of jinja2, numba and pydantic, which cannot be without them
     allowed = {provides.get(name, name) for name in declared} | parts | set(PACKAGES) | set(sys.stdlib_module_names)

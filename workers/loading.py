@@ -22,6 +22,8 @@ BUILT_IN = {
     "cifar10": "workers.tasks.cifar10:Cifar10",
     "tabular": "workers.tasks.tabular:tabular",
     "sklearn": "workers.tasks.sklearn:SklearnTask",
+    "text": "workers.tasks.text:Text",
+    "language_model": "workers.tasks.language_model:LanguageModel",
     "characters": "workers.tasks.characters:Characters",
     "imported": "workers.tasks.imported:ImportedTask",
 }

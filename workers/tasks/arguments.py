@@ -9,6 +9,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, validate_call
 
+from workers.data.tokens import LEAST
 from workers.errors import ConfigError
 from workers.recipe import Recipe
 
@@ -44,6 +45,12 @@ Drop = Annotated[list[str] | None, Field(description="columns to leave out")]
 Group = Annotated[
     str | None, Field(description="a column to group examples by (for leave_group_out); it is no feature")
 ]
+Vocabulary = Annotated[
+    int, Field(ge=LEAST, description="tokens of a trained tokenizer, at most; every byte is one, whatever the texts")
+]
+Width = Annotated[PositiveInt, Field(description="the transformer's width, a multiple of `heads`")]
+Heads = Annotated[PositiveInt, Field(description="attention heads of a layer")]
+Layers = Annotated[PositiveInt, Field(description="layers of the transformer")]
 RecipeArgument = Annotated[
     dict[str, Any] | Recipe | None,
     Field(description="how to train: fields in place of the task's own, such as {epochs: 5}"),
@@ -63,6 +70,12 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             raise ConfigError(f"task.arguments.{describe(error)}") from error
 
     return call
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raise ConfigError unless the heads can share the width."""
+    if width % heads:
+        raise ConfigError(f"width = {width} must be a multiple of heads = {heads}")
 
 
 def override(default: Recipe, recipe: RecipeArgument) -> Recipe:

@@ -51,13 +51,19 @@ class Cifar10(ImageTask):
         width: Annotated[
             PositiveInt, Field(description="channels of the first layer; 64 in the literature's ResNet-9")
         ] = 64,
+        norm: Annotated[
+            Literal["batch", "group"],
+            Field(
+                description="the ResNet-9's normalization: the literature's is batch, group leaves examples independent"
+            ),
+        ] = "group",
         flip_labels: arguments.FlipLabels = 0.0,
         flip_seed: arguments.FlipSeed = 0,
         download: arguments.Download = False,
         recipe: RecipeArgument = None,
     ):
         if model == "resnet9":
-            network = Network(partial(resnet9, 3, width, 10), f"ResNet-9 of width {width}")
+            network = Network(partial(resnet9, 3, width, 10, norm), f"ResNet-9 of width {width}")
         else:
             network = Network(partial(cnn, 3, 32, width, 10), f"CNN of width {width}")
         train, queries = choose(images.cifar10(path, download), n, t, split_seed)

@@ -14,7 +14,7 @@ from workers.data.shared import Arrays, to_tensor
 from workers.errors import ConfigError
 from workers.recipe import Recipe
 from workers.task import Classification
-from workers.tasks.splits import flip_labels, order, split
+from workers.tasks.splits import class_told, flip_labels, order, split
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,7 @@ class ImageTask(Classification):
     def label(self, source: str, index: int) -> str:
         """Return the class name; of a flipped training label both."""
         targets = self.train_targets if source == "train" else self.query_targets
-        name = self.classes[int(targets[index])]
-        if source == "train" and self.flipped[index]:
-            return f"{name} (flipped from {self.classes[int(self._images[source].labels[index])]})"
-        return name
+        return class_told(self.classes, int(targets[index]), int(self._images[source].labels[index]))
 
     def describe(self) -> str:
         """Return the task in one line."""

@@ -1,16 +1,18 @@
 """Small networks for the built-in tasks.
 
-All of them can run under torch.func's vmap and grad: no in-place operation, no control flow that depends on data, no
-state that a forward pass changes (so group normalization, not batch normalization).
+All of them can run under torch.func's vmap and grad: no in-place operation of theirs, no control flow that depends on data.
+Batch normalization alone has a state that a forward pass changes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int, dropout: float = 0.0) -> nn.Sequential:
@@ -50,15 +52,16 @@ class Residual(nn.Module):
         return result
 
 
-def resnet9(channels: int, width: int, classes: int) -> nn.Sequential:
+def resnet9(channels: int, width: int, classes: int, norm: Literal["batch", "group"] = "group") -> nn.Sequential:
     """Return a ResNet-9 of the DAWNBench family: eight convolutions, two residual blocks, one Linear layer.
 
-    Channels are `width`, 2, 4 and 8 times that (64 in the literature). Group normalization (eight channels a group)
-    stands in for batch normalization, so an example's output does not depend on the others in its batch.
+    Channels are `width`, 2, 4 and 8 times that (64 in the literature). With batch normalization it is the literature's; with
+    group normalization (eight channels a group) an example's output does not depend on the others in its batch.
     """
 
     def convolution(a: int, b: int) -> list[nn.Module]:
-        return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.GroupNorm(max(1, b // 8), b), nn.ReLU()]
+        normalization = nn.BatchNorm2d(b) if norm == "batch" else nn.GroupNorm(max(1, b // 8), b)
+        return [nn.Conv2d(a, b, 3, padding=1, bias=False), normalization, nn.ReLU()]
 
     def residual(a: int) -> Residual:
         return Residual(*convolution(a, a), *convolution(a, a))
@@ -74,26 +77,37 @@ def resnet9(channels: int, width: int, classes: int) -> nn.Sequential:
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention, (b, length, width) -> (b, length, width)."""
+    """Causal multi-head self-attention, (b, length, width) -> (b, length, width), with dropout of its weights."""
 
     mask: Tensor
 
-    def __init__(self, width: int, heads: int, length: int):
+    def __init__(self, width: int, heads: int, length: int, dropout: float = 0.0):
         super().__init__()
         self.heads = heads
         self.mixed = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
         self.register_buffer("mask", torch.ones(length, length, dtype=torch.bool).triu(1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Let every position attend to itself and those before it."""
-        batch, length, width = x.shape
-        split = self.mixed(x).reshape(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
+        length, width = x.shape[1:]
+        q, k, v = _by_head(self.mixed(x), self.heads)
         scores = (q @ k.transpose(-1, -2)) / math.sqrt(width // self.heads)
-        weights = scores.masked_fill(self.mask[:length, :length], -torch.inf).softmax(-1)
-        result: Tensor = self.out((weights @ v).transpose(1, 2).reshape(batch, length, width))
+        weights = self.drop(scores.masked_fill(self.mask[:length, :length], -torch.inf).softmax(-1))
+        result: Tensor = self.out((weights @ v).transpose(1, 2).reshape(x.shape))
         return result
+
+
+def _by_head(mixed: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """Cut queries, keys and values side by side, (b, length, 3 width), into three of (b, heads, length, width / heads)."""
+    batch, length, width = mixed.shape
+    return mixed.reshape(batch, length, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _feed_forward(width: int, drop: Sequence[nn.Module]) -> Residual:
+    """Return the second half of a transformer's layer, pre-norm."""
+    return Residual(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), *drop)
 
 
 class CausalTransformer(nn.Module):
@@ -101,16 +115,24 @@ class CausalTransformer(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, vocabulary: int, length: int, width: int, heads: int, layers: int, dropout: float = 0.0):
+    def __init__(
+        self,
+        vocabulary: int,
+        length: int,
+        width: int,
+        heads: int,
+        layers: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ):
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(length, width)
         drop = [nn.Dropout(dropout)] if dropout else []
         blocks: list[nn.Module] = []
         for _ in range(layers):
-            blocks.append(Residual(nn.LayerNorm(width), Attention(width, heads, length), *drop))
-            feed = [nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)]
-            blocks.append(Residual(nn.LayerNorm(width), *feed, *drop))
+            blocks.append(Residual(nn.LayerNorm(width), Attention(width, heads, length, attention_dropout), *drop))
+            blocks.append(_feed_forward(width, drop))
         self.blocks = nn.Sequential(*blocks, nn.LayerNorm(width))
         self.head = nn.Linear(width, vocabulary)
         self.register_buffer("positions", torch.arange(length), persistent=False)
@@ -119,4 +141,55 @@ class CausalTransformer(nn.Module):
         """Return the logits of the token after each position."""
         x = self.token(tokens) + self.position(self.positions[: tokens.shape[-1]])
         logits: Tensor = self.head(self.blocks(x))
+        return logits
+
+
+class EncoderLayer(nn.Module):
+    """A pre-norm layer whose positions attend to those that hold a token, with dropout inside attention and after both halves."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm = nn.LayerNorm(width)
+        self.mixed = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.drop = nn.Dropout(dropout)
+        self.feed = _feed_forward(width, [nn.Dropout(dropout)])
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return (b, length, width) of the same; `mask` (b, length) is True where there is a token, at least once a row."""
+        q, k, v = _by_head(self.mixed(self.norm(x)), self.heads)
+        rate = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, mask[:, None, None, :], dropout_p=rate)
+        x = x + self.drop(self.out(attended.transpose(1, 2).reshape(x.shape)))
+        result: Tensor = self.feed(x)
+        return result
+
+
+class TextClassifier(nn.Module):
+    """An encoder whose positions that hold a token are averaged: (b, length) tokens and their mask -> (b, classes) logits."""
+
+    positions: Tensor
+
+    def __init__(
+        self, vocabulary: int, length: int, classes: int, width: int, heads: int, layers: int, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, width)
+        self.position = nn.Embedding(length, width)
+        for embedding in (self.token, self.position):
+            nn.init.normal_(embedding.weight, std=0.02)  # BERT's: what a word adds is soon more than what it began with
+        self.drop = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+        self.register_buffer("positions", torch.arange(length), persistent=False)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits of every text; what stands where the mask is False changes nothing."""
+        x = self.drop(self.token(tokens) + self.position(self.positions))
+        for layer in self.layers:
+            x = layer(x, mask)
+        there = mask.unsqueeze(-1)
+        logits: Tensor = self.head((self.norm(x) * there).sum(1) / there.sum(1))
         return logits

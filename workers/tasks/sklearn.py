@@ -96,10 +96,7 @@ class SklearnTask:
         row = self._row(source, index)
         if not self.classifier:
             return f"{self._y[row]:g}"
-        name = self.classes[int(self._y[row])]
-        if source == "train" and self.flipped[index]:
-            return f"{name} (flipped from {self.classes[int(self._true[row])]})"
-        return name
+        return splits.class_told(self.classes, int(self._y[row]), int(self._true[row]))
 
     def describe(self) -> str:
         """Return the task in one line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,3 +49,8 @@ def encode(values: NDArray[Any]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the names of the distinct values, in ascending order, and each value's place among them."""
     names, codes = np.unique(values, return_inverse=True)
     return tuple(str(name) for name in names), codes.astype(np.int64)
+
+
+def class_told(classes: Sequence[str], given: int, true: int) -> str:
+    """Return the name of an example's class; where the label was changed, of both."""
+    return classes[given] if given == true else f"{classes[given]} (flipped from {classes[true]})"

@@ -53,7 +53,7 @@ def read(path: str | Path, target: str | None, drop: Sequence[str] = (), group: 
     target = list(columns)[-1] if target is None else target
     for name, values in columns.items():
         if name not in drop:
-            _refuse_missing(path, name, values)
+            refuse_missing(path, name, values)
     unused = {target, group, *drop}
     features = [
         feature for name, values in columns.items() if name not in unused for feature in _features(name, values)
@@ -103,9 +103,14 @@ def numeric_target(table: Table) -> NDArray[np.float64]:
 
 def class_target(table: Table) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return class names and class indices. Raises DataError when there is but one class."""
-    names, codes = encode(table.target)
+    return classes(table.title, table.target)
+
+
+def classes(title: str, values: NDArray[Any]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the same of the values (m,) of a column."""
+    names, codes = encode(values)
     if len(names) < 2:
-        raise DataError(f"{table.title}: the target of a classification needs two classes, found only {names}")
+        raise DataError(f"{title}: the target of a classification needs two classes, found only {names}")
     return names, codes
 
 
@@ -117,7 +122,8 @@ def _features(name: str, values: NDArray[Any]) -> list[tuple[str, NDArray[np.flo
     return [(f"{name}={known}", (codes == code).astype(np.float64), False) for code, known in enumerate(categories)]
 
 
-def _refuse_missing(path: str | Path, name: str, values: NDArray[Any]) -> None:
+def refuse_missing(path: str | Path, name: str, values: NDArray[Any]) -> None:
+    """Raise DataError for a missing or infinite value."""
     bad = [value is None for value in values] if values.dtype == object else ~np.isfinite(values)
     count = int(np.sum(bad))
     if count:

@@ -86,6 +86,16 @@ def test_cifar10(build, outcome, cifar_file, model):
     assert np.isfinite(outcome(task).outputs["margin"]).all()
 
 
+def test_the_normalization_is_the_literatures_where_it_is_named(build, outcome, cifar_file):
+    options = {"path": cifar_file, "n": 20, "t": 10, "width": 4, "recipe": {"epochs": 1}}
+    kinds = {"batch": torch.nn.BatchNorm2d, "group": torch.nn.GroupNorm}
+    for norm, kind in kinds.items():
+        task = build("cifar10", norm=norm, **options)
+        assert sum(isinstance(part, kind) for part in task.module().modules()) == 8
+        assert np.isfinite(outcome(task).outputs["margin"]).all()
+    assert isinstance(build("cifar10", **options).module()[1], torch.nn.GroupNorm)
+
+
 def test_more_than_there_is_is_refused(build, cifar_file, mnist_file):
     with pytest.raises(ConfigError, match="t = 11 is more than the 10 images"):
         build("cifar10", path=cifar_file, n=20, t=11)

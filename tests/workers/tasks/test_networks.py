@@ -8,7 +8,16 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
 from workers.randomness.streams import build_module
-from workers.tasks.networks import CausalTransformer, cnn, mlp, resnet9
+from workers.tasks.networks import CausalTransformer, TextClassifier, cnn, mlp, resnet9
+from workers.training.batchable_attention import batchable_attention
+
+
+class Masked(TextClassifier):
+    """Zeros stand where there is no token."""
+
+    def forward(self, tokens):
+        return super().forward(tokens, tokens > 0)
+
 
 IMAGES = partial(torch.randn, 4, 3, 8, 8)
 NETWORKS = {
@@ -17,6 +26,7 @@ NETWORKS = {
     "cnn": (partial(cnn, 3, 8, 4, 5, 0.2), IMAGES),
     "resnet9": (partial(resnet9, 3, 8, 5), IMAGES),
     "transformer": (partial(CausalTransformer, 5, 6, 8, 2, 2, 0.2), partial(torch.randint, 5, (4, 6))),
+    "text": (partial(Masked, 5, 6, 5, 8, 2, 2), partial(torch.randint, 1, 5, (4, 6))),
 }
 
 
@@ -26,7 +36,8 @@ def setting(request):
     modules = [build_module(factory, seed, torch.float64)[0] for seed in range(3)]
     torch.manual_seed(0)
     x = draw()
-    return modules, (x.double() if x.is_floating_point() else x)
+    with batchable_attention():
+        yield modules, (x.double() if x.is_floating_point() else x)
 
 
 def loss(module, state, x):
