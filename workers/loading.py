@@ -20,6 +20,7 @@ BUILT_IN = {
     "digits": "workers.tasks.digits:Digits",
     "mnist": "workers.tasks.mnist:Mnist",
     "cifar10": "workers.tasks.cifar10:Cifar10",
+    "cifar2": "workers.tasks.cifar2:Cifar2",
     "tabular": "workers.tasks.tabular:tabular",
     "sklearn": "workers.tasks.sklearn:SklearnTask",
     "text": "workers.tasks.text:Text",

@@ -165,6 +165,10 @@ class DifferentiableTask(GradientTask):
             raise TaskError(f"measure {name!r} is not one of this task's: {near(name, list(known))}")
         return known[name]
 
+    def elsewhere(self, measure: str) -> str:
+        """Return how a measure that this task lacks can be had, as the end of a message; empty where nobody knows."""
+        return ""
+
     def collate(self, items: list[Any]) -> tuple[Nested, Nested]:
         """Return (inputs, targets) of some items of a data set, as torch's DataLoader would: items are (input, target)."""
         from torch.utils.data import default_collate

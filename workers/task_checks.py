@@ -300,4 +300,5 @@ def check_measures(task: Task | DifferentiableTask, names: Sequence[str]) -> Non
     known = measures_of(task)
     for name in names:
         if known is not None and name not in known:
-            raise ConfigError(f"unknown measure {name!r} of {type(task).__name__}: {near(name, list(known))}")
+            remedy = task.elsewhere(name) if isinstance(task, DifferentiableTask) else ""
+            raise ConfigError(f"unknown measure {name!r} of {type(task).__name__}: {near(name, list(known))}{remedy}")

@@ -24,6 +24,19 @@ RECIPE = Recipe(
     crop=4,
     flip=True,
 )
+Model = Annotated[Literal["resnet9", "cnn"], Field(description="the network")]
+Width = Annotated[PositiveInt, Field(description="channels of the first layer; 64 in the literature's ResNet-9")]
+Norm = Annotated[
+    Literal["batch", "group"],
+    Field(description="the ResNet-9's normalization: the literature's is batch, group leaves examples independent"),
+]
+
+
+def network_of(model: str, width: int, norm: Literal["batch", "group"], classes: int) -> Network:
+    """Return the network of these arguments."""
+    if model == "resnet9":
+        return Network(partial(resnet9, 3, width, classes, norm), f"ResNet-9 of width {width}")
+    return Network(partial(cnn, 3, 32, width, classes), f"CNN of width {width}")
 
 
 class Cifar10(ImageTask):
@@ -47,24 +60,14 @@ class Cifar10(ImageTask):
         n: arguments.Count = 50_000,
         t: arguments.QueryCount = 10_000,
         split_seed: arguments.SplitSeed = 0,
-        model: Annotated[Literal["resnet9", "cnn"], Field(description="the network")] = "resnet9",
-        width: Annotated[
-            PositiveInt, Field(description="channels of the first layer; 64 in the literature's ResNet-9")
-        ] = 64,
-        norm: Annotated[
-            Literal["batch", "group"],
-            Field(
-                description="the ResNet-9's normalization: the literature's is batch, group leaves examples independent"
-            ),
-        ] = "group",
+        model: Model = "resnet9",
+        width: Width = 64,
+        norm: Norm = "group",
         flip_labels: arguments.FlipLabels = 0.0,
         flip_seed: arguments.FlipSeed = 0,
         download: arguments.Download = False,
         recipe: RecipeArgument = None,
     ):
-        if model == "resnet9":
-            network = Network(partial(resnet9, 3, width, 10, norm), f"ResNet-9 of width {width}")
-        else:
-            network = Network(partial(cnn, 3, 32, width, 10), f"CNN of width {width}")
+        network = network_of(model, width, norm, classes=10)
         train, queries = choose(images.cifar10(path, download), n, t, split_seed)
         super().__init__(train, queries, network, override(RECIPE, recipe), flip_labels, flip_seed)

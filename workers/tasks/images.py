@@ -56,7 +56,7 @@ class Network:
 
 
 class ImageTask(Classification):
-    """Images of ten classes as (n, c, h, w) float32, standardized by fixed constants a channel."""
+    """Images of some classes as (n, c, h, w) float32, standardized by fixed constants a channel."""
 
     title: ClassVar[str]
     white: ClassVar[float] = 255.0

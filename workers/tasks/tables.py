@@ -34,6 +34,12 @@ class Table:
     groups: dict[str, NDArray[np.int64]]
     """Name -> (m,) group ids."""
 
+    @property
+    def categorical(self) -> tuple[str, ...]:
+        """Names of the columns whose values are categories, in their order."""
+        one_hot = (name for name, numeric in zip(self.columns, self.numeric, strict=True) if not numeric)
+        return tuple(dict.fromkeys(name.partition("=")[0] for name in one_hot if "=" in name))
+
     def row(self, index: int) -> str:
         """Return an example in words: numbers by name, and the categories it is in."""
         cells = zip(self.columns, self.x[index], self.numeric, strict=True)

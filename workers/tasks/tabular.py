@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from torch import nn
 
+from workers import measures
 from workers.data.shared import to_tensor
 from workers.recipe import Recipe
 from workers.task import Classification, DifferentiableTask, Regression
@@ -101,6 +102,13 @@ class _Tabular(DifferentiableTask):
         """Return a new MLP."""
         return mlp(self._setting.table.x.shape[1], self._setting.hidden, self.outputs, self._setting.dropout)
 
+    def elsewhere(self, measure: str) -> str:
+        """Return that the other kind of the same table has a measure."""
+        kinds = {"classification": measures.CLASSIFICATION, "regression": measures.REGRESSION}
+        other = next((kind for kind, known in kinds.items() if measure in known and kind != self.kind), None)
+        taken = f"; the target of {self._setting.table.title} was taken for a {self.kind}'s"
+        return "" if other is None else f"{taken}, and a {other} has it: say kind: {other}"
+
     def groups(self) -> Mapping[str, NDArray[np.int64]]:
         """Return the groups of the base class, and those of the `group` column."""
         ours = {name: ids[self._setting.train] for name, ids in self._setting.table.groups.items()}
@@ -122,7 +130,9 @@ class _Tabular(DifferentiableTask):
         """Return the task in one line."""
         widths = "-".join(map(str, [self._setting.table.x.shape[1], *self._setting.hidden, self.outputs]))
         title = f"{self._setting.table.title} ({self.kind})"
-        return f"{title}: {self.n:,} training examples, {self.t:,} queries, MLP {widths}"
+        taken = self._setting.table.categorical
+        categories = f", columns taken for categories: {', '.join(taken)}" if taken else ""
+        return f"{title}: {self.n:,} training examples, {self.t:,} queries, MLP {widths}{categories}"
 
 
 class TabularRegression(_Tabular, Regression):

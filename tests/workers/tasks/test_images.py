@@ -96,6 +96,24 @@ def test_the_normalization_is_the_literatures_where_it_is_named(build, outcome, 
     assert isinstance(build("cifar10", **options).module()[1], torch.nn.GroupNorm)
 
 
+@pytest.mark.parametrize("with_test_set", [True, False])
+def test_cifar2_is_the_cats_and_dogs_of_cifar10(build, outcome, tmp_path, with_test_set):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8), np.arange(80) % 10
+    test = {"x_test": x[60:], "y_test": y[60:]} if with_test_set else {}
+    np.savez(tmp_path / "cifar.npz", x=x[:60], y=y[:60], **test)
+    task = build("cifar2", path="cifar.npz", n=8, t=4, split_seed=None, width=4, recipe={"epochs": 1, "batch_size": 4})
+    animals = [i for i in range(80) if y[i] in (3, 5)]
+    queries = animals[12:16] if with_test_set else animals[8:12]
+    assert task.train_targets.tolist() == [int(y[i] == 5) for i in animals[:8]]
+    assert task.query_targets.tolist() == [int(y[i] == 5) for i in queries]
+    np.testing.assert_array_equal(task.show("task", 1), x[queries[1]])
+    assert [task.label("train", i) for i in range(2)] == ["cat", "dog"]
+    assert any(isinstance(part, torch.nn.BatchNorm2d) for part in task.module().modules())
+    assert task.module()[-1].out_features == 2
+    assert np.isfinite(outcome(task).outputs["margin"]).all()
+
+
 def test_more_than_there_is_is_refused(build, cifar_file, mnist_file):
     with pytest.raises(ConfigError, match="t = 11 is more than the 10 images"):
         build("cifar10", path=cifar_file, n=20, t=11)

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from workers.errors import ConfigError, DataError
+from workers.task_checks import check_measures
 
 
 @pytest.fixture
@@ -23,13 +24,32 @@ def test_regression(build, outcome, table_file, frame):
     np.testing.assert_allclose(task.query_targets, target, rtol=1e-4, atol=1e-6)
     assert task.train_targets.mean() == pytest.approx(0, abs=1e-6)
     np.testing.assert_array_equal(task.groups()["who"], train["who"])
-    assert task.describe() == "table (regression): 90 training examples, 30 queries, MLP 5-128-128-128-1"
+    network = "MLP 5-128-128-128-1, columns taken for categories: colour"
+    assert task.describe() == f"table (regression): 90 training examples, 30 queries, {network}"
     recipe = task.recipe
     assert (recipe.lr, recipe.weight_decay, recipe.batch_size, recipe.epochs) == (0.03, 1e-5, 32, 20)
     assert outcome(task).outputs["squared_error"].mean() < 0.5
     row = queries.iloc[3]
     assert task.show("task", 3) == f"width={row['width']:g}, age={row['age']}, colour={row['colour']}"
     assert task.label("task", 3) == f"{row['price']:g}"
+
+
+def test_a_measure_of_the_other_kind_is_answered_with_the_remedy(build, table_file):
+    line = build("tabular", path=table_file, target="price", drop=["kind"])
+    told = (
+        "known: loss, prediction, squared_error.*taken for a regression's, and a classification has it: say kind: class"
+    )
+    with pytest.raises(ConfigError, match=told):
+        check_measures(line, ["margin"])
+    classes = build("tabular", path=table_file, kind="classification", drop=["price"])
+    with pytest.raises(
+        ConfigError, match=r"taken for a classification's, and a regression has it: say kind: regression$"
+    ):
+        check_measures(classes, ["squared_error"])
+    with pytest.raises(
+        ConfigError, match=r"unknown measure 'margins' of TabularClassification: did you mean margin.*\)$"
+    ):
+        check_measures(classes, ["margins"])
 
 
 def test_units_of_the_table_on_request(build, table_file, frame):
