@@ -80,7 +80,8 @@ def test_a_black_box_has_no_gradients(make_sweep: Make, tiny: Raw) -> None:
         "    def train(self, subset, seed): ...\n    def measure(self, model): ...\n"
     )
     assert refusal(sweep) == (
-        "estimators.tracin: needs gradients, so a DifferentiableTask; the task 'box.py:Box' is a black box"
+        "estimators.tracin: needs gradients, so a DifferentiableTask or one that trains itself; "
+        "the task 'box.py:Box' is a black box"
     )
 
 

@@ -509,7 +509,7 @@ def spoil(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("newer", "has format version 99, this counterfactory reads up to version 1: upgrade it"),
+        ("newer", "has format version 99, this counterfactory reads up to version 2: upgrade it"),
         ("foreign", "is not a run store of counterfactory: its attributes name no format and version"),
         ("damaged", "runs.zarr"),
         ("absent", "runs.zarr"),

@@ -26,18 +26,27 @@ def test_of_a_row_it_is_that_of_mask_seed_outputs_and_checkpoints(order: str) ->
     seeds = np.array([7, 2**32 - 1], dtype=f"{order}u4")
     first = np.array([[0.5, np.nan], [1, 2]], dtype=f"{order}f4")
     second = np.array([[-1.5], [3]], dtype=f"{order}f4")
-    found = row_hashes(MASKS, seeds, [first, second], [{10: "bb", 2: "aa"}, {}])
+    found = row_hashes({"masks": MASKS, "seeds": seeds}, [first, second], [{10: "bb", 2: "aa"}, {}])
     assert found == [
         digest(BITS[0] + struct.pack("<I3f", 7, 0.5, np.nan, -1.5) + b"aabb"),
         digest(BITS[1] + struct.pack("<I3f", 2**32 - 1, 1, 2, 3)),
     ]
 
 
+def test_weights_come_after_the_seed_and_at_the_end_of_a_plan() -> None:
+    weights = np.linspace(0, 2, 18).reshape(2, 9).astype(">f4")
+    seeds, outputs = np.array([7, 8], np.uint32), np.array([[1.5], [2.5]], np.float32)
+    found = row_hashes({"masks": MASKS, "seeds": seeds, "weights": weights}, [outputs], [{}, {}])
+    assert found[1] == digest(BITS[1] + struct.pack("<I10f", 8, *weights[1], 2.5))
+    plan = {"masks": MASKS, "seeds": seeds, "subsets": np.zeros(2, np.int64), "repeats": np.zeros(2, np.int32)}
+    assert plan_hash({**plan, "weights": weights}, 1) == digest(BITS[0] + struct.pack("<Iqi9f", 7, 0, 0, *weights[0]))
+
+
 def test_rows_without_checkpoints_told_are_refused() -> None:
     seeds, outputs = np.zeros(2, np.uint32), np.zeros((2, 1), np.float32)
     with pytest.raises(ValueError, match="shorter"):
-        row_hashes(MASKS, seeds, [outputs], [{}])
-    assert row_hashes(MASKS[:0], seeds[:0], [outputs[:0]], []) == []
+        row_hashes({"masks": MASKS, "seeds": seeds}, [outputs], [{}])
+    assert row_hashes({"masks": MASKS[:0], "seeds": seeds[:0]}, [outputs[:0]], []) == []
 
 
 def test_of_a_plan_it_is_that_of_its_first_rows() -> None:

@@ -34,7 +34,7 @@ def test_what_was_written_is_read() -> None:
         ({"format": "other"}, "here is not a run store of counterfactory: its attributes name no format and version"),
         ({"format_version": None}, "here is not a run store of counterfactory"),
         ({"format_version": "1"}, "here is not a run store of counterfactory"),
-        ({"format_version": 2}, "here has format version 2, this counterfactory reads up to version 1: upgrade it$"),
+        ({"format_version": 3}, "here has format version 3, this counterfactory reads up to version 2: upgrade it$"),
         ({"n": 0}, "here is damaged: n Input should be greater than 0"),
         ({"measures": []}, "here is damaged: measures Tuple should have at least 1 item"),
         ({"measures": ["a", "b", "a"]}, "the name 'a' is used twice"),
