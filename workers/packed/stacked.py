@@ -99,6 +99,7 @@ class Stacked:
         self.unused: frozenset[str] = frozenset()
         """Names of the parameters that no gradient reaches."""
         self._dropouts: list[KeyedDropout] = []
+        self._caller: nn.Module
         self._norms: list[PresentBatchNorm] = []
         self.slopes = {weighted: self._slopes(weighted) for weighted in (False, True)}
 
@@ -109,6 +110,7 @@ class Stacked:
         self._norms = exchange_norms(module)
         normalize_in_full(self.recipe, module.to(self.device))
         self.draws, self.unused = self._look_at_a_step()
+        self._caller = Caller(module, self.task)  # built here: no module can be while a step is compiled
         return module
 
     @cached_property
@@ -152,10 +154,6 @@ class Stacked:
     def _call(self, states: tuple[State, State], inputs: Nested) -> Nested:
         """Return what the module makes of inputs with a model's parameters and buffers."""
         return functional_call(self._caller, _held(states), (inputs,))
-
-    @cached_property
-    def _caller(self) -> nn.Module:
-        return Caller(self.template, self.task)
 
     def _slopes(self, weighted: bool) -> Any:
         """Return the gradients of the models' losses, as a function of what `_loss` takes, a row a model."""
