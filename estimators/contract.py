@@ -27,7 +27,7 @@ NEEDS: Mapping[Need, str] = {
     "permutations": "runs of prefixes of permutations",
     "full": "runs on the full set",
     "checkpoints": "checkpoints of models trained on the full set",
-    "gradients": "a differentiable task",
+    "gradients": "a task of level two or three, which can be differentiated",
 }
 """The same in words."""
 

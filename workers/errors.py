@@ -53,3 +53,8 @@ def near(name: str, known: list[str]) -> str:
     if len(known) > LISTED:
         listed += f" and {len(known) - LISTED} more"
     return f"did you mean {' or '.join(close)}? (known: {listed})" if close else f"known: {listed}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's kind and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['(no message)'])[0]}"

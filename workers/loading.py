@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from workers.data.shared import SharedArrays
-from workers.errors import ConfigError, CounterfactoryError, TaskError, near
+from workers.errors import ConfigError, CounterfactoryError, TaskError, near, one_line
 from workers.named_code import load_attribute, names_code
 from workers.task import DifferentiableTask, Task
 from workers.task_checks import check_contract, check_maker, gives_task
-from workers.task_files import line_in, one_line
+from workers.task_files import line_in
 
 BUILT_IN = {
     "digits": "workers.tasks.digits:Digits",

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from workers.errors import ConfigError, TaskError, near
-from workers.task_files import load_file, one_line
+from workers.errors import ConfigError, TaskError, near, one_line
+from workers.task_files import load_file
 
 
 def names_code(name: str) -> bool:

@@ -25,9 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from workers.data.examples import Examples, plain
-from workers.data.nested import Nested, cast, length, mapped
-from workers.errors import DataError, TaskError
+from workers.data.examples import Readable, placed
+from workers.data.nested import Nested, cast
+from workers.errors import DataError, TaskError, one_line
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import (
@@ -103,9 +103,9 @@ class OwnTraining(GradientTask):
             module = copy.deepcopy(self._module)
         return _checked(module, "module()")
 
-    def examples(self, source: Source) -> Examples:
+    def examples(self, source: Source) -> Readable:
         """Return what the task's `batch` reads."""
-        return Batches(self.task, source, self.n if source == "train" else self.t)
+        return OwnBatches(self.task, source, self.n if source == "train" else self.t)
 
     def forward(self, module: nn.Module, batch: Nested) -> Nested:
         """Return what the module returns while the task's loss of the batch is computed.
@@ -205,7 +205,7 @@ class OwnTraining(GradientTask):
 
 
 @dataclass(frozen=True)
-class Batches(Examples):
+class OwnBatches(Readable):
     """Examples that a task's own `batch(source, indices)` reads."""
 
     task: TrainsItself
@@ -219,21 +219,14 @@ class Batches(Examples):
 
     def read(self, indices: Tensor) -> Nested:
         """Return the batch. Raises DataError for examples that cannot be read, TaskError for a batch that is none."""
-        wanted = indices.flatten().numpy()
+        wanted, told = indices.flatten().cpu().numpy(), f"batch({self.source!r}, indices)"
         try:
             found = self.task.batch(self.source, wanted)
         except Exception as error:
-            first = (str(error).strip().splitlines() or ["(no message)"])[0]
-            raise DataError(
-                f"batch({self.source!r}, indices) fails for {_told(wanted)}: {type(error).__name__}: {first}"
-            ) from error
-        batch = plain(found)
-        if (size := length(batch, "batch")) != len(wanted):
-            raise TaskError(f"batch({self.source!r}, indices) has {size} examples for {len(wanted)} indices")
-        moved = cast(batch, self.dtype, self.device)
-        return mapped(lambda leaf: leaf.reshape(*indices.shape, *leaf.shape[1:]), moved)
+            raise DataError(f"{told} fails for {_told(wanted)}: {one_line(error)}") from error
+        return placed(found, indices, told, self.dtype, self.device)
 
-    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Batches:
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> OwnBatches:
         """Have every batch cast when it is read."""
         return replace(self, dtype=dtype, device=device)
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from workers.errors import ConfigError, PluginError
-from workers.task_files import one_line
+from workers.errors import ConfigError, PluginError, one_line
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

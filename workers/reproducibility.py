@@ -22,11 +22,14 @@ EXAMPLES = 64
 def check_reproducible(task: Task | DifferentiableTask) -> None:
     """Train twice with one seed on a few examples; raise TaskError, naming a parameter, where the two models differ in a bit.
 
-    Of a black box nothing is known to compare. A training that fails is left to the runs, each of which says so for itself.
+    Of a black box nothing is known to compare. TaskErrors of the trainings are raised too; whatever else they raise is left to
+    the runs, each of which says so for itself.
     """
     run = Run(0, np.arange(min(task.n, EXAMPLES), dtype=np.int64), 0)
     try:
         first, second = _state(task, run), _state(task, run)
+    except TaskError:
+        raise
     except Exception:
         return
     for name, value in first.items():

@@ -25,7 +25,7 @@ from workers.recipe import Recipe
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from workers.data.examples import Batch, Examples
+    from workers.data.examples import Batch, Readable
     from workers.measures import Measure
 
 Source = Literal["task", "train"]
@@ -73,7 +73,7 @@ class GradientTask(ABC):
         """Return a module of the kind that is trained, whatever its parameters are."""
 
     @abstractmethod
-    def examples(self, source: Source) -> Examples:
+    def examples(self, source: Source) -> Readable:
         """Return the training examples or the task's own queries, to be read a batch at a time."""
 
     @abstractmethod
@@ -190,7 +190,7 @@ class DifferentiableTask(GradientTask):
         """Return the ways to group the training examples (leave_group_out): name -> (n,) group ids."""
         return {}
 
-    def examples(self, source: Source) -> Examples:
+    def examples(self, source: Source) -> Readable:
         """Return the training examples or the task's own queries; batches are `Batch(inputs, targets)`."""
         from workers.data.examples import Arrays, Batch, Items
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workers.data.nested import Nested, length
-from workers.errors import ConfigError, CounterfactoryError, TaskError, near
+from workers.errors import ConfigError, CounterfactoryError, TaskError, near, one_line
 from workers.recipe import Recipe
 from workers.runs import Queries
 from workers.task import Classification, DifferentiableTask, GradientTask, Source, Task, trains_itself
@@ -220,8 +220,7 @@ def _check_computation(task: GradientTask, where: str) -> None:
     except CounterfactoryError as error:
         raise error if str(error).startswith(where) else type(error)(f"{where}: {error}") from error
     except Exception as error:
-        first = (str(error).strip().splitlines() or ["(no message)"])[0]
-        raise TaskError(f"{where}: the module fails on its first examples: {type(error).__name__}: {first}") from error
+        raise TaskError(f"{where}: the module fails on its first examples: {one_line(error)}") from error
 
 
 def _compute(task: GradientTask, where: str) -> None:

@@ -20,7 +20,7 @@ from threading import RLock
 from types import CodeType, ModuleType
 from typing import Any
 
-from workers.errors import TaskError
+from workers.errors import TaskError, one_line
 
 OUR_PACKAGES = ("workers", "estimators", "orchestrator")
 _PREFIX = "_counterfactory_task_"
@@ -44,11 +44,6 @@ def load_file(path: Path) -> ModuleType:
             _forget(package)
             why = _shadowed(path, error) or one_line(error).replace(f"{package}.", "")
             raise TaskError(f"{path.name}{line_in(path, error)}: {why}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's kind and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['(no message)'])[0]}"
 
 
 def line_in(path: Path, error: BaseException) -> str:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from workers.data.examples import Arrays
-from workers.data.examples import Examples as Readable
+from workers.data.examples import Arrays, Readable
 from workers.data.nested import Nested
-from workers.errors import ConfigError, DataError
+from workers.errors import DataError
+from workers.name_patterns import matching
 from workers.randomness.streams import build_module
 from workers.training.batchable_attention import batchable_attention
+from workers.training.precision import DTYPES
 
 if TYPE_CHECKING:
     from workers.runs import Checkpoint, Queries
@@ -29,7 +29,7 @@ def precision_of(task: GradientTask) -> torch.dtype:
     """Return the dtype that the task is trained in; that of its module's parameters where its recipe is not known."""
     if task.recipe is None:
         return next((one.dtype for one in task.module().parameters()), torch.get_default_dtype())
-    return torch.float64 if task.recipe.precision == "float64" else torch.float32
+    return DTYPES[task.recipe.precision]
 
 
 class Model:
@@ -53,7 +53,8 @@ class Model:
             ) from error
         self.module.eval()
         trained = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
-        self.parameters = {name: trained[name].detach() for name in _matching(list(trained), patterns)}
+        chosen = matching(list(trained), patterns, "parameters")
+        self.parameters = {name: value.detach() for name, value in trained.items() if name in chosen}
         self.module.requires_grad_(False)  # its parameters are given with every call
         self.dtype = dtype
         self.p = sum(value.numel() for value in self.parameters.values())
@@ -94,17 +95,6 @@ class _Holder(nn.Module):
     def forward(self, objective: Objective, batch: Nested) -> Tensor:
         """Return objective(module, batch)."""
         return objective(self.module, batch)
-
-
-def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """Return the names that match a pattern (fnmatch), in their order."""
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            few = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-            raise ConfigError(
-                f"parameters: {pattern!r} matches none of the trained parameters: {few or 'there are none'}"
-            )
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,15 @@ class Dropping(RandomDesign):
     """A random design whose size can be said by what it drops."""
 
     unsaid: ClassVar[Mapping[str, object]] = {**RandomDesign.unsaid, "drop": None}
+    kept: ClassVar[str]
+    """The key that says the size by what is kept."""
 
     drop: int | float | None = Field(None, description=f"instead of what is kept: {DESCRIPTION}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_size(cls, section: Any) -> Any:
+        return one_size(section, cls.kept, cls.model_fields[cls.kept].default)
 
     @field_validator("drop", mode="before")
     @classmethod
@@ -38,16 +45,12 @@ class Subsets(Dropping):
     """
 
     law: ClassVar[str | None] = "subsets"
+    kept: ClassVar[str] = "alpha"
 
     kind: Literal["subsets"]
     alpha: float | None = Field(
         0.5, gt=0, lt=1, description="fraction of the examples in every subset; null where `drop` says it"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_one_size(cls, section: Any) -> Any:
-        return one_size(section, "alpha", 0.5)
 
     def size(self, context: Context) -> int:
         """Return the size of every subset."""
@@ -81,6 +84,7 @@ class Bernoulli(Dropping):
     """
 
     law: ClassVar[str | None] = "bernoulli"
+    kept: ClassVar[str] = "probability"
     watched_by: ClassVar[str | None] = "banzhaf"
     measured_by: ClassVar[frozenset[str]] = frozenset({"banzhaf", "difference_in_means", "memorization"})
 
@@ -88,11 +92,6 @@ class Bernoulli(Dropping):
     probability: float | None = Field(
         0.5, gt=0, lt=1, description="probability of every example; null where `drop` says it, on average"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_one_size(cls, section: Any) -> Any:
-        return one_size(section, "probability", 0.5)
 
     def chance(self, context: Context) -> float:
         """Return the probability of every example."""

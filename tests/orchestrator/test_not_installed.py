@@ -178,17 +178,10 @@ def table(folder: Path) -> dict[tuple[str, str], str]:
     return {(row.estimator, row.metric): f"{row.value:.6g} {row.low:.6g} {row.high:.6g}" for row in rows}
 
 
-def test_everything_that_looks_shows_what_was_computed(
-    raw: dict[str, Any], make_sweep: Any, inline_pool: Any, uninstall: Callable[[], None], command: Any, tmp_path: Path
-) -> None:
-    folder = finished(make_sweep(raw), inline_pool)
-    scored, page = table(folder), (folder / "report.html").read_text()
-    assert {("mine", "lds"), ("mine", "slope"), ("mine", "size"), ("retraining", "seed_check")} <= set(scored)
-    assert "Not here" not in page
-    hidden = orchestrator.open_sweep(folder).status()
-    assert hidden.absent == {}
-    uninstall()
+def look(folder: Path, command: Any, tmp_path: Path) -> dict[tuple[object, ...], str]:
+    """Have every command look at the sweep; return what each said on stderr."""
     np.save(tmp_path / "their.npy", np.random.default_rng(1).normal(size=(60, 8)))
+    said: dict[tuple[object, ...], str] = {}
     for arguments in (
         ("status", folder),
         ("verify", folder),
@@ -200,6 +193,21 @@ def test_everything_that_looks_shows_what_was_computed(
         ended = command(*arguments)
         assert ended.code == 0, ended.err
         assert "Traceback" not in ended.err
+        said[arguments] = ended.err
+    return said
+
+
+def test_everything_that_looks_shows_what_was_computed(
+    raw: dict[str, Any], make_sweep: Any, inline_pool: Any, uninstall: Callable[[], None], command: Any, tmp_path: Path
+) -> None:
+    folder = finished(make_sweep(raw), inline_pool)
+    scored, page = table(folder), (folder / "report.html").read_text()
+    assert {("mine", "lds"), ("mine", "slope"), ("mine", "size"), ("retraining", "seed_check")} <= set(scored)
+    assert "Not here" not in page
+    hidden = orchestrator.open_sweep(folder).status()
+    assert hidden.absent == {}
+    uninstall()
+    look(folder, command, tmp_path)
     assert table(folder) == scored, "nothing that was scored is lost, and all that can be is scored as before"
     with np.load(tmp_path / "out.npz") as exported:
         assert {"attributions/mine", "thirds/masks"} <= set(exported)
@@ -296,20 +304,7 @@ def test_a_package_that_fails_to_import_keeps_nobody_from_looking(
     folder = finished(make_sweep(raw), inline_pool)
     scored = table(folder)
     spoil(NO_DEPENDENCY)
-    np.save(tmp_path / "their.npy", np.random.default_rng(1).normal(size=(60, 8)))
-    said = {}
-    for arguments in (
-        ("status", folder),
-        ("verify", folder),
-        ("export", folder, "--to", tmp_path / "out.npz"),
-        ("score", folder, "--attributions", tmp_path / "their.npy"),
-        ("score", folder),
-        ("report", folder),
-    ):
-        ended = command(*arguments)
-        assert ended.code == 0, ended.err
-        assert "Traceback" not in ended.err
-        said[arguments] = ended.err
+    said = look(folder, command, tmp_path)
     assert table(folder) == scored, "the scores of a metric that cannot be loaded are kept"
     size = f"metrics.size: {fault('size', 'Size', 'metrics')}: its scores are not taken; mend the package\n"
     assert said["score", folder, "--attributions", tmp_path / "their.npy"] == size

@@ -215,7 +215,7 @@ class Silent(Loop):
         (Silent(), "`train` must be callable as train.subset, seed, keep."),
         (broken(n=0), "`n`, the number of training examples, must be an int > 0"),
         (broken(batch=lambda s, i: {"x": torch.zeros(2), "y": torch.zeros(3)}), "`batch.y` has 3 examples and `batch.x` has 2"),
-        (broken(batch=lambda s, i: torch.zeros(5)), "has 5 examples for 2 indices"),
+        (broken(batch=lambda s, i: torch.zeros(5)), "made a batch of 5 examples for 2 indices"),
         (broken(module=lambda: 3), r"module\(\) must return a torch.nn.Module, found int"),
         (
             broken(module=lambda: nn.Linear(3, 2), loss=lambda m, b: m(b["x"]).mean()),

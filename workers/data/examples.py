@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from workers.data.nested import Nested, cast, length, mapped
-from workers.errors import DataError, TaskError
+from workers.errors import DataError, TaskError, one_line
 
 
 class Batch(NamedTuple):
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     """(b, ...) at every leaf."""
 
 
-class Examples(ABC):
+class Readable(ABC):
     """Examples that are read by their indices, in the type and on the device that was last asked for."""
 
     @abstractmethod
@@ -36,12 +36,12 @@ class Examples(ABC):
         """Return the examples of the indices (...), int64, with those dimensions first in every leaf."""
 
     @abstractmethod
-    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Examples:
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Readable:
         """Return the same examples with floating leaves in `dtype`, all on the device; integers keep their type."""
 
 
 @dataclass(frozen=True)
-class Arrays(Examples):
+class Arrays(Readable):
     """Tensors in memory, and arrays that are read from where they lie (`numpy.memmap`, Zarr), in any nesting."""
 
     whole: Nested
@@ -76,7 +76,7 @@ class Arrays(Examples):
 
 
 @dataclass(frozen=True)
-class Items(Examples):
+class Items(Readable):
     """The items of a map-style data set, put together by a function."""
 
     data: Any
@@ -99,14 +99,8 @@ class Items(Examples):
         """
         if len(self.data) != self.count:
             raise DataError(f"`{self.name}` has {len(self.data)} examples, it had {self.count} when the task was built")
-        wanted = indices.flatten().tolist()
-        batch = plain(self.collate([self._item(index) for index in wanted]))
-        if length(batch, "collate(items)") != len(wanted):
-            raise TaskError(
-                f"collate(items) made a batch of {length(batch, '')} examples from {len(wanted)} items of `{self.name}`"
-            )
-        moved = cast(batch, self.dtype, self.device)
-        return mapped(lambda leaf: leaf.reshape(*indices.shape, *leaf.shape[1:]), moved)
+        found = self.collate([self._item(index) for index in indices.flatten().tolist()])
+        return placed(found, indices, f"collate(items) of `{self.name}`", self.dtype, self.device)
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Items:
         """Have every batch cast when it is read."""
@@ -116,16 +110,15 @@ class Items(Examples):
         try:
             return self.data[index]
         except Exception as error:
-            first = (str(error).strip().splitlines() or ["(no message)"])[0]
-            raise DataError(
-                f"`{self.name}`: example {index} cannot be read: {type(error).__name__}: {first}"
-            ) from error
+            raise DataError(f"`{self.name}`: example {index} cannot be read: {one_line(error)}") from error
 
 
-def plain(batch: Nested) -> Nested:
-    """Return a batch with tensors at its leaves and dictionaries for mappings of other classes.
+def placed(
+    batch: Nested, indices: Tensor, told: str, dtype: torch.dtype | None, device: torch.device | str = "cpu"
+) -> Nested:
+    """Return what somebody else's code read for the indices (...), with tensors at its leaves and those dimensions first.
 
-    Raises TaskError for a leaf that is no tensor and no array.
+    Raises TaskError, beginning with `told`, for what is no batch or has another number of examples.
     """
 
     def tensor(leaf: Any) -> Tensor:
@@ -133,11 +126,10 @@ def plain(batch: Nested) -> Nested:
             return leaf
         if isinstance(leaf, np.ndarray):
             return torch.from_numpy(leaf)
-        raise TaskError(f"a batch must hold tensors, found {type(leaf).__name__}")
+        raise TaskError(f"{told}: a batch must hold tensors, found {type(leaf).__name__}")
 
-    return mapped(tensor, batch)
-
-
-def every(count: int, size: int) -> Sequence[Tensor]:
-    """Return the indices 0 .. count - 1 in parts of at most `size`."""
-    return torch.split(torch.arange(count), size)
+    held = mapped(tensor, batch)
+    if (count := length(held, "batch")) != indices.numel():
+        raise TaskError(f"{told}: made a batch of {count} examples for {indices.numel()} indices")
+    moved = cast(held, dtype, device)
+    return mapped(lambda leaf: leaf.reshape(*indices.shape, *leaf.shape[1:]), moved)

@@ -75,13 +75,3 @@ def cast(value: Nested, dtype: torch.dtype | None, device: torch.device | str = 
         return leaf.to(device, dtype) if dtype is not None and leaf.is_floating_point() else leaf.to(device)
 
     return mapped(moved, value)
-
-
-def concatenate(parts: list[Nested]) -> Nested:
-    """Return batches of one structure as one, joined along the examples."""
-    import torch
-
-    if len(parts) == 1:
-        return parts[0]
-    joined = iter([torch.cat(each) for each in zip(*map(tensors, parts), strict=True)])
-    return mapped(lambda _: next(joined), parts[0])

@@ -30,8 +30,6 @@ class Tokens:
 
     ids: NDArray[np.int64]
     """(total,) above FILL."""
-    begins: NDArray[np.int64]
-    """(total,) at which character of its text a token begins."""
     starts: NDArray[np.int64]
     """(m + 1,) text i has the tokens starts[i]:starts[i + 1]."""
     vocabulary: int
@@ -65,13 +63,12 @@ def trained(texts: Sequence[str], training: Sequence[str], vocabulary: int) -> T
             encodings = tokenizer.encode_batch(list(texts))
         return {
             "ids": np.array([token for one in encodings for token in one.ids], dtype=np.int64),
-            "begins": np.array([begin for one in encodings for begin, _ in one.offsets], dtype=np.int64),
             "starts": np.cumsum([0, *(len(one.ids) for one in encodings)]),
             "vocabulary": np.array(tokenizer.get_vocab_size()),
         }
 
     arrays = shared(f"tokens:{vocabulary}:{_hash(texts)}:{_hash(training)}", load)
-    return Tokens(arrays["ids"], arrays["begins"], arrays["starts"], int(arrays["vocabulary"]))
+    return Tokens(arrays["ids"], arrays["starts"], int(arrays["vocabulary"]))
 
 
 def _tokenizer(training: Sequence[str], vocabulary: int) -> Tokenizer:

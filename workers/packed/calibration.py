@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 
 from workers.data.nested import leaves
-from workers.errors import ConfigError, UserError
+from workers.errors import ConfigError, UserError, one_line
 from workers.kernels import cpu
 from workers.machine import cache_folder
 from workers.packed.choice import Probe, best_lockstep, fastest, is_resident
@@ -71,8 +71,7 @@ def calibrated(task: DifferentiableTask, device: str) -> Strategy:
     except UserError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or ["(no message)"])[0]
-        return Strategy("alone", 1, False, f"the short training failed: {type(error).__name__}: {first}", failed=True)
+        return Strategy("alone", 1, False, f"the short training failed: {one_line(error)}", failed=True)
 
 
 def _kept(file: Path) -> Strategy | None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from workers.errors import one_line
 from workers.packed.memory import is_out_of_memory, largest_width
 from workers.packed.resident import Resident
 from workers.packed.stacked import Stacked
@@ -180,7 +181,7 @@ def _why_not(probe: Probe, count: int, error: Exception) -> str:
     """
     if not is_out_of_memory(error):
         probe.alone()(probe.runs(count))
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['(no message)'])[0][:200]}"
+    return one_line(error)[:200]
 
 
 def _widths(most: int) -> Iterator[int]:

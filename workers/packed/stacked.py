@@ -25,24 +25,22 @@ import torch._dynamo
 import torch._inductor.config
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.utils._pytree import tree_map_only
 
 from workers.data.nested import Nested, mapped
-from workers.errors import TaskError
 from workers.packed.accumulation import Accumulator
 from workers.packed.averaging import StackedAverage
 from workers.packed.optimizers import StackedOptimizer
+from workers.packed.template import Template
 from workers.randomness.augmentation import apply, draw
-from workers.randomness.dropout import KeyedDropout
 from workers.randomness.functional_dropout import KeyedCalls
 from workers.randomness.streams import Streams, build_module
 from workers.runs import Checkpoint, Queries, Run
 from workers.task import DifferentiableTask
 from workers.training.batchable_attention import batchable_attention
 from workers.training.batches import Batches, Portion
-from workers.training.precision import DTYPES, forward, normalize_in_full
-from workers.training.present_norm import PresentBatchNorm, exchange_norms
+from workers.training.precision import DTYPES, forward
 from workers.training.statistics import recompute
 
 State = dict[str, Tensor]
@@ -94,66 +92,23 @@ class Stacked:
         self.task, self.recipe, self.device, self.compiled = task, task.recipe, torch.device(device), compiled
         self.dtype = DTYPES[task.recipe.precision]
         self.examples = task.examples("train").to(self.dtype, device)
-        self.draws = False
-        """Whether a forward pass draws masks by functions, beside its dropout layers."""
-        self.unused: frozenset[str] = frozenset()
-        """Names of the parameters that no gradient reaches."""
-        self._dropouts: list[KeyedDropout] = []
-        self._caller: nn.Module
-        self._norms: list[PresentBatchNorm] = []
         self.slopes = {weighted: self._slopes(weighted) for weighted in (False, True)}
 
     @cached_property
-    def template(self) -> nn.Module:
-        """The module that is called with every model's parameters."""
-        module, self._dropouts = build_module(self.task.module, 0, self.dtype)
-        self._norms = exchange_norms(module)
-        normalize_in_full(self.recipe, module.to(self.device))
-        self.draws, self.unused = self._look_at_a_step()
-        self._caller = Caller(module, self.task)  # built here: no module can be while a step is compiled
-        return module
-
-    @cached_property
-    def dropouts(self) -> list[str]:
-        """Names of its dropout layers' key buffers."""
-        return _names_of(self.template, self._dropouts, "key")
-
-    @cached_property
-    def norms(self) -> list[str]:
-        """Names of its batch normalizations' buffers of present examples."""
-        return _names_of(self.template, self._norms, "present")
-
-    def _look_at_a_step(self) -> tuple[bool, frozenset[str]]:
-        """Take one step on two examples; return whether functions draw masks in it, and which parameters have no part in it.
-
-        Those stay as they are, as PyTorch's optimizers leave them. Where the step fails, training finds out why.
-        """
-        module, _ = build_module(self.task.module, 0, self.dtype)
-        x, y = self.examples.read(torch.arange(min(2, len(self.examples))))
-        try:
-            with KeyedCalls(torch.zeros((), dtype=torch.int32, device=self.device)) as calls:
-                outputs = self.task.call(module.to(self.device).train(), x)
-            self.task.loss(outputs, y).sum().backward()  # type: ignore[no-untyped-call]
-        except TaskError:
-            raise
-        except Exception:
-            return True, frozenset()
-        return calls.count > 0, frozenset(name for name, value in module.named_parameters() if value.grad is None)
+    def template(self) -> Template:
+        """What is called with every model's parameters."""
+        return Template(self.task, self.examples, self.device)
 
     def _loss(
         self, parameters: State, buffers: State, x: Nested, y: Nested, w: Tensor | None, key: Tensor
     ) -> tuple[Tensor, State]:
         """Mean loss of one model on its batch, and its buffers afterwards (a normalization updates them in place)."""
         fresh = {name: value.clone() for name, value in buffers.items()}
-        call = partial(self._call, (parameters, fresh))
-        with KeyedCalls(key) if self.draws else nullcontext():
+        call = partial(self.template, (parameters, fresh))
+        with KeyedCalls(key) if self.template.draws else nullcontext():
             outputs = forward(self.recipe, self.device, call, x)
         losses = self.task.loss(outputs, y)
         return (losses if w is None else losses * w).mean(), fresh
-
-    def _call(self, states: tuple[State, State], inputs: Nested) -> Nested:
-        """Return what the module makes of inputs with a model's parameters and buffers."""
-        return functional_call(self._caller, _held(states), (inputs,))
 
     def _slopes(self, weighted: bool) -> Any:
         """Return the gradients of the models' losses, as a function of what `_loss` takes, a row a model."""
@@ -192,9 +147,8 @@ class Lockstep:
         self.trainer, self.recipe = trainer, trainer.recipe
         streams = [Streams(run.seed) for run in runs]
         built = [build_module(trainer.task.module, stream.initial, trainer.dtype)[0] for stream in streams]
-        self.template, self.dropouts = trainer.template, trainer.dropouts
-        self.parameters, self.buffers = _stack(built, trainer.device, trainer.unused)
-        self._names = _own_names(self.template)
+        self.template = trainer.template
+        self.parameters, self.buffers = _stack(built, trainer.device, self.template.unused)
         self.optimizer = StackedOptimizer(self.recipe, self.parameters, dict(built[0].named_parameters()))
         self.accumulator = Accumulator(self.parameters) if self.recipe.accumulate > 1 else None
         self.average = StackedAverage(self.recipe.ema, self.parameters) if self.recipe.ema else None
@@ -203,12 +157,12 @@ class Lockstep:
     def _member(self, run: Run, streams: Streams) -> _Member:
         batches = Batches(self.trainer.task, run, streams.order)
         rates = self.recipe.learning_rates(batches.size)
-        keys = streams.dropout_keys(batches.count, len(self.dropouts))
+        keys = streams.dropout_keys(batches.count, len(self.template.dropouts))
         return _Member(run, streams, batches, rates, keys, streams.functional_keys(batches.count))
 
     def train(self) -> None:
         """Take every step of every model. With the recipe's `ema` its end, and the last epoch's checkpoint, are the average."""
-        self.template.train()
+        self.template.module.train()
         for place, member in enumerate(self.members):
             self._keep(place, member)
         while group := self._largest_group():
@@ -246,7 +200,7 @@ class Lockstep:
         if self.recipe.crop or self.recipe.flip:
             x = self._augment(x, members)
         if w is not None and members[0].batches.shared:
-            buffers = buffers | dict.fromkeys(self.trainer.norms, w != 0)
+            buffers = buffers | dict.fromkeys(self.template.norms, w != 0)
         take = self._slopes_compiled if compiled else self.trainer.slopes[w is not None]
         with batchable_attention():
             gradients, changed = take(parameters, buffers, x, y, w, keys.to(self.trainer.device))
@@ -307,7 +261,7 @@ class Lockstep:
 
     def _set_dropout(self, members: Sequence[_Member], where: Tensor | None) -> None:
         """Write the keys of the members' next step where the dropout layers look for them."""
-        for layer, name in enumerate(self.dropouts):
+        for layer, name in enumerate(self.template.dropouts):
             keys = np.array([member.keys[member.seen, layer] for member in members])
             _put(self.buffers, where, {name: torch.from_numpy(keys).to(self.trainer.device)})
 
@@ -322,7 +276,7 @@ class Lockstep:
     def state(self, place: int) -> State:
         """Return a copy, on the CPU, of the parameters and persistent buffers of one model."""
         whole = {**self.parameters, **self.buffers}
-        return {name: whole[own][place].detach().cpu().clone() for name, own in self._names.items()}
+        return {name: whole[own][place].detach().cpu().clone() for name, own in self.template.own_names.items()}
 
     def _keep(self, place: int, member: _Member) -> None:
         if member.epoch in member.run.checkpoint_epochs:
@@ -334,7 +288,7 @@ class Lockstep:
         self, names: Sequence[str], queries: Queries, batch: int = 1024
     ) -> list[dict[str, NDArray[np.float32]]]:
         """Return every model's measures in evaluation mode, (t,) float32 each."""
-        self.template.eval()
+        self.template.module.eval()
         task = self.trainer.task
         examples = task.examples(queries.source).to(self.trainer.dtype, self.trainer.device)
         parts: list[dict[str, list[Tensor]]] = [{name: [] for name in names} for _ in self.members]
@@ -347,29 +301,12 @@ class Lockstep:
 
     def _evaluate(self, x: Nested) -> list[Nested]:
         """Return every model's outputs."""
-        call, places = self.trainer._call, range(len(self.members))
+        call, places = self.template, range(len(self.members))
         with batchable_attention():
             if self.trainer.compiled:
                 return [call((_at(self.parameters, place), _at(self.buffers, place)), x) for place in places]
             together = vmap(call, in_dims=((0, 0), None))((self.parameters, self.buffers), x)
         return [tree_map_only(Tensor, itemgetter(place), together) for place in places]
-
-
-class Caller(nn.Module):
-    """The task's module, called as the task calls it, whatever structure its inputs have."""
-
-    def __init__(self, module: nn.Module, task: DifferentiableTask):
-        super().__init__()
-        self.module, self._task = module, task
-
-    def forward(self, inputs: Nested) -> Nested:
-        """Return what the module makes of the inputs."""
-        return self._task.call(self.module, inputs)
-
-
-def _held(states: Sequence[State]) -> State:
-    """Return parameters and buffers by the names that they have inside a Caller."""
-    return {f"module.{name}": value for state in states for name, value in state.items()}
 
 
 def _stack(modules: Sequence[nn.Module], device: torch.device, unused: frozenset[str]) -> tuple[State, State]:
@@ -384,18 +321,6 @@ def _stack(modules: Sequence[nn.Module], device: torch.device, unused: frozenset
     for name in buffers[0]:
         rest[name] = torch.stack([one[name] for one in buffers]).to(device)
     return trained, rest
-
-
-def _own_names(module: nn.Module) -> dict[str, str]:
-    """Return for every name of the module's state the one under which it is stacked: tied weights have several names."""
-    first: dict[int, str] = {}
-    return {name: first.setdefault(id(value), name) for name, value in module.state_dict(keep_vars=True).items()}
-
-
-def _names_of(module: nn.Module, layers: Sequence[nn.Module], buffer: str) -> list[str]:
-    """Return the names of one buffer of some layers of the module, in the layers' order."""
-    names = {id(part): name for name, part in module.named_modules()}
-    return [f"{names[id(layer)]}.{buffer}".removeprefix(".") for layer in layers]
 
 
 def _pick(state: State, where: Tensor | None) -> State:

@@ -147,8 +147,7 @@ def _characters(texts: Sequence[str], whole: str) -> Tokens:
     """Return the characters of texts as tokens; every character of `whole` is one."""
     known = {character: code for code, character in enumerate(sorted(set(whole)), start=FILL + 1)}
     ids = np.array([known[character] for text in texts for character in text], dtype=np.int64)
-    begins = np.concatenate([np.arange(len(text)) for text in texts])
-    return Tokens(ids, begins, np.cumsum([0, *map(len, texts)]), len(known) + 1)
+    return Tokens(ids, np.cumsum([0, *map(len, texts)]), len(known) + 1)
 
 
 def _examples(tokens: Tokens, rows: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workers.data.examples import Arrays, Batch, Examples
+from workers.data.examples import Arrays, Batch, Readable
 from workers.data.nested import Nested
 from workers.errors import TaskError
 from workers.randomness.augmentation import augment
@@ -127,7 +127,7 @@ class Draws:
             )
 
 
-def _channels_last(module: nn.Module, examples: Examples) -> Examples:
+def _channels_last(module: nn.Module, examples: Readable) -> Readable:
     """Lay out the module, in place, and images in memory with channels last; other examples stay as they are."""
     pool_before_relu(module)
     if not isinstance(examples, Arrays) or not isinstance(examples.whole.inputs, Tensor):

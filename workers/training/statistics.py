@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from workers.data.examples import Examples
+from workers.data.examples import Readable
 from workers.task import DifferentiableTask
 
 
 @torch.no_grad()
-def recompute(task: DifferentiableTask, module: nn.Module, examples: Examples, subset: NDArray[np.int64]) -> None:
+def recompute(task: DifferentiableTask, module: nn.Module, examples: Readable, subset: NDArray[np.int64]) -> None:
     """Replace running means and variances by averages over the subset, in place; the module is left in evaluation mode.
 
     The subset, in ascending order, is cut into parts as equal as can be, none larger than a batch; every part counts the same,

@@ -197,7 +197,7 @@ def test_only_the_parameters_of_the_patterns_are_differentiated():
     got = gradients(model, task.losses, Examples.training(task, torch.float64), BUDGET)
     np.testing.assert_allclose(got, autograd(text, module, list(model.parameters)), rtol=1e-9, atol=1e-12)
     with pytest.raises(
-        ConfigError, match=r"parameters: 'heads.\*' matches none of the trained parameters: token.weight"
+        ConfigError, match=r"parameters: pattern 'heads.\*' matches no parameter of the module; did you mean head"
     ):
         Model(task, Checkpoint(1, 1, 0.1, module.state_dict()), torch.float64, ("head.*", "heads.*"))
 

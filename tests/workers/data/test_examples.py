@@ -83,8 +83,8 @@ def test_a_data_set_that_changes_its_length_is_refused():
 @pytest.mark.parametrize(
     ("collate", "said"),
     [
-        (lambda items: torch.zeros(1), "made a batch of 1 examples from 2 items of `train_data`"),
-        (lambda items: {"a": torch.zeros(2), "b": torch.zeros(3)}, "`collate.items..b` has 3 examples"),
+        (lambda items: torch.zeros(1), r"collate\(items\) of `train_data`: made a batch of 1 examples for 2 indices"),
+        (lambda items: {"a": torch.zeros(2), "b": torch.zeros(3)}, "`batch.b` has 3 examples"),
         (lambda items: ["a", "b"], "a batch must hold tensors, found str"),
     ],
 )

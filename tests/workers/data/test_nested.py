@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from workers.data.nested import cast, concatenate, leaves, length, mapped, tensors
+from workers.data.nested import cast, leaves, length, mapped, tensors
 from workers.errors import TaskError
 
 Pair = namedtuple("Pair", "left right")
@@ -29,12 +29,6 @@ def test_integers_keep_their_type_when_cast():
     found = cast(BATCH, torch.float64)
     assert [leaf.dtype for leaf in tensors(found)] == [torch.int64, torch.float64, torch.float64]
     assert [leaf.dtype for leaf in tensors(cast(BATCH, None))] == [torch.int64, torch.float32, torch.float32]
-
-
-def test_batches_are_joined_leaf_by_leaf():
-    found = concatenate([BATCH, mapped(lambda leaf: leaf[:2], BATCH)])
-    assert length(found, "batch") == 5
-    assert found["tokens"].tolist() == [[0, 1], [2, 3], [4, 5], [0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize(
