@@ -20,14 +20,14 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Overrides such as seed=1 or designs.fit.subsets=500."),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder.")]
-Out = Annotated[Path | None, typer.Option("--out", help="The sweep's folder; by default runs/<name>.")]
+Out = Annotated[Path | None, typer.Option("--out", help="The sweep's folder; by default runs/NAME, by the configuration's name.")]
 Sample = Annotated[
     float | None,
     typer.Option(
         "--sample",
         min=0,
         max=1,
-        help="Only this fraction of every design's runs, for a quick look; into runs/<name>-sample-<fraction>.",
+        help="Only this fraction of every design's runs, for a quick look; into runs/NAME-sample-FRACTION.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
