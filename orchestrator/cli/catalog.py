@@ -39,9 +39,9 @@ def init(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a configuration, for editors."""
-    from orchestrator.config import json_schema
+    from orchestrator.config import kept_schema
 
-    print_json(json_schema.schema())
+    print_json(kept_schema.schema())
 
 
 @app.command()
