@@ -1,0 +1,30 @@
+"""The damping that the training itself suggests: what is added to a curvature's diagonal before it is inverted."""
+
+from __future__ import annotations
+
+from workers.errors import ConfigError
+from workers.recipe import Recipe
+
+
+def unrolled_damping(recipe: Recipe, n: int) -> float:
+    """Return 1 / (sum over the steps of training of lr_k / (1 - momentum)), for a training on n examples.
+
+    Bae et al. 2024 (SOURCE), section 3: gradient descent that runs for a "time" T = sum of lr_k / (1 - momentum) along a
+    direction of curvature s leaves an effect (1 - exp(-T s)) / s of an example's weight, where damped influence has
+    1 / (s + damping). Both reach 1/s where T s is large; for flat directions one is T and the other 1 / damping, so that
+    damping = 1 / T makes them equal there, too. Adam's preconditioning is left out: its steps are taken as sgd's. Raises
+    ConfigError for a training whose rates are all 0.
+
+    >>> from estimators.curvature.damping import unrolled_damping
+    >>> from workers.recipe import Recipe
+    >>> round(unrolled_damping(Recipe(lr=0.1, momentum=0.9, batch_size=10, epochs=2), n=50), 6)  # ten steps of rate .1 / (1 - .9)
+    0.1
+    """
+    gain = 1 / (1 - recipe.momentum) if recipe.optimizer == "sgd" else 1.0
+    time = float(recipe.learning_rates(n).sum()) * gain
+    if time <= 0:
+        raise ConfigError(
+            "the damping that training suggests is 1 over the sum of its learning rates, and that is 0: "
+            "expected a damping of your own"
+        )
+    return 1 / time
