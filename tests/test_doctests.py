@@ -21,7 +21,15 @@ MODULES = sorted(
 )
 TOOLS = (
     "estimators.baselines.knn_shapley:knn_shapley",
+    "estimators.curvature.blocks:BlockDiagonal",
+    "estimators.curvature.damping:unrolled_damping",
+    "estimators.curvature.dense:Dense",
+    "estimators.curvature.diagonal:Diagonal",
+    "estimators.curvature.fisher:EmpiricalFisher",
+    "estimators.curvature.fisher:SampledFisher",
     "estimators.curvature.gauss_newton:GaussNewton",
+    "estimators.curvature.hessian:Hessian",
+    "estimators.curvature.operator:Operator",
     "estimators.curvature.solvers:CholeskySolver",
     "estimators.curvature.solvers:ConjugateGradients",
     "estimators.curvature.solvers:RootSolver",

@@ -1,4 +1,4 @@
-"""The damping that the training itself suggests: what is added to a curvature's diagonal before it is inverted."""
+"""What a recipe adds to a curvature's diagonal: its L2 term, and the damping that the training itself suggests."""
 
 from __future__ import annotations
 
@@ -28,3 +28,19 @@ def unrolled_damping(recipe: Recipe, n: int) -> float:
             "expected a damping of your own"
         )
     return 1 / time
+
+
+def l2_curvature(recipe: Recipe | None) -> float:
+    """Return d, so that d I is the Hessian of the recipe's L2 term (weight_decay / 2) |theta|^2.
+
+    0 for adamw: its decay is decoupled from the loss, so no term of an objective; and where no recipe is known. Raises
+    ConfigError where `no_decay` leaves parameters out of the term: its Hessian is then no multiple of I.
+    """
+    if recipe is None or recipe.optimizer == "adamw" or not recipe.weight_decay:
+        return 0.0
+    if recipe.no_decay:
+        raise ConfigError(
+            "the recipe's weight decay can be added to a curvature only where all parameters have it, found no_decay "
+            f"{', '.join(recipe.no_decay)}: use weight_decay: false"
+        )
+    return recipe.weight_decay

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from estimators.curvature.dense import damped_factor
 from workers.errors import ConfigError
 
 
@@ -51,19 +52,13 @@ class CholeskySolver:
     """
 
     def __init__(self, matrix: Tensor, damping: float):
-        self._matrix = matrix.clone()
-        self._matrix.diagonal().add_(damping)
-        self._factor, info = torch.linalg.cholesky_ex(self._matrix)
-        if int(info) != 0:
-            raise ConfigError(
-                f"the curvature matrix ({len(matrix)} x {len(matrix)}) with damping {damping:g} is not positive "
-                "definite: expected a larger damping"
-            )
+        self._matrix, self._damping = matrix, damping
+        self._factor = damped_factor(matrix, damping)
 
     def __call__(self, sides: Tensor) -> Solution:
         """Solve for every row of `sides` (r, p)."""
         values = torch.cholesky_solve(sides.T, self._factor).T
-        residuals = _relative(sides - values @ self._matrix, sides)
+        residuals = _relative(sides - values @ self._matrix - self._damping * values, sides)
         return Solution(values, float(residuals.max()))
 
 

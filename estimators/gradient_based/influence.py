@@ -142,7 +142,7 @@ class InfluenceEffects(ModelEffects):
         """Return the solver for one model, and note its kind and damping."""
         import torch
 
-        from estimators.curvature.gauss_newton import l2_curvature
+        from estimators.curvature.damping import l2_curvature
         from estimators.curvature.solvers import CholeskySolver, ConjugateGradients, RootSolver
 
         options = self._options
@@ -157,7 +157,9 @@ class InfluenceEffects(ModelEffects):
         elif roots is not None:
             trace = float((roots**2).sum())
         else:
-            trace = curvature.trace(PROBES, _probe_seed(self.material.seed)) if options.damping == "auto" else 0.0
+            trace = (
+                curvature.estimated_trace(PROBES, _probe_seed(self.material.seed)) if options.damping == "auto" else 0.0
+            )
         damping = AUTO_FRACTION * trace / p if options.damping == "auto" else options.damping
         self._solves.solver.append("exact" if exact else "cg")
         self._solves.damping.append(damping)

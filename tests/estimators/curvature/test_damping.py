@@ -1,9 +1,9 @@
-"""The damping of training against gradient descent on a quadratic, followed step by step."""
+"""The damping of training against gradient descent on a quadratic, followed step by step; the L2 term's curvature."""
 
 import numpy as np
 import pytest
 
-from estimators.curvature.damping import unrolled_damping
+from estimators.curvature.damping import l2_curvature, unrolled_damping
 from workers.errors import ConfigError
 from workers.recipe import Recipe
 
@@ -28,3 +28,16 @@ def test_a_training_that_goes_nowhere_suggests_none() -> None:
     assert np.all(recipe.learning_rates(50) == 0)
     with pytest.raises(ConfigError, match="expected a damping of your own"):
         unrolled_damping(recipe, 50)
+
+
+def test_weight_decay_is_curvature_only_as_an_l2_term():
+    assert l2_curvature(Recipe(optimizer="sgd", weight_decay=0.1)) == 0.1
+    assert l2_curvature(Recipe(optimizer="adam", weight_decay=0.1)) == 0.1
+    assert l2_curvature(Recipe(optimizer="adamw", weight_decay=0.1)) == 0.0
+    assert l2_curvature(Recipe(optimizer="adamw", weight_decay=0.1, no_decay=("*bias",))) == 0.0
+    assert l2_curvature(Recipe(no_decay=("*bias",))) == 0.0
+
+
+def test_weight_decay_of_some_parameters_is_refused():
+    with pytest.raises(ConfigError, match=r"found no_decay \*bias, norm\*: use weight_decay: false"):
+        l2_curvature(Recipe(weight_decay=0.1, no_decay=("*bias", "norm*")))

@@ -4,10 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from estimators.curvature.gauss_newton import GaussNewton, l2_curvature
+from estimators.curvature.gauss_newton import GaussNewton
 from estimators.gradients.functional_model import Examples, Model
 from workers.errors import ConfigError
-from workers.recipe import Recipe
 
 
 def dense_oracle(task, checkpoint):
@@ -59,8 +58,8 @@ def test_flat_output_directions_are_dropped(case):
 def test_the_trace_is_estimated_without_the_matrix(case):
     task, model, expected = case
     curvature = GaussNewton(model, task, Examples.training(task, torch.float64), 2**20)
-    assert curvature.trace(2000, seed=0) == pytest.approx(np.trace(expected), rel=0.1)
-    assert curvature.trace(8, seed=1) == curvature.trace(8, seed=1)
+    assert curvature.estimated_trace(2000, seed=0) == pytest.approx(np.trace(expected), rel=0.1)
+    assert curvature.estimated_trace(8, seed=1) == curvature.estimated_trace(8, seed=1)
 
 
 def test_a_loss_concave_in_the_outputs_is_refused(case, monkeypatch):
@@ -70,16 +69,3 @@ def test_a_loss_concave_in_the_outputs_is_refused(case, monkeypatch):
     curvature = GaussNewton(model, task, Examples.training(task, torch.float64), 2**20)
     with pytest.raises(ConfigError, match="not convex"):
         curvature.dense()
-
-
-def test_weight_decay_is_curvature_only_as_an_l2_term():
-    assert l2_curvature(Recipe(optimizer="sgd", weight_decay=0.1)) == 0.1
-    assert l2_curvature(Recipe(optimizer="adam", weight_decay=0.1)) == 0.1
-    assert l2_curvature(Recipe(optimizer="adamw", weight_decay=0.1)) == 0.0
-    assert l2_curvature(Recipe(optimizer="adamw", weight_decay=0.1, no_decay=("*bias",))) == 0.0
-    assert l2_curvature(Recipe(no_decay=("*bias",))) == 0.0
-
-
-def test_weight_decay_of_some_parameters_is_refused():
-    with pytest.raises(ConfigError, match=r"found no_decay \*bias, norm\*: use weight_decay: false"):
-        l2_curvature(Recipe(weight_decay=0.1, no_decay=("*bias", "norm*")))
