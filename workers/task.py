@@ -92,6 +92,15 @@ class GradientTask(ABC):
     def features(self, module: nn.Module, batch: Nested) -> Tensor:
         """Return the representation (b, d) of every example."""
 
+    def sampled_output_gradients(self, outputs: Nested, batch: Nested, rng: np.random.Generator) -> Tensor | None:
+        """Return random vectors (b, c), one an example, for the module's outputs (c numbers an example) of a batch.
+
+        Their mean is 0, their covariance the Hessian of the loss in the outputs: the loss's gradient at a target that is drawn
+        from the model's own prediction is one. None where the task has no such draw; it is then made of the Hessian itself,
+        which takes c x c numbers an example. An example's draws must be as many whatever the batch.
+        """
+        return None
+
     def losses(self, module: nn.Module, batch: Nested) -> Tensor:
         """Return the training loss of every example, (b,)."""
         return self.criterion(self.forward(module, batch), batch)
@@ -249,6 +258,14 @@ class Classification(DifferentiableTask):
         from torch.nn import functional as F
 
         return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.recipe.label_smoothing)
+
+    def sampled_output_gradients(self, outputs: Nested, batch: Nested, rng: np.random.Generator) -> Tensor | None:
+        """Return softmax(outputs) minus a class drawn from it, as a unit vector; None for outputs that are no (b, classes)."""
+        from torch import Tensor
+
+        from workers.residuals import sampled_residuals
+
+        return sampled_residuals(outputs, rng) if isinstance(outputs, Tensor) and outputs.ndim == 2 else None
 
     def measurements(self) -> Mapping[str, Measure]:
         """Return the classification measures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -68,6 +69,13 @@ class Model:
         with batchable_attention():
             found: Tensor = functional_call(self._holder, held, (objective, batch))
         return found
+
+    def restricted(self, names: Sequence[str]) -> Model:
+        """Return the same model, of which only these of the parameters are differentiated."""
+        other = copy.copy(self)
+        other.parameters = {name: self.parameters[name] for name in names}
+        other.p = sum(value.numel() for value in other.parameters.values())
+        return other
 
     def flatten(self, tree: Parameters) -> Tensor:
         """Return (..., p) from values by parameter name, each with the same leading dimensions before its shape."""

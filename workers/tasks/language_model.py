@@ -15,9 +15,11 @@ from torch.nn import functional as F
 
 from workers import measures
 from workers.data import datasets
+from workers.data.examples import Batch
 from workers.data.tokens import FILL, Tokens, trained
 from workers.measures import Measure
 from workers.recipe import Recipe
+from workers.residuals import sampled_residuals
 from workers.task import DifferentiableTask
 from workers.tasks import arguments
 from workers.tasks.arguments import RecipeArgument, check_heads, checked, override
@@ -48,6 +50,12 @@ class NextToken(DifferentiableTask):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy over each example's tokens, (b,), with the recipe's label smoothing."""
         return self._cross_entropy(outputs, targets, self.recipe.label_smoothing)
+
+    def sampled_output_gradients(self, outputs: Tensor, batch: Batch, rng: np.random.Generator) -> Tensor:
+        """Return softmax(outputs) minus a token drawn from it, at every token by the root of its weight in the loss."""
+        weights = self._mean(torch.eye(outputs.shape[1], dtype=outputs.dtype).unsqueeze(1), batch.targets.unsqueeze(0))
+        found = sampled_residuals(outputs, rng) * weights.T.sqrt().unsqueeze(2)
+        return found.flatten(1)
 
     def measurements(self) -> Mapping[str, Measure]:
         """Return loss (mean cross-entropy, nats a token) and margin (mean margin of the token that follows)."""

@@ -1,0 +1,164 @@
+"""Gradients of single examples in the form that layers give them: sums of outer products, which need not be formed.
+
+A linear map y = W x that an example passes at s positions has the gradient sum over s of (gradient of y_s) x_s^T in W. Inner
+products of such gradients, and whatever is a product with them, follow from the 2 s vectors.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Factor(ABC):
+    """The gradients of b examples in one block of parameters, (b, out, in) when formed."""
+
+    def __len__(self) -> int:
+        return len(self.parts()[0])
+
+    @abstractmethod
+    def parts(self) -> tuple[Tensor, ...]:
+        """Return the tensors that it is made of, (b, ...) each."""
+
+    @abstractmethod
+    def formed(self) -> Tensor:
+        """Return the gradients, (b, out, in)."""
+
+    @abstractmethod
+    def take(self, where: slice) -> Factor:
+        """Return those of some of the examples."""
+
+    @property
+    def held(self) -> int:
+        """Numbers held for one example."""
+        return sum(part[0].numel() for part in self.parts())
+
+
+@dataclass(frozen=True)
+class Formed(Factor):
+    """Gradients as they are."""
+
+    values: Tensor
+    """(b, out, in)."""
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """Return the gradients."""
+        return (self.values,)
+
+    def formed(self) -> Tensor:
+        """Return the gradients."""
+        return self.values
+
+    def take(self, where: slice) -> Formed:
+        """Return those of some of the examples."""
+        return Formed(self.values[where])
+
+
+@dataclass(frozen=True)
+class Outer(Factor):
+    """Sums over positions of `outputs` `inputs`^T."""
+
+    inputs: Tensor
+    """(b, s, in): what entered, with a last column of ones where the block has a bias."""
+    outputs: Tensor
+    """(b, s, out): the gradients of what left."""
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """Return inputs and gradients of the outputs."""
+        return self.inputs, self.outputs
+
+    def formed(self) -> Tensor:
+        """Return the gradients, (b, out, in)."""
+        return torch.bmm(self.outputs.mT, self.inputs)
+
+    def take(self, where: slice) -> Outer:
+        """Return those of some of the examples."""
+        return Outer(self.inputs[where], self.outputs[where])
+
+    def joined(self, other: Outer) -> Outer:
+        """Return the sums over the positions of both: gradients of a layer that is passed twice."""
+        return Outer(torch.cat([self.inputs, other.inputs], 1), torch.cat([self.outputs, other.outputs], 1))
+
+
+@dataclass(frozen=True)
+class Rows(Factor):
+    """Sums over positions of `outputs`, each added to the row that a token names: gradients of an embedding."""
+
+    tokens: Tensor
+    """(b, s) int64."""
+    outputs: Tensor
+    """(b, s, in)."""
+    out: int
+    """Number of rows."""
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """Return tokens and gradients of the outputs."""
+        return self.tokens, self.outputs
+
+    def formed(self) -> Tensor:
+        """Return the gradients, (b, out, in)."""
+        count, _, width = self.outputs.shape
+        total = self.outputs.new_zeros(count, self.out, width)
+        return total.scatter_add_(1, self.tokens.unsqueeze(2).expand_as(self.outputs), self.outputs)
+
+    def take(self, where: slice) -> Rows:
+        """Return those of some of the examples."""
+        return Rows(self.tokens[where], self.outputs[where], self.out)
+
+    def as_outer(self) -> Outer:
+        """Return the same as outer products with unit vectors."""
+        units = torch.nn.functional.one_hot(self.tokens, self.out).to(self.outputs.dtype)
+        return Outer(self.outputs, units)
+
+
+def passed_once(factor: Factor) -> bool:
+    """Say whether every example passes the layer at one position: its gradients then have rank 1, and are never formed."""
+    return isinstance(factor, Outer) and factor.inputs.shape[1] == 1
+
+
+def contracted(factor: Factor, matrices: Tensor) -> Tensor:
+    """Return <gradient of example b, matrix r>, (b, r), for `matrices` (r, out, in)."""
+    if isinstance(factor, Outer) and passed_once(factor):
+        found = factor.inputs[:, 0] @ matrices.flatten(0, 1).T  # (b, r x out)
+        return torch.bmm(found.reshape(len(found), *matrices.shape[:2]), factor.outputs[:, 0, :, None]).squeeze(2)
+    return factor.formed().flatten(1) @ matrices.flatten(1).T
+
+
+def inner_products(left: Factor, right: Factor) -> Tensor:
+    """Return <gradient of a, gradient of b> for every a of `left` (b,) and b of `right` (t,): (b, t).
+
+    From the factors where that is less work: for one position, 2 (in + out) operations a pair instead of 2 in out.
+    """
+    if isinstance(left, Outer) and isinstance(right, Outer) and _pays(left, right):
+        return _by_positions(left.inputs, right.inputs, left.outputs, right.outputs)
+    if isinstance(left, Rows) and isinstance(right, Rows) and _pays(left, right):
+        same = left.tokens.flatten()[:, None] == right.tokens.flatten()[None, :]
+        found = left.outputs.flatten(0, 1) @ right.outputs.flatten(0, 1).T
+        return _summed(found.mul_(same), left.tokens.shape, right.tokens.shape)
+    return left.formed().flatten(1) @ right.formed().flatten(1).T
+
+
+def _pays(left: Outer | Rows, right: Outer | Rows) -> bool:
+    """Say whether inner products by pairs of positions are less work than by gradients that are formed."""
+    pairs = left.outputs.shape[1] * right.outputs.shape[1]
+    if isinstance(left, Rows):
+        return pairs * (left.outputs.shape[2] + 2) < left.out * left.outputs.shape[2]
+    inner, out = left.inputs.shape[2], left.outputs.shape[2]
+    forming = left.outputs.shape[1] / max(1, len(right)) + right.outputs.shape[1] / max(1, len(left))
+    return pairs * (inner + out) < (1 + forming) * inner * out
+
+
+def _by_positions(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """Return the sum over pairs of positions of (a_s . b_r) (c_s . d_r), (b, t)."""
+    found = a.flatten(0, 1) @ b.flatten(0, 1).T
+    found *= c.flatten(0, 1) @ d.flatten(0, 1).T
+    return _summed(found, a.shape, b.shape)
+
+
+def _summed(pairs: Tensor, left: torch.Size, right: torch.Size) -> Tensor:
+    if left[1] == 1 and right[1] == 1:
+        return pairs
+    return pairs.reshape(left[0], left[1], right[0], right[1]).sum((1, 3))
