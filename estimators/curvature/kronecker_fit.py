@@ -13,6 +13,7 @@ from estimators.curvature.kronecker import FORMED_UP_TO, Basis, KroneckerFactore
 from estimators.gradients.blocks import Block
 from estimators.gradients.factors import Factor, Outer, Rows
 from estimators.gradients.functional_model import Examples
+from estimators.gradients.kept import Kept
 from estimators.gradients.layers import Layers
 from workers.errors import DivergedError
 
@@ -91,11 +92,10 @@ class Fit:
     """
 
     def __init__(self, layers: Layers, source: Source, n: int, budget: int):
-        self._layers, self._source, self._n = layers, source, n
-        self._rows = layers.rows(source.few(), budget // 2)
-        held = sum(factor.held for factor in layers.factors(source.few()[:1]))
-        self._keep = held * n * layers.model.dtype.itemsize <= budget // 2
-        self._kept: list[list[Factor]] = []
+        self._layers, self._n = layers, n
+        rows = layers.rows(source.few(), budget // 2)
+        held = sum(factor.held for factor in layers.factors(source.few()[:1])) * layers.model.dtype.itemsize
+        self._batches = Kept(lambda: source.batches(layers, rows), held * n, budget // 2)
 
     def kfac(self) -> KroneckerFactored:
         """Return K-FAC's curvature (Martens and Grosse 2015)."""
@@ -108,7 +108,7 @@ class Fit:
     def corrected(self, curvature: KroneckerFactored) -> KroneckerFactored:
         """Return the same eigenvectors, each with the mean square of the gradients along it (George et al. 2018)."""
         totals = [torch.zeros_like(basis.eigenvalues) for basis in curvature.bases]
-        for factors in self._batches():
+        for factors in self._batches:
             for factor, basis, total in zip(factors, curvature.bases, totals, strict=True):
                 total += squares(basis.turned(factor))
         return curvature.with_eigenvalues([total / self._n for total in totals])
@@ -117,20 +117,11 @@ class Fit:
         model, blocks = self._layers.model, self._layers.blocks
         like = next(iter(model.parameters.values()))
         sides = [_Sides.of(block, like) for block in blocks]
-        for factors in self._batches():
+        for factors in self._batches:
             for side, factor in zip(sides, factors, strict=True):
                 add(side, factor)
         bases = tuple(side.basis(block, self._n) for side, block in zip(sides, blocks, strict=True))
         return KroneckerFactored(model, blocks, bases)
-
-    def _batches(self) -> Iterator[list[Factor]]:
-        if self._kept:
-            yield from self._kept
-            return
-        for factors in self._source.batches(self._layers, self._rows):
-            if self._keep:
-                self._kept.append(factors)
-            yield factors
 
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor | None]:

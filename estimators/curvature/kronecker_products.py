@@ -11,6 +11,7 @@ from torch import Tensor
 from estimators.curvature.kronecker import KroneckerFactored
 from estimators.gradients.factors import Factor, contracted
 from estimators.gradients.functional_model import Examples
+from estimators.gradients.kept import Kept
 from estimators.gradients.layers import Layers
 from estimators.gradients.per_example import rows_within, slices
 
@@ -33,16 +34,23 @@ class Preconditioned:
     def products(self, train: Examples, queries: Examples) -> Iterator[tuple[slice, Tensor]]:
         """Yield (which queries, the products (n, b)), as many queries at a time as fit."""
         quarter = self.budget // 4
-        turned = _Turned(self, train, quarter)
-        held = self.curvature.p * self.curvature.dtype.itemsize
-        size = min(rows_within(quarter, 2 * held), self.of_measure.rows(queries, quarter))
+        itemsize = self.curvature.dtype.itemsize
+        rows = self.of_losses.rows(train, quarter)
+        held = sum(factor.held for factor in self.of_losses.factors(train[:1])) * itemsize
+        kept = Kept(lambda: self._turned(train, rows), held * len(train), quarter)
+        size = min(rows_within(quarter, 2 * self.curvature.p * itemsize), self.of_measure.rows(queries, quarter))
         for where in slices(len(queries), size):
             matrices = self._divided(self.of_measure.factors(queries[where]))
-            result = torch.empty(len(train), len(matrices[0]), dtype=self.curvature.dtype)
-            for rows, factors in turned.batches():
-                parts = zip(factors, matrices, strict=True)
-                result[rows] = torch.stack([contracted(*pair) for pair in parts]).sum(0)
+            result = torch.zeros(len(train), where.stop - where.start, dtype=self.curvature.dtype)
+            for at, factors in kept:
+                for factor, matrix in zip(factors, matrices, strict=True):
+                    result[at] += contracted(factor, matrix)
             yield where, result
+
+    def _turned(self, train: Examples, rows: int) -> Iterator[tuple[slice, list[Factor]]]:
+        """Yield (which examples, their gradients in the basis)."""
+        for where, factors in self.of_losses.batches(train, rows):
+            yield where, [basis.turned(one) for one, basis in zip(factors, self.curvature.bases, strict=True)]
 
     def _divided(self, factors: Sequence[Factor]) -> list[Tensor]:
         """Return the queries' gradients in the basis, divided by the damped eigenvalues, (t, out, in) a block."""
@@ -50,26 +58,3 @@ class Preconditioned:
             basis.turned(factor).formed() / (basis.eigenvalues + damping)
             for factor, basis, damping in zip(factors, self.curvature.bases, self.dampings, strict=True)
         ]
-
-
-class _Turned:
-    """The training gradients in the basis: kept after the first time where they fit, else found again."""
-
-    def __init__(self, solved: Preconditioned, train: Examples, budget: int):
-        self._solved, self._train = solved, train
-        self._rows = solved.of_losses.rows(train, budget)
-        held = sum(factor.held for factor in solved.of_losses.factors(train[:1]))
-        self._keep = held * len(train) * solved.curvature.dtype.itemsize <= budget
-        self._kept: list[tuple[slice, list[Factor]]] = []
-
-    def batches(self) -> Iterator[tuple[slice, list[Factor]]]:
-        """Yield (which examples, their factors in the basis)."""
-        if self._kept:
-            yield from self._kept
-            return
-        for where, factors in self._solved.of_losses.batches(self._train, self._rows):
-            bases = self._solved.curvature.bases
-            turned = [basis.turned(factor) for factor, basis in zip(factors, bases, strict=True)]
-            if self._keep:
-                self._kept.append((where, turned))
-            yield where, turned

@@ -127,11 +127,13 @@ class TracInEffects(ModelEffects):
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield - <grad f_q, grad loss_i>."""
-        from estimators.gradients.per_example import blocks, products
+        from estimators.gradients.gradient_products import gradient_products
 
-        task, train, half = self.material.task, self.material.train, self._options.budget // 2
-        for where, rows in blocks(model, self.measure(model), self.material.queries, half):
-            yield where, -products(model, task.losses, train, rows, half)
+        losses = (self.material.task.losses, self.material.train)
+        for where, block in gradient_products(
+            model, losses, (self.measure(model), self.material.queries), self._options.budget
+        ):
+            yield where, -block
 
     def details(self) -> Mapping[str, Any]:
         """Return the epochs of the checkpoints used."""

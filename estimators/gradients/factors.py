@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+PAIRS_AT_ONCE = 2**24
+"""Pairs of positions of two sets of examples that are looked at together."""
+
 
 class Factor(ABC):
     """The gradients of b examples in one block of parameters, (b, out, in) when formed."""
@@ -132,33 +135,38 @@ def inner_products(left: Factor, right: Factor) -> Tensor:
 
     From the factors where that is less work: for one position, 2 (in + out) operations a pair instead of 2 in out.
     """
-    if isinstance(left, Outer) and isinstance(right, Outer) and _pays(left, right):
-        return _by_positions(left.inputs, right.inputs, left.outputs, right.outputs)
-    if isinstance(left, Rows) and isinstance(right, Rows) and _pays(left, right):
-        same = left.tokens.flatten()[:, None] == right.tokens.flatten()[None, :]
-        found = left.outputs.flatten(0, 1) @ right.outputs.flatten(0, 1).T
-        return _summed(found.mul_(same), left.tokens.shape, right.tokens.shape)
-    return left.formed().flatten(1) @ right.formed().flatten(1).T
+    if isinstance(left, Formed) or isinstance(right, Formed) or not _pays(left, right):
+        return left.formed().flatten(1) @ right.formed().flatten(1).T
+    pairs = left.parts()[0].shape[1] * right.parts()[0].shape[1] * len(right)
+    rows = max(1, PAIRS_AT_ONCE // pairs)
+    parts = [_by_positions(left.take(slice(at, at + rows)), right) for at in range(0, len(left), rows)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _pays(left: Outer | Rows, right: Outer | Rows) -> bool:
+def _pays(left: Factor, right: Factor) -> bool:
     """Say whether inner products by pairs of positions are less work than by gradients that are formed."""
-    pairs = left.outputs.shape[1] * right.outputs.shape[1]
-    if isinstance(left, Rows):
+    if isinstance(left, Rows) and isinstance(right, Rows):
+        pairs = left.outputs.shape[1] * right.outputs.shape[1]
         return pairs * (left.outputs.shape[2] + 2) < left.out * left.outputs.shape[2]
+    if not isinstance(left, Outer) or not isinstance(right, Outer):
+        return False
     inner, out = left.inputs.shape[2], left.outputs.shape[2]
-    forming = left.outputs.shape[1] / max(1, len(right)) + right.outputs.shape[1] / max(1, len(left))
-    return pairs * (inner + out) < (1 + forming) * inner * out
+    one, other = left.outputs.shape[1], right.outputs.shape[1]
+    forming = one / max(1, len(right)) + other / max(1, len(left))
+    return one * other * (inner + out) < (1 + forming) * inner * out
 
 
-def _by_positions(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Return the sum over pairs of positions of (a_s . b_r) (c_s . d_r), (b, t)."""
-    found = a.flatten(0, 1) @ b.flatten(0, 1).T
-    found *= c.flatten(0, 1) @ d.flatten(0, 1).T
-    return _summed(found, a.shape, b.shape)
-
-
-def _summed(pairs: Tensor, left: torch.Size, right: torch.Size) -> Tensor:
-    if left[1] == 1 and right[1] == 1:
-        return pairs
-    return pairs.reshape(left[0], left[1], right[0], right[1]).sum((1, 3))
+def _by_positions(left: Factor, right: Factor) -> Tensor:
+    """Return the sum over pairs of positions of (entered_s . entered_r) (left_s . left_r), (b, t)."""
+    if isinstance(left, Rows) and isinstance(right, Rows):
+        found = left.outputs.flatten(0, 1) @ right.outputs.flatten(0, 1).T
+        found *= left.tokens.flatten()[:, None] == right.tokens.flatten()[None, :]
+    else:
+        assert isinstance(left, Outer)
+        assert isinstance(right, Outer)
+        found = left.inputs.flatten(0, 1) @ right.inputs.flatten(0, 1).T
+        found *= left.outputs.flatten(0, 1) @ right.outputs.flatten(0, 1).T
+    one, other = left.parts()[0].shape[1], right.parts()[0].shape[1]
+    if one == other == 1:
+        return found
+    return found.reshape(len(left), one, len(right), other).sum((1, 3))
