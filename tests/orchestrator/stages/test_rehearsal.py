@@ -176,4 +176,6 @@ def test_figures_are_counted_as_the_report_has_them(tiny: Raw, make_sweep: Make,
         attribute(sweep, store)
         score(sweep, store)
         page = report(sweep, store).read_text()
-    assert page.count(FIGURE) == figures(sweep)
+    assert page.count(FIGURE) == figures(sweep) == 4 + 2 * 3 + 1, (
+        "charts, plots, and the criterion's error, not its runs"
+    )
