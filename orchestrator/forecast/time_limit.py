@@ -80,7 +80,7 @@ def along(one: float, several: float, queries: int) -> float:
     """Return the time for all queries, in a straight line through that for one of them and that for `some_of` them.
 
     >>> from orchestrator.forecast.time_limit import along, some_of
-    >>> some_of(200), along(0.5, 3.0, 200)  # 0.1 s a query, and 0.4 s whatever their number
+    >>> some_of(200), round(along(0.5, 3.0, 200), 1)  # 0.1 s a query, and 0.4 s whatever their number
     (26, 20.4)
     """
     some = some_of(queries)
