@@ -74,15 +74,20 @@ def forecast_line(forecast: Forecast) -> str:
     middle, low, high = map(duration, forecast.total)
     unknown = any(one.unknown for one in forecast.attributions or ())
     whole = f"at least {middle}" if unknown else f"{middle} ({low} to {high})"
-    without = " and ".join((", ".join(forecast.left_out[:-1]), forecast.left_out[-1]))
+    without = f" without {_listed(forecast.left_out)}" if forecast.left_out else ""
     parts = [f"Ray's start {duration(forecast.ray_start)}", f"trainings {duration(forecast.seconds)}"]
     if forecast.attributions:
         known = duration(sum(one.seconds for one in forecast.attributions))
         parts.append(f"attributions {'at least ' if unknown else ''}{known}")
+    parts += [f"{one.stage} {duration(one.seconds)}" for one in forecast.stages if not one.unknown]
     return (
-        f"forecast: {runs:,} runs, {whole} without {without}, with {forecast.slots} packs at once: about "
+        f"forecast: {runs:,} runs, {whole}{without}, with {forecast.slots} packs at once: about "
         f"{', '.join(parts)}; up to {forecast.bytes / 1e6:,.1f} MB{failed}"
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _forecast_notes(forecast: Forecast, measure: str) -> list[str]:
@@ -96,6 +101,11 @@ def _forecast_notes(forecast: Forecast, measure: str) -> list[str]:
             for one in forecast.attributions
         )
         lines.append(f"attributions: {', '.join(told)}")
+    reasons: dict[str, list[str]] = {}
+    for stage in forecast.stages:
+        if stage.unknown:
+            reasons.setdefault(stage.unknown, []).append(stage.stage)
+    lines += [f"{_listed(stages)}: {why}" for why, stages in reasons.items()]
     if not forecast.seeds_matter:
         lines.append(
             "seeds change nothing: two trainings on one subset with different seeds gave the same outputs; a noise ceiling is "

@@ -8,31 +8,26 @@ time is ended, and said to take longer.
 
 from __future__ import annotations
 
-import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from threading import current_thread, main_thread
-from typing import Any
 
 import numpy as np
 
 from estimators.contract import Estimator
 from estimators.evidence import Evidence, Reference, Runs
 from estimators.reference_estimator import ReferenceEstimator
+from orchestrator.forecast.made_up import LARGEST, made_up_effects, made_up_outputs
+from orchestrator.forecast.time_limit import along, some_of, timed, tried
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep, empty_outputs
 from workers.errors import DataError
 from workers.packs import PackTrainer
-from workers.runs import Failure, Queries, Run
+from workers.runs import Queries, Run
 from workers.task_hooks import labeller_of
 
 BUDGET_SECONDS, LEAST_SECONDS = 15.0, 0.2
 """What all estimators together may take to be timed, about; and what is left to them where others took longer to be ended."""
-LARGEST = 2**27
-"""Bytes of masks and outputs that are made up for one estimator, at most."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +38,6 @@ class AttributionForecast:
     seconds: float
     unknown: str = ""
     """Why it takes longer than that, nobody knows by how much; empty where it was timed to its end."""
-
-
-class _Late(BaseException):
-    """The time is over: no estimator's own `except Exception` may hear it."""
 
 
 def attribution_times(
@@ -66,39 +57,9 @@ def attribution_times(
 def _forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], label: str, budget: float) -> AttributionForecast:
     section = sweep.config.estimators[label]
     estimator, measure = section.options, section.measure or sweep.config.measures[0]
-    if current_thread() is not main_thread():  # no other one hears the alarm that would end it
-        return AttributionForecast(label, 0.0, "is timed in the main thread only")
     way = _of_models if estimator.needed & {"gradients", "checkpoints"} else _of_runs
-    started = time.perf_counter()
-    try:
-        with _at_most(budget):
-            return AttributionForecast(label, way(sweep, plans, estimator, measure))
-    except _Late:
-        return AttributionForecast(label, time.perf_counter() - started, "was not through in that time")
-    except Exception as error:  # whatever it is, a sweep would say it of the real evidence, or not meet it
-        return AttributionForecast(label, 0.0, f"could not be tried: {Failure.of(error)}")
-
-
-@contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    """End what takes longer, as a Ctrl-C would: between two operations, by _Late."""
-
-    def late(number: int, frame: Any) -> None:
-        raise _Late
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    one = tried(lambda: way(sweep, plans, estimator, measure), budget)
+    return AttributionForecast(label, one.seconds if one.found is None else one.found, one.unknown)
 
 
 def _of_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimator, measure: str) -> float:
@@ -112,7 +73,7 @@ def _of_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimator
     if sum(plan.runs for plan in fitting.values()) * (sweep.task.n + 4 * sweep.t) > LARGEST:
         raise DataError("its runs are too many to be made up")
     evidence = replace(evidence, runs={name: _made_up(sweep, plan, measure) for name, plan in fitting.items()})
-    return _timed(lambda: estimator.attribute(evidence))
+    return timed(lambda: estimator.attribute(evidence))
 
 
 def _to_come(sweep: Sweep, plan: DesignPlan, measure: str) -> Runs:
@@ -132,9 +93,7 @@ def _made_up(sweep: Sweep, plan: DesignPlan, measure: str) -> Runs:
     """Return a design's runs with outputs that are sums of the effects of examples, and noise."""
     rng = np.random.default_rng(plan.runs)
     rows = plan.rows(0, plan.runs)
-    effects = rng.normal(size=(sweep.task.n, sweep.t)).astype(np.float32)
-    outputs = rows.masks.astype(np.float32) @ effects / math.sqrt(sweep.task.n)
-    outputs += rng.normal(size=outputs.shape).astype(np.float32)
+    outputs = made_up_outputs(rows.masks, made_up_effects(sweep.task.n, sweep.t, rng), rng)
     prefixes = plan.design.prefixes(plan.context)
     return Runs(
         design=plan.name,
@@ -165,15 +124,12 @@ def _of_models(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimat
     def on(queries: int) -> float:
         some = Queries(sweep.queries.source, tuple(positions[:queries].tolist()))
         evidence = replace(_evidence(sweep, measure, some), t=queries, references=references)
-        return _timed(lambda: estimator.attribute(evidence))
+        return timed(lambda: estimator.attribute(evidence))
 
     source = sweep.task.n if sweep.queries.source == "train" else sweep.task.t
     positions = sweep.queries.take(source)
     on(1)  # pays for what is done once: imports, compilation
-    some = min(sweep.t, 1 + math.ceil(sweep.t / 8))
-    one, several = on(1), on(some)
-    slope = max(0.0, several - one) / max(1, some - 1)
-    return models * (max(one, several) + slope * (sweep.t - some))
+    return models * along(on(1), on(some_of(sweep.t)), sweep.t)
 
 
 def _evidence(sweep: Sweep, measure: str, queries: Queries) -> Evidence:

@@ -34,8 +34,9 @@ REMOVAL = "removal curves"
 
 
 ERRORS = ("standard_error", "utility_error")
-AFTERWARDS = ("scores", "the report")
-"""What `run` does at last, whose time nobody foresees."""
+SCORES, REPORT = "scores", "the report"
+"""What `run` does at last."""
+NOT_TRIED = "was not tried"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ class DesignForecast:
     """To expect of one attribution from this design, in units of the first measure; NaN where none is made from it alone."""
     utility_error: float = math.nan
     """To expect of one example's effect on the utility, the mean over the queries, which a stopping criterion watches."""
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """A stage that comes after the attributions: scores, or the report."""
+
+    stage: str
+    seconds: float
+    unknown: str = ""
+    """Why nobody knows; empty where it was foreseen."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ class Forecast:
     """False where two trainings on one subset, with different seeds, gave the same outputs bit by bit."""
     attributions: tuple[AttributionForecast, ...] | None = None
     """What each estimator takes; None where none was timed."""
+    stages: tuple[StageForecast, ...] = (StageForecast(SCORES, 0.0, NOT_TRIED), StageForecast(REPORT, 0.0, NOT_TRIED))
+    """What the stages after the attributions take."""
 
     @property
     def ray_start(self) -> float:
@@ -83,11 +96,12 @@ class Forecast:
 
     @property
     def total(self) -> tuple[float, float, float]:
-        """Time of Ray's start, the trainings and what is known of the attributions; and the ends of its 95% interval.
+        """Time of Ray's start, the trainings, and what is known of the attributions, the scores and the report; and the ends of
+        its 95% interval.
 
         What is not in it is `left_out`.
         """
-        known = sum(one.seconds for one in self.attributions or ())
+        known = sum(one.seconds for one in self.attributions or ()) + sum(one.seconds for one in self.stages)
         starts = (RAY_SECONDS, RAY_LEAST, RAY_MOST)
         trainings = (self.seconds, self.low, self.high)
         middle, low, high = (start + training for start, training in zip(starts, trainings, strict=True))
@@ -96,9 +110,10 @@ class Forecast:
     @property
     def left_out(self) -> tuple[str, ...]:
         """What `run` takes beyond `total`, by name: nobody knows how long."""
+        stages = tuple(one.stage for one in self.stages if one.unknown)
         if self.attributions is None:
-            return ("attributions", *AFTERWARDS)
-        return (*(f"the rest of {one.estimator}" for one in self.attributions if one.unknown), *AFTERWARDS)
+            return ("attributions", *stages)
+        return (*(f"the rest of {one.estimator}" for one in self.attributions if one.unknown), *stages)
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold; a standard error that is not known is None."""

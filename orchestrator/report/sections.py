@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from estimators.findings import Findings, LearningCurve
 from estimators.values.intervals import interval
 from orchestrator.applications import removal_curves
-from orchestrator.config.stopping_criteria import parse
+from orchestrator.config.stopping_criteria import Comparison, parse
 from orchestrator.forecast.cost import REMOVAL, Forecast, read_forecast
 from orchestrator.report.class_effects import class_table, group_name
 from orchestrator.report.data import (
@@ -118,9 +118,7 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
     """Return how each comparison of each stopping criterion went."""
     found = []
     for curve in read_stopping(sweep).values():
-        comparisons = parse(curve.criterion).comparisons() if curve.looks else ()
-        others = [one for one in comparisons if one.quantity != "runs"]  # runs over runs are a straight line
-        for one in others or comparisons:
+        for one in drawn_comparisons(curve.criterion) if curve.looks else ():
             values = [look.values.get(str(one)) for look in curve.looks]
             found.append(
                 StopCurve(
@@ -133,6 +131,13 @@ def stopping(sweep: Sweep) -> tuple[StopCurve, ...]:
                 )
             )
     return tuple(found)
+
+
+def drawn_comparisons(criterion: str) -> Sequence[Comparison]:
+    """Return the comparisons of a stopping criterion that have a figure."""
+    comparisons = parse(criterion).comparisons()
+    others = [one for one in comparisons if one.quantity != "runs"]  # runs over runs are a straight line
+    return others or comparisons
 
 
 def stopped(sweep: Sweep, store: RunStore) -> tuple[str, ...]:

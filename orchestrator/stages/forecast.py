@@ -9,6 +9,7 @@ from orchestrator.forecast.attribution_time import attribution_times
 from orchestrator.forecast.cost import Forecast, forecast, pack_by_time, why_pack
 from orchestrator.forecast.trial_runs import try_runs
 from orchestrator.stages.plan import preview
+from orchestrator.stages.rehearsal import stage_times
 from orchestrator.sweeps.identity import refuse_other
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import CounterfactoryError
@@ -45,7 +46,7 @@ def settle(sweep: Sweep, always: bool = False) -> tuple[Sweep, Forecast | None]:
 
     A folder that holds this sweep already decides: its packs are what they are, and nothing is forecast. Otherwise `pack: auto`
     trains a few runs here. With `always` there is a forecast of the configuration that is given, whatever the folder holds, and
-    estimators are timed too; TrialRunsFailedError where not one run succeeds.
+    estimators, scores and the report are timed too; TrialRunsFailedError where not one run succeeds.
     Raises whatever makes the configuration impossible, before anything is trained; StoreError for a folder of another sweep.
     """
     if not always:
@@ -67,4 +68,7 @@ def settle(sweep: Sweep, always: bool = False) -> tuple[Sweep, Forecast | None]:
         sweep = sweep.with_pack(pack := pack_by_time(trial, sweep.plans))
         why = why_pack(pack, sweep.plans, trial)
     expected = replace(forecast(sweep, sweep.plans, trial, on_disk), pack=why)
-    return sweep, replace(expected, attributions=attribution_times(sweep, sweep.plans)) if always else expected
+    if not always:
+        return sweep, expected
+    attributions = attribution_times(sweep, sweep.plans)
+    return sweep, replace(expected, attributions=attributions, stages=stage_times(sweep, sweep.plans))

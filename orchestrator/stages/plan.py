@@ -97,7 +97,7 @@ def _create(sweep: Sweep) -> RunStore:
         n=sweep.task.n,
         t=sweep.t,
         measures=sweep.config.measures,
-        designs=[_layout(plan) for plan in sweep.plans.values()],
+        designs=[layout_of(plan) for plan in sweep.plans.values()],
         attributes=dict(now.versions),
     )
     return _under(store, sweep, now)
@@ -113,7 +113,8 @@ def _under(store: RunStore, sweep: Sweep, now: Provenance) -> RunStore:
     return store
 
 
-def _layout(plan: DesignPlan) -> DesignLayout:
+def layout_of(plan: DesignPlan) -> DesignLayout:
+    """Return what a store must know of a design."""
     design = plan.design
     of_kind = DesignKind(tuple(sorted(design.serves)), design.follows, design.growth_keys, package_of(design.kind))
     return DesignLayout(plan.name, design.kind, design.purpose, plan.runs, plan.pack, of_kind, plan.weighted)

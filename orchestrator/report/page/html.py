@@ -19,6 +19,8 @@ from orchestrator.report.page.templates import resource, template
 from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from workers.wording import duration
 
+PAGE = "template.html.j2"
+"""What is filled."""
 MOST_QUERIES = 5
 """Queries in the gallery; the scatter plots take three."""
 
@@ -57,7 +59,7 @@ def render(data: ReportData) -> str:
         **_inspection(data, ranked),
         **_direction(data.measure),
     }
-    return template("template.html.j2").render(context)
+    return template(PAGE).render(context)
 
 
 def _main_design(board: tuple[Entry, ...]) -> tuple[Entry, ...]:

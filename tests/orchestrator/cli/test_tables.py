@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from estimators.registry import BUILT_IN
 from orchestrator.cli import tables
 from orchestrator.forecast.attribution_time import AttributionForecast
-from orchestrator.forecast.cost import DesignForecast, Forecast
+from orchestrator.forecast.cost import DesignForecast, Forecast, StageForecast
 from workers.measures import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 
@@ -151,15 +151,28 @@ def test_records_are_json_without_nan() -> None:
 @pytest.mark.parametrize(
     ("unknown", "whole"),
     [
-        ("", "16 s (7.0 s to 46 s) without scores and the report, with 2 packs at once"),
-        ("was not through", "at least 16 s without the rest of influence, scores and the report, with 2 packs at once"),
+        ("", "21 s (9.5 s to 56 s), with 2 packs at once"),
+        ("was not through", "at least 21 s without the rest of influence, with 2 packs at once"),
     ],
 )
 def test_what_is_not_known_of_attributions_is_not_left_out_of_the_whole(unknown: str, whole: str) -> None:
     timed = AttributionForecast("influence", 2.0, unknown)
-    made = Forecast((DesignForecast("fit", 40, 6.0, 0.1),), 2, 6.0, 4.0, 12.0, 10**6, 0, attributions=(timed,))
+    stages = (StageForecast("scores", 4.0), StageForecast("the report", 1.0))
+    made = Forecast(
+        (DesignForecast("fit", 40, 6.0, 0.1),), 2, 6.0, 4.0, 12.0, 10**6, 0, attributions=(timed,), stages=stages
+    )
     line = tables.forecast_line(made)
     assert f"40 runs, {whole}" in line
     assert ("attributions at least 2.0 s" in line) is bool(unknown)
-    made = replace(made, attributions=None)
-    assert "14 s (6.0 s to 42 s) without attributions, scores and the report, with" in tables.forecast_line(made)
+    assert ", scores 4.0 s, the report 1.0 s; up to" in line
+
+
+def test_what_nobody_foresaw_is_said_to_be_left_out() -> None:
+    made = Forecast((DesignForecast("fit", 40, 6.0, 0.1),), 2, 6.0, 4.0, 12.0, 10**6, 0)
+    line = tables.forecast_line(made)
+    assert "14 s (6.0 s to 42 s) without attributions, scores and the report, with" in line
+    assert "scores 0" not in line
+    late = tuple(StageForecast(stage, 0.0, "was not through in that time") for stage in ("scores", "the report"))
+    made = replace(made, attributions=(AttributionForecast("random", 1.0),), stages=late)
+    assert made.left_out == ("scores", "the report")
+    assert "scores and the report: was not through in that time" in tables._forecast_notes(made, "margin")

@@ -355,14 +355,19 @@ def test_the_forecast_names_its_parts_and_its_errors(command: Callable[..., Any]
     told = " ".join(ended.out.split())
     for part in ("Ray's start 8.0 s, trainings ", ", attributions ", "attributions: difference_in_means "):
         assert part in told, part
+    assert re.search(r", scores [\d.]+ m?s, the report [\d.]+ m?s; up to", told)
+    assert re.search(r" to [^;]*\), with \d+ packs at once", told), "nothing is left out"
     assert "of one query, that of one attribution, an example's effect on that query" in told
     assert "of the utility, that of its effect on the mean over the queries, which `stop` watches" in told
     forecast = json.loads(command("plan", game_yaml, "designs.fit.subsets=40", "--json").out)["forecast"]
     (timed,) = forecast["attributions"]
-    assert forecast["left_out"] == ["scores", "the report"]
+    assert forecast["left_out"] == []
+    stages = {one["stage"]: one["seconds"] for one in forecast["stages"]}
+    assert list(stages) == ["scores", "the report"]
+    assert min(stages.values()) > 0
     assert (timed["estimator"], timed["unknown"]) == ("difference_in_means", "")
     middle, low, high = forecast["total"]
-    assert middle == pytest.approx(costing.RAY_SECONDS + forecast["seconds"] + timed["seconds"])
+    assert middle == pytest.approx(costing.RAY_SECONDS + forecast["seconds"] + timed["seconds"] + sum(stages.values()))
     assert low < middle < high
 
 
