@@ -27,6 +27,7 @@ BUILT_IN = {
     "kfac": "estimators.gradient_based.kfac:Kfac",
     "ekfac": "estimators.gradient_based.ekfac:Ekfac",
     "shampoo": "estimators.gradient_based.shampoo:Shampoo",
+    "logra": "estimators.gradient_based.logra:Logra",
     "similarity": "estimators.baselines.similarity:Similarity",
     "random": "estimators.baselines.random:Random",
     "shapley": "estimators.retraining_based.shapley:Shapley",

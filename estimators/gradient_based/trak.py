@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -87,6 +87,10 @@ class Trak(ReferenceEstimator):
     estimator, or diag(d2loss/df2) with `reweight`; examples' weights multiply R and r. As the authors do, the two means
     are taken before the product. tau is in units of the measure, for R with `reweight` or in regression.
 
+    With `projection: factored` P is no matrix of independent entries: each layer's gradient is projected on both of its sides
+    (LoGra: Choe et al. 2024), in as many dimensions for each as make up at most `project_dim`. Inner products are kept in
+    expectation, with more variance than by independent entries; the cost does not grow with p times `project_dim`.
+
     The leverage (the denominator of the leave-one-out formula) is left out, as in the paper. Label smoothing is not
     seen by r.
 
@@ -107,7 +111,11 @@ class Trak(ReferenceEstimator):
         "auto",
         description="dimension of projected gradients; null = exact; auto = exact up to 20,000 parameters, else 4096",
     )
-    projection: Kind = Field("rademacher", description="distribution of the random projection's entries")
+    projection: Kind | Literal["factored"] = Field(
+        "rademacher",
+        description="the random projection: its entries rademacher or normal, as in the paper; or factored, by each layer's "
+        "sides, which forms no gradient",
+    )
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="added to the Gram matrix's diagonal; auto = the mean of its non-zero eigenvalues"
     )
@@ -154,12 +162,11 @@ class TrakEffects(ModelEffects):
         measure = self.measure(model)
         projected = self._projected_dim(model.p)
         self._dimension = self._affordable(projected or model.p, len(train) + len(queries))
-        project = self._projection(model, projected)
         f = values_of(model, output.value, train)
         weights = f.new_ones(f.shape) if train.weights is None else train.weights.double()
         curvature = weights * output.curvature(f) if self._options.reweight else weights
-        features = self._features(model, output.value, replace(train, weights=None), project)
-        targets = self._features(model, measure, queries, project)
+        linearized = (output.value, replace(train, weights=None))
+        features, targets = self._features(model, [linearized, (measure, queries)], projected)
         self._dampings.append(self._damping(features, curvature))
         yield slice(None), newton_effects(features, targets, curvature, self._dampings[-1])
         self._residuals += weights * values_of(model, output.residual, train)
@@ -189,22 +196,54 @@ class TrakEffects(ModelEffects):
             )
         return dimension
 
-    def _projection(self, model: Model, dimension: int | None) -> Projection | None:
-        """Return the model's own projection, or None where gradients are left as they are."""
-        if dimension is None:
-            return None
-        stream, budget = len(self._dampings), self._options.budget // 4
-        return Projection(model.p, dimension, self.material.seed, stream, model.dtype, budget, self._options.projection)
-
-    def _features(self, model: Model, objective: Objective, examples: Examples, project: Projection | None) -> Tensor:
-        """Return the gradients, projected if asked: (b, k) float64."""
-        import torch
-
+    def _features(
+        self, model: Model, objectives: Sequence[tuple[Objective, Examples]], dimension: int | None
+    ) -> list[Tensor]:
+        """Return the gradients of each objective, projected by the model's own projection if asked: (b, k) float64."""
         from estimators.gradients.per_example import blocks
 
+        stream, budget = len(self._dampings), self._options.budget // 4
+        kind, seed = self._options.projection, self.material.seed
+        if dimension is not None and kind == "factored":
+            return self._factored(model, objectives, dimension)
+        made = None
+        if dimension is not None and kind != "factored":
+            made = Projection(model.p, dimension, seed, stream, model.dtype, budget, kind)
+        return [
+            self._filled(
+                ((where, rows if made is None else made(rows)) for where, rows in blocks(model, *pair, budget)), pair[1]
+            )
+            for pair in objectives
+        ]
+
+    def _factored(self, model: Model, objectives: Sequence[tuple[Objective, Examples]], dimension: int) -> list[Tensor]:
+        """Return the gradients projected layer by layer, in at most `dimension` dimensions."""
+        from estimators.gradients.factored_projection import FactoredProjection, ranks_within
+        from estimators.gradients.layers import Layers
+
+        found = Layers.of(model, objectives)
+        ranks = ranks_within(found[0].blocks, dimension)
+        stream = len(self._dampings)
+        project = FactoredProjection.random(found[0].blocks, ranks, self.material.seed, stream, model.dtype)
+        self._dimension = project.k
+        return [
+            self._filled(
+                (
+                    (where, project(factors))
+                    for where, factors in layers.batches(examples, layers.rows(examples, self._options.budget // 4))
+                ),
+                examples,
+            )
+            for layers, (_, examples) in zip(found, objectives, strict=True)
+        ]
+
+    def _filled(self, parts: Iterable[tuple[slice, Tensor]], examples: Examples) -> Tensor:
+        """Return the parts of some examples as one, (b, k) float64."""
+        import torch
+
         features = torch.empty(len(examples), self._dimension, dtype=torch.float64)
-        for where, rows in blocks(model, objective, examples, self._options.budget // 4):
-            features[where] = rows if project is None else project(rows)
+        for where, rows in parts:
+            features[where] = rows
         return features
 
     def _damping(self, features: Tensor, curvature: Tensor) -> float:

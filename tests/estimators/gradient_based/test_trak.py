@@ -6,6 +6,10 @@ from hypothesis import strategies as st
 
 from estimators.evidence import Evidence, Reference
 from estimators.gradient_based.trak import Trak, newton_effects
+from estimators.gradients.factored_projection import FactoredProjection, ranks_within
+from estimators.gradients.forward import values_of
+from estimators.gradients.functional_model import Examples, Model
+from estimators.gradients.layers import Layers
 from workers import Recipe
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
@@ -172,3 +176,22 @@ def test_what_it_cannot_do_is_refused(evidence, toy, evidence_of, monkeypatch):
     monkeypatch.setattr(odd.task, "measurements", lambda: {"loss": odd.task.loss})
     with pytest.raises(ConfigError, match="'margin' or 'prediction'; ToyRegression has only: loss"):
         Trak().attribute(odd)
+
+
+def test_a_factored_projection_is_that_of_each_layers_sides(toy, evidence_of):
+    task = toy("classification", hidden=4)
+    evidence = evidence_of(task, "margin", models=1)
+    model = Model(task, evidence.references[0].checkpoints[-1], torch.float64)
+    examples = [Examples.training(task, torch.float64), Examples.queried(task, evidence.queries, torch.float64)]
+    margin = task.objective("margin")
+    layers = Layers.of(model, [(margin, one) for one in examples])
+    project = FactoredProjection.random(
+        layers[0].blocks, ranks_within(layers[0].blocks, 12), evidence.seed, 0, torch.float64
+    )
+    phi, asked = (project(one.factors(two)) for one, two in zip(layers, examples, strict=True))
+    made = Trak(project_dim=12, projection="factored", damping=0.5).attribute(evidence)
+    residuals = values_of(model, lambda module, batch: (-margin(module, batch)).sigmoid(), examples[0])
+    damped = phi.T @ phi + 0.5 * torch.eye(project.k, dtype=torch.float64)
+    wanted = residuals[:, None] * (phi @ torch.linalg.solve(damped, asked.T))
+    np.testing.assert_allclose(made.values, wanted.numpy(), rtol=1e-5, atol=1e-8)
+    assert made.details["dimension"] == project.k <= 12

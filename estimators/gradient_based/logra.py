@@ -1,0 +1,151 @@
+"""LoGra: influence in a small space to which every layer's two sides are projected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from workers.errors import ConfigError
+from workers.runs import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from estimators.gradients.factored_projection import FactoredProjection
+    from estimators.gradients.functional_model import Examples, Model
+    from estimators.gradients.layers import Layers
+
+MEAN_FRACTION = 0.1
+"""`damping: mean_eigenvalue` is this fraction of it, as in the paper's experiments."""
+
+
+class Logra(ReferenceEstimator):
+    """tau[i, q] = - (1/n) sum over layers of phi_q^T (H + damping I)^-1 phi_i, averaged over models.
+
+    Choe et al. 2024, section 3: phi = P_out^T G P_in is the gradient of a layer's matrix G (the loss's at example i, the
+    measure's at query q), projected on both sides to rank x rank; H = (1/n) sum of w_i phi_i phi_i^T is the second moment of the
+    training losses' projected gradients (their "raw projected Hessian", an empirical Fisher matrix), layer by layer, at the last
+    checkpoint. The sides are random, or with `init: pca` the leading eigenvectors of K-FAC's two sides (section 3.2).
+
+    A projection of what is inverted is no approximation of the inverse: values have the units of the measure, but not its scale.
+    Cost a model: one pass over the training examples, and for L layers 2 rank^2 n t L operations.
+
+    >>> from estimators.gradient_based.logra import Logra
+    >>> from estimators.testing import model_evidence
+    >>> evidence = model_evidence()  # two classes: even and odd examples; query 0 is even
+    >>> made = Logra().attribute(evidence)
+    >>> made.values.shape, made.models, made.details["dimensions"]
+    ((24, 4), 2, [6])
+    >>> even, odd = made.values[0::2, 0].sum(), made.values[1::2, 0].sum()
+    >>> bool(even > 0 > odd)  # the query's margin gains from its own class, and loses from the other
+    True
+    """
+
+    name: ClassVar[str] = "logra"
+
+    rank: int = Field(64, ge=1, description="dimensions that each side of a layer is projected to; smaller sides stay")
+    init: Literal["random", "pca"] = Field(
+        "random", description="the sides' projections: random, or leading eigenvectors of K-FAC's sides"
+    )
+    damping: Annotated[float, Field(gt=0)] | Literal["mean_eigenvalue"] = Field(
+        "mean_eigenvalue",
+        description="added to every layer's matrix; mean_eigenvalue = 0.1 x its mean eigenvalue, as in the paper",
+    )
+
+    def effects(self, material: Material) -> LograEffects:
+        """Project and solve for every model. Raises ConfigError for a flat measure, or features larger than the memory."""
+        return LograEffects(self, material)
+
+
+class LograEffects(ModelEffects):
+    """What the projected gradients of each model bring."""
+
+    def __init__(self, options: Logra, material: Material):
+        super().__init__(material)
+        self._options = options
+        self._dampings: list[list[float]] = []
+        self._dimensions: list[int] = []
+
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield - sum over layers of phi_q^T (H + damping I)^-1 phi_i."""
+        import torch
+
+        from estimators.gradients.layers import Layers
+
+        train, queries = self.material.train, self.material.queries
+        of_losses, of_measure = Layers.of(model, [(self.material.task.losses, train), (self.measure(model), queries)])
+        project = self._projection(model, of_losses)
+        self._dimensions = list(project.sizes)
+        self._affordable(project)
+        features, targets = self._features(of_losses, train, project), self._features(of_measure, queries, project)
+        total = torch.zeros(len(train), len(queries), dtype=torch.float64)
+        dampings = []
+        for one, other in zip(features, targets, strict=True):
+            damping, solved = self._solved(one, other)
+            dampings.append(damping)
+            total -= one @ solved.T
+        self._dampings.append(dampings)
+        yield slice(None), total
+
+    def values(self, total: Tensor) -> Tensor:
+        """Return the mean over the models of a 1/n-th."""
+        return total / (len(self.material.train) * len(self.material.references))
+
+    def details(self) -> Mapping[str, Any]:
+        """Return every layer's dimensions, and the dampings model by model."""
+        return {"dimensions": self._dimensions, "damping": self._dampings}
+
+    def _projection(self, model: Model, layers: Layers) -> FactoredProjection:
+        from estimators.gradients.factored_projection import FactoredProjection, equal_ranks
+
+        ranks = equal_ranks(layers.blocks, self._options.rank)
+        if self._options.init == "random":
+            seed, stream = self.material.seed, len(self._dampings)
+            return FactoredProjection.random(layers.blocks, ranks, seed, stream, model.dtype)
+        from estimators.curvature.kronecker_fit import Fit
+        from estimators.curvature.leading import leading
+        from estimators.curvature.pseudo_gradients import LossGradients
+
+        source = LossGradients(self.material.task, self.material.train)
+        curvature = Fit(layers, source, len(self.material.train), self._options.budget // 2).kfac()
+        return leading(curvature, ranks)
+
+    def _features(self, layers: Layers, examples: Examples, project: FactoredProjection) -> list[Tensor]:
+        """Return the projected gradients, (b, k) float64 a layer."""
+        import torch
+
+        rows = layers.rows(examples, self._options.budget // 4)
+        parts: list[Sequence[Tensor]] = [project.parts(factors) for _, factors in layers.batches(examples, rows)]
+        return [torch.cat(one).double() for one in zip(*parts, strict=True)]
+
+    def _solved(self, features: Tensor, targets: Tensor) -> tuple[float, Tensor]:
+        """Return the damping, and (H + damping I)^-1 phi_q (t, k), for one layer."""
+        from estimators.curvature.solvers import CholeskySolver
+
+        weights = self.material.train.weights
+        # A weighted example's gradient is w_i g_i, and it counts w_i times in the second moment of the g_i.
+        weighed = features if weights is None else features / weights.double().sqrt().unsqueeze(1)
+        moment = weighed.T @ weighed / len(features)
+        damping = self._options.damping
+        if not isinstance(damping, float):
+            damping = MEAN_FRACTION * float(moment.trace()) / len(moment)
+        if damping == 0:
+            raise ConfigError(
+                "logra: all gradients of a layer are 0, so its damping is: expected a damping of your own"
+            )
+        return damping, CholeskySolver(moment, damping)(targets).values
+
+    def _affordable(self, project: FactoredProjection) -> None:
+        """Raise ConfigError when the features take more than half the budget."""
+        options = self._options
+        rows = len(self.material.train) + len(self.material.queries)
+        held = 8 * (rows * project.k + 2 * max(project.sizes) ** 2)
+        if held > options.budget // 2:
+            raise ConfigError(
+                f"logra: projected gradients of {rows} examples in {project.k} dimensions, and the largest layer's matrix, take "
+                f"{held / 2**30:.2g} GiB, more than half of memory_gb={options.memory_gb:g}: expected a smaller rank "
+                "or a larger memory_gb"
+            )

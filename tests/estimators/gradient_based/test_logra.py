@@ -1,0 +1,110 @@
+"""LoGra against its formula with the projections made explicit, in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from estimators.curvature.kronecker_fit import Fit
+from estimators.curvature.leading import leading
+from estimators.curvature.pseudo_gradients import LossGradients
+from estimators.gradient_based.logra import Logra
+from estimators.gradients.factored_projection import FactoredProjection, equal_ranks, ranks_within
+from estimators.gradients.functional_model import Examples, Model
+from estimators.gradients.layers import Layers
+from estimators.gradients.per_example import gradients
+from tests.estimators.modules import CASES, setting
+from workers import Recipe
+from workers.errors import ConfigError
+
+RECIPE = Recipe(lr=0.3, batch_size=8, epochs=4, precision="float64")
+
+
+def explicit(project, model):
+    """Return the projection's matrices (size of a block, k), block by block, and where the block's parameters are."""
+    numbers = model.unflatten(torch.arange(model.p, dtype=torch.float64).unsqueeze(0))
+    for block, (out, inner) in zip(project.blocks, project.sides, strict=True):
+        sides = [
+            torch.eye(size, dtype=torch.float64) if side.matrix is None else side.matrix
+            for side, size in zip((out, inner), block.shape, strict=True)
+        ]
+        yield block.gathered(numbers).flatten().long(), torch.kron(sides[0].contiguous(), sides[1].contiguous())
+
+
+def kinds(name):
+    task, model, train, _ = setting(name)
+    (layers,) = Layers.of(model, [(task.losses, train)])
+    ranks = equal_ranks(layers.blocks, 2)
+    curvature = Fit(layers, LossGradients(task, train), len(train), 2**24).kfac()
+    drawn = FactoredProjection.random(layers.blocks, ranks, seed=1, stream=0, dtype=torch.float64)
+    return task, model, train, layers, {"random": drawn, "pca": leading(curvature, ranks)}
+
+
+@pytest.mark.parametrize("kind", ["random", "pca"])
+@pytest.mark.parametrize("name", CASES)
+def test_projected_factors_are_products_with_the_explicit_matrix(name, kind):
+    task, model, train, layers, made = kinds(name)
+    project = made[kind]
+    found, rows = project(layers.factors(train)), gradients(model, task.losses, train, 2**30)
+    wanted = torch.cat([rows[:, where] @ matrix for where, matrix in explicit(project, model)], 1)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    assert found.shape[1] == project.k == sum(project.sizes)
+
+
+@pytest.mark.parametrize("init", ["random", "pca"])
+def test_values_are_those_of_the_formula(toy, evidence_of, init):
+    weights = torch.linspace(0.5, 2, 24, dtype=torch.float64)
+    task = toy("classification", hidden=4, recipe=RECIPE, weights=weights)
+    evidence = evidence_of(task, "margin")
+    estimator, found = Logra(rank=2, init=init), []
+    for stream, reference in enumerate(evidence.references):
+        model = Model(task, reference.checkpoints[-1], torch.float64)
+        train, queries = Examples.training(task, torch.float64), Examples.queried(task, evidence.queries, torch.float64)
+        (layers,) = Layers.of(model, [(task.losses, train)])
+        ranks = equal_ranks(layers.blocks, 2)
+        project = FactoredProjection.random(layers.blocks, ranks, evidence.seed, stream, torch.float64)
+        if init == "pca":
+            project = leading(Fit(layers, LossGradients(task, train), 24, 2**24).kfac(), ranks)
+        left = gradients(model, task.losses, train, 2**24)
+        right = gradients(model, task.objective("margin"), queries, 2**24)
+        total = torch.zeros(24, 5, dtype=torch.float64)
+        for where, matrix in explicit(project, model):
+            one, other = left[:, where] @ matrix, right[:, where] @ matrix
+            moment = sum(torch.outer(row, row) / w for row, w in zip(one, weights, strict=True)) / 24
+            damped = moment + 0.1 * moment.diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)
+            total -= one @ torch.linalg.solve(damped, other.T) / 24
+        found.append(total)
+    np.testing.assert_allclose(
+        estimator.attribute(evidence).values, torch.stack(found).mean(0).numpy(), rtol=1e-5, atol=1e-8
+    )
+
+
+def test_random_sides_keep_inner_products_in_expectation():
+    task, model, train, _ = setting("mlp")
+    (layers,) = Layers.of(model, [(task.losses, train)])
+    factors, rows = layers.factors(train), gradients(model, task.losses, train, 2**30)
+    ranks, draws = equal_ranks(layers.blocks, 3), 3000
+    total = torch.zeros(len(train), len(train), dtype=torch.float64)
+    for stream in range(draws):
+        project = FactoredProjection.random(layers.blocks, ranks, seed=5, stream=stream, dtype=torch.float64)
+        phi = project(factors)
+        total += phi @ phi.T / draws
+    true = rows @ rows.T
+    assert float((total - true).norm() / true.norm()) < 0.05
+
+
+def test_ranks_fill_the_dimensions_that_are_asked_for():
+    _, _, _, layers, _ = kinds("mlp")  # (5, 7), (4, 6), (3, 5) with biases
+    for k in (3, 12, 50, 74, 1000):
+        ranks = ranks_within(layers.blocks, k)
+        project = FactoredProjection.random(layers.blocks, ranks, seed=0, stream=0, dtype=torch.float64)
+        larger = [(out + 1, inner + 1) for out, inner in ranks]
+        more = FactoredProjection.random(layers.blocks, larger, seed=0, stream=0, dtype=torch.float64)
+        assert project.k <= k < more.k or project.k == layers.model.p
+    with pytest.raises(ConfigError, match="3 layers are projected to a dimension each at least, found project_dim 2"):
+        ranks_within(layers.blocks, 2)
+
+
+def test_features_larger_than_memory_are_refused(toy, evidence_of):
+    evidence = evidence_of(toy("classification", hidden=4), "margin", models=1)
+    with pytest.raises(ConfigError, match="expected a smaller rank or a larger memory_gb"):
+        Logra(memory_gb=1e-6).attribute(evidence)
