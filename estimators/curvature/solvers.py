@@ -1,8 +1,7 @@
-"""Solve (A + damping I) x = b for many right-hand sides: exactly by Cholesky, or by conjugate gradients."""
+"""Solve (A + damping I) x = b for many right-hand sides: what every solver answers, and those that are exact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +21,7 @@ class Solution:
     residual: float
     """Largest |b - (A + damping I) x| / |b| over the right-hand sides, computed from the solution itself."""
     iterations: int = 0
-    """Iterations taken; 0 for a direct solver."""
+    """Products with A that the values took, one after the other; 0 for a direct solver."""
     unconverged: int = 0
     """Right-hand sides whose residual is above the tolerance."""
 
@@ -34,7 +33,7 @@ class Solver(Protocol):
         """Solve for every row of `sides`."""
 
 
-def _relative(residuals: Tensor, sides: Tensor) -> Tensor:
+def relative(residuals: Tensor, sides: Tensor) -> Tensor:
     """Return |residual| / |side| by row, (r,); 0 where both are 0."""
     norms = sides.norm(dim=1)
     relative: Tensor = residuals.norm(dim=1) / torch.where(norms > 0, norms, 1.0)
@@ -58,7 +57,7 @@ class CholeskySolver:
     def __call__(self, sides: Tensor) -> Solution:
         """Solve for every row of `sides` (r, p)."""
         values = torch.cholesky_solve(sides.T, self._factor).T
-        residuals = _relative(sides - values @ self._matrix - self._damping * values, sides)
+        residuals = relative(sides - values @ self._matrix - self._damping * values, sides)
         return Solution(values, float(residuals.max()))
 
 
@@ -89,62 +88,4 @@ class RootSolver:
         inside = torch.cholesky_solve(self._roots @ sides.T, self._factor)
         values = (sides - inside.T @ self._roots) / self._damping
         product = (values @ self._roots.T) @ self._roots + self._damping * values
-        return Solution(values, float(_relative(sides - product, sides).max()))
-
-
-@dataclass(frozen=True)
-class ConjugateGradients:
-    """Conjugate gradients (Hestenes and Stiefel 1952) on all right-hand sides at once, each with its own step lengths.
-
-    A right-hand side leaves the batch as soon as its recurrence reports a relative residual below `tolerance`. One that
-    has not after `max_iterations`, or that meets a direction of no positive curvature, keeps its last iterate and is
-    counted.
-
-    >>> import torch
-    >>> from estimators.curvature.solvers import ConjugateGradients
-    >>> matrix = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
-    >>> solve = ConjugateGradients(lambda rows: rows @ matrix, damping=1.0, tolerance=1e-5, max_iterations=10)
-    >>> found = solve(torch.tensor([[3.0, 1.0], [8.0, 0.0]]))
-    >>> (found.values.round(decimals=2) + 0.0).tolist(), found.unconverged
-    ([[1.0, 0.0], [3.0, -1.0]], 0)
-    """
-
-    product: Callable[[Tensor], Tensor]
-    """Maps rows v (r, p) to rows A v (r, p); A symmetric."""
-    damping: float
-    tolerance: float
-    max_iterations: int
-
-    def __call__(self, sides: Tensor) -> Solution:
-        """Solve for every row of `sides` (r, p)."""
-        values = torch.zeros_like(sides)
-        targets = self.tolerance * sides.norm(dim=1)
-        active = torch.arange(len(sides))[sides.norm(dim=1) > 0]
-        residuals = sides[active]
-        directions = residuals.clone()
-        squares = residuals.square().sum(1)
-        iterations = 0
-        while len(active) and iterations < self.max_iterations:
-            iterations += 1
-            images = self._damped(directions)
-            curvatures = (directions * images).sum(1)
-            upward = curvatures > 0
-            steps = torch.where(upward, squares / curvatures, 0.0).unsqueeze(1)
-            values[active] += steps * directions
-            residuals = residuals - steps * images
-            following = residuals.square().sum(1)
-            directions = residuals + (following / squares).unsqueeze(1) * directions
-            going = upward & (following.sqrt() > targets[active])
-            active, residuals, directions, squares = (
-                active[going],
-                residuals[going],
-                directions[going],
-                following[going],
-            )
-        relative = _relative(sides - self._damped(values), sides)
-        # The recurrence drifts from the true residual by rounding; a factor of 2 keeps that from counting as a failure.
-        unconverged = int((~(relative <= 2 * self.tolerance)).sum())
-        return Solution(values, float(relative.max()), iterations, unconverged)
-
-    def _damped(self, vectors: Tensor) -> Tensor:
-        return self.product(vectors) + self.damping * vectors
+        return Solution(values, float(relative(sides - product, sides).max()))

@@ -142,8 +142,9 @@ class InfluenceEffects(ModelEffects):
         """Return the solver for one model, and note its kind and damping."""
         import torch
 
+        from estimators.curvature.conjugate_gradients import ConjugateGradients
         from estimators.curvature.damping import l2_curvature
-        from estimators.curvature.solvers import CholeskySolver, ConjugateGradients, RootSolver
+        from estimators.curvature.solvers import CholeskySolver, RootSolver
 
         options = self._options
         p, rank = curvature.model.p, curvature.rank

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from estimators.curvature.solvers import CholeskySolver, ConjugateGradients, RootSolver
+from estimators.curvature.conjugate_gradients import ConjugateGradients
+from estimators.curvature.solvers import CholeskySolver, RootSolver
 from workers.errors import ConfigError
 
 
