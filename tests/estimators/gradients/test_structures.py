@@ -12,6 +12,7 @@ from estimators.baselines.similarity import Similarity
 from estimators.curvature.gauss_newton import GaussNewton
 from estimators.evidence import Evidence, Reference
 from estimators.gradient_based.influence import Influence
+from estimators.gradient_based.representer import Representer
 from estimators.gradient_based.tracin import TracIn
 from estimators.gradient_based.trak import Trak
 from estimators.gradients.functional_model import Examples, Model
@@ -58,6 +59,7 @@ class Own:
         Influence(weight_decay=False),
         Influence(weight_decay=False, solver="cg"),
         Trak(reweight=True),
+        Representer(),
         Similarity(),
     ],
     ids=lambda one: f"{one.name}-{getattr(one, 'solver', '')}",
