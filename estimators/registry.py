@@ -24,6 +24,7 @@ BUILT_IN = {
     "tracin": "estimators.gradient_based.tracin:TracIn",
     "trak": "estimators.gradient_based.trak:Trak",
     "influence": "estimators.gradient_based.influence:Influence",
+    "alo": "estimators.gradient_based.alo:Alo",
     "representer": "estimators.gradient_based.representer:Representer",
     "similarity": "estimators.baselines.similarity:Similarity",
     "random": "estimators.baselines.random:Random",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from estimators.evidence import Evidence
     from estimators.gradients.functional_model import Model
     from estimators.gradients.output_losses import OutputLosses
     from workers.task import GradientTask
@@ -59,6 +60,16 @@ class Representer(ReferenceEstimator):
         import torch
 
         return torch.float64
+
+    def check(self, evidence: Evidence) -> None:
+        """Refuse a measure that cannot be differentiated, and a module without a last layer."""
+        from estimators.gradients.functional_model import Examples
+        from estimators.gradients.last_layer import LastLayer
+
+        super().check(evidence)
+        task = evidence.differentiable()
+        model = self.untrained(task)
+        LastLayer(task, model, Examples.training(task, model.dtype))
 
     def effects(self, material: Material) -> RepresenterEffects:
         """Fit the last layer of every model. Raises ConfigError for a module without one, or without an optimum."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from estimators.baselines.similarity import Similarity
 from estimators.curvature.gauss_newton import GaussNewton
 from estimators.evidence import Evidence, Reference
+from estimators.gradient_based.alo import Alo
 from estimators.gradient_based.influence import Influence
 from estimators.gradient_based.representer import Representer
 from estimators.gradient_based.tracin import TracIn
@@ -60,6 +61,8 @@ class Own:
         Influence(weight_decay=False, solver="cg"),
         Trak(reweight=True),
         Representer(),
+        Alo(penalty=0.1, damping=0.1),
+        Alo(layers="all", penalty=0.1, damping=0.1),
         Similarity(),
     ],
     ids=lambda one: f"{one.name}-{getattr(one, 'solver', '')}",
