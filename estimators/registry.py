@@ -23,6 +23,7 @@ BUILT_IN = {
     "leave_one_out": "estimators.retraining_based.leave_one_out:LeaveOneOut",
     "tracin": "estimators.gradient_based.tracin:TracIn",
     "gas": "estimators.gradient_based.gas:Gas",
+    "less": "estimators.gradient_based.less:Less",
     "grad_dot": "estimators.gradient_based.grad_dot:GradDot",
     "grad_cos": "estimators.gradient_based.grad_cos:GradCos",
     "trak": "estimators.gradient_based.trak:Trak",
