@@ -26,7 +26,7 @@ class GradCos(ReferenceEstimator):
     >>> made.values.shape, bool(abs(made.values).max() <= 1)
     ((24, 4), True)
     >>> even, odd = made.values[0::2, 0].sum(), made.values[1::2, 0].sum()
-    >>> bool(even > 0 > odd)  # the query's margin gains from its own class, and loses from the other
+    >>> bool(even > odd)  # the query's margin gains more from its own class
     True
     """
 

