@@ -15,4 +15,4 @@ if __name__ == "__main__":
     for name, group in GROUPS.items():
         (here / f"{name}.md").write_text(page(name.capitalize(), group), encoding="utf-8")
     (here / "recipe.md").write_text(recipe_page(), encoding="utf-8")
-    kept_schema.FILE.write_text(json.dumps(schema(), separators=(",", ":")) + "\n", encoding="utf-8")
+    kept_schema.FILE.write_text(json.dumps(schema(), indent=1) + "\n", encoding="utf-8")

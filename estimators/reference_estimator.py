@@ -87,16 +87,23 @@ class ReferenceEstimator(Estimator):
 
     def check(self, evidence: Evidence) -> None:
         """Refuse a measure that cannot be differentiated."""
-        from estimators.gradients.functional_model import Examples, Model, precision_of
+        from estimators.gradients.functional_model import Examples
         from estimators.gradients.per_example import measure_to_differentiate
-        from workers.randomness.streams import build_module
 
         task = evidence.differentiable()
         if self.differentiates_queries:
-            dtype = precision_of(task)
-            module, _ = build_module(task.module, 0, dtype)
-            model = Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype, self.parameters)
-            measure_to_differentiate(task, evidence.measure, model, Examples.queried(task, evidence.queries, dtype))
+            model = self.untrained(task)
+            queries = Examples.queried(task, evidence.queries, model.dtype)
+            measure_to_differentiate(task, evidence.measure, model, queries)
+
+    def untrained(self, task: GradientTask) -> Model:
+        """Return the task's model before any training, to look at its structure."""
+        from estimators.gradients.functional_model import Model, precision_of
+        from workers.randomness.streams import build_module
+
+        dtype = precision_of(task)
+        module, _ = build_module(task.module, 0, dtype)
+        return Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype, self.parameters)
 
     @abstractmethod
     def effects(self, material: Material) -> ModelEffects:

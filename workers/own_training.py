@@ -127,7 +127,7 @@ class OwnTraining(GradientTask):
 
     def criterion(self, outputs: Nested, batch: Nested) -> Tensor:
         """Return the task's loss of a batch on which the module has these outputs."""
-        return self.task.loss(_Answer(outputs), batch)
+        return self.task.loss(Answer(outputs), batch)
 
     def losses(self, module: nn.Module, batch: Nested) -> Tensor:
         """Return the task's loss."""
@@ -246,7 +246,7 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(before[1])  # noqa: NPY002
 
 
-class _Answer(nn.Module):
+class Answer(nn.Module):
     """Stands for a module whose outputs are known."""
 
     def __init__(self, outputs: Nested):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from estimators.evidence import Reference
-from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from estimators.gradient_based.trajectory import TrajectoryEstimator
+from estimators.reference_estimator import Block, Material, ModelEffects
 from workers.errors import ConfigError
 from workers.recipe import Recipe
 from workers.runs import Checkpoint
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from estimators.gradients.functional_model import Model
 
 
-class TracIn(ReferenceEstimator):
+class TracIn(TrajectoryEstimator):
     """tau[i, q] = - sum over checkpoints c of w_c <grad f_q(theta_c), grad loss_i(theta_c)>, averaged over models.
 
     TracInCP (Pruthi et al. 2020): a gradient step on example i moves theta by -lr * grad loss_i, so moves
@@ -56,7 +56,6 @@ class TracIn(ReferenceEstimator):
         "learning_rate",
         description="weight of a checkpoint: its learning rate, or the sum over the steps it stands for / n",
     )
-    epochs: tuple[int, ...] | None = Field(None, description="checkpoints to use; null takes all kept after epoch 0")
 
     @property
     def claims_units(self) -> bool:
@@ -68,16 +67,11 @@ class TracIn(ReferenceEstimator):
         return TracInEffects(self, material)
 
     def checkpoints(self, reference: Reference) -> list[Checkpoint]:
-        """Return the checkpoints to use, ascending."""
-        kept = {checkpoint.epoch: checkpoint for checkpoint in reference.checkpoints}
-        wanted = sorted(epoch for epoch in kept if epoch > 0) if self.epochs is None else sorted(set(self.epochs))
-        missing = [epoch for epoch in wanted if epoch not in kept]
-        if missing or not wanted:
-            asked = f"checkpoints of epochs {missing}" if missing else "a checkpoint after epoch 0"
-            raise ConfigError(f"tracin needs {asked}, the reference model of seed {reference.seed} has {sorted(kept)}")
-        if self.weights == "segment" and wanted[0] == 0:
+        """Return the checkpoints to use, ascending. Raises ConfigError for the initial model with `segment`."""
+        found = super().checkpoints(reference)
+        if self.weights == "segment" and found[0].epoch == 0:
             raise ConfigError("tracin: epoch 0 in `epochs` has no steps before it, so no weight with weights=segment")
-        return [kept[epoch] for epoch in wanted]
+        return found
 
     def weights_of(self, checkpoints: Sequence[Checkpoint], recipe: Recipe | None, n: int) -> list[float]:
         """Return w_c of every checkpoint.
@@ -85,13 +79,7 @@ class TracIn(ReferenceEstimator):
         Raises ConfigError where the task did not tell what it needs, and for a segment of steps that are clipped.
         """
         if self.weights == "learning_rate":
-            untold = [checkpoint.epoch for checkpoint in checkpoints if math.isnan(checkpoint.learning_rate)]
-            if untold:
-                raise ConfigError(
-                    f"tracin weights a checkpoint by its learning rate, and the task told none for epoch {untold[0]}: "
-                    "have train(subset, seed, keep) call keep(epoch, step, learning_rate, module)"
-                )
-            return [checkpoint.learning_rate for checkpoint in checkpoints]
+            return self.last_rates(checkpoints)
         if recipe is None:
             raise ConfigError(
                 "tracin: weights=segment needs the learning rate of every step, and the task has no `recipe`"

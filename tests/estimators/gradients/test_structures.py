@@ -11,7 +11,12 @@ from torch.nn import functional as F
 from estimators.baselines.similarity import Similarity
 from estimators.curvature.gauss_newton import GaussNewton
 from estimators.evidence import Evidence, Reference
+from estimators.gradient_based.alo import Alo
+from estimators.gradient_based.gas import Gas
+from estimators.gradient_based.grad_cos import GradCos
+from estimators.gradient_based.grad_dot import GradDot
 from estimators.gradient_based.influence import Influence
+from estimators.gradient_based.representer import Representer
 from estimators.gradient_based.tracin import TracIn
 from estimators.gradient_based.trak import Trak
 from estimators.gradients.functional_model import Examples, Model
@@ -55,9 +60,15 @@ class Own:
     "estimator",
     [
         TracIn(),
+        Gas(norm="layer"),
+        GradDot(),
+        GradCos(),
         Influence(weight_decay=False),
         Influence(weight_decay=False, solver="cg"),
         Trak(reweight=True),
+        Representer(),
+        Alo(penalty=0.1, damping=0.1),
+        Alo(layers="all", penalty=0.1, damping=0.1),
         Similarity(),
     ],
     ids=lambda one: f"{one.name}-{getattr(one, 'solver', '')}",

@@ -1,0 +1,82 @@
+"""GAS: TracIn with gradients of length 1, so that no example counts for its large loss alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from estimators.evidence import Reference
+from estimators.gradient_based.trajectory import TrajectoryEstimator
+from estimators.reference_estimator import Block, Material, ModelEffects
+from workers.runs import Checkpoint
+
+if TYPE_CHECKING:
+    from estimators.gradients.functional_model import Model
+
+
+class Gas(TrajectoryEstimator):
+    """tau[i, q] = - sum over checkpoints c of lr_c cos(grad f_q(theta_c), grad loss_i(theta_c)), averaged over models.
+
+    Gradient aggregated similarity (Hammoudeh & Lowd 2022, "Identifying a training-set attack's target using renormalized
+    influence estimation", section 4): TracInCP whose gradients are divided by their norms, which differ by orders of magnitude
+    between examples that the model knows and those that it does not. lr_c is the learning rate of the last step before the
+    checkpoint; the batch size, one for all, is left out. The measure's gradient takes the place of the test loss's.
+
+    - `norm: model`: the gradient of all parameters has length 1 (GAS).
+    - `norm: layer`: that of every layer, a module's own parameters, has (GAS-L): layers with small gradients count, too.
+
+    `parameters: [head.*]` looks at the last layer only. An example without a gradient gets 0. Unit-free. A schedule that ends
+    at 0 gives the last checkpoint almost no weight. Costs TracIn's passes: a gradient of every example and checkpoint, and n t p
+    operations.
+
+    >>> from estimators.gradient_based.gas import Gas
+    >>> from estimators.testing import model_evidence
+    >>> evidence = model_evidence()  # two classes: even and odd examples; query 0 is even
+    >>> made = Gas().attribute(evidence)
+    >>> made.values.shape, made.details["epochs"]
+    ((24, 4), [30, 60])
+    >>> even, odd = made.values[0::2, 0].sum(), made.values[1::2, 0].sum()
+    >>> bool(even > odd)  # the query's margin gains more from its own class
+    True
+    """
+
+    name: ClassVar[str] = "gas"
+
+    norm: Literal["model", "layer"] = Field(
+        "model", description="what has length 1: the whole gradient (GAS), or that of each layer (GAS-L)"
+    )
+
+    def effects(self, material: Material) -> GasEffects:
+        """Sum over checkpoints, average over models. Raises ConfigError for a missing checkpoint or a flat measure."""
+        return GasEffects(self, material)
+
+
+class GasEffects(ModelEffects):
+    """What the checkpoints of a training bring, each weighted by its learning rate."""
+
+    def __init__(self, options: Gas, material: Material):
+        super().__init__(material)
+        self._options = options
+        self._epochs: list[int] = []
+
+    def chosen(self, reference: Reference) -> list[tuple[Checkpoint, float]]:
+        """Return the checkpoints that the options name, with their learning rates."""
+        checkpoints = self._options.checkpoints(reference)
+        self._epochs = [checkpoint.epoch for checkpoint in checkpoints]
+        return list(zip(checkpoints, self._options.last_rates(checkpoints), strict=True))
+
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield - cos(grad f_q, grad loss_i), summed over the parts that have length 1."""
+        from estimators.gradients.directions import cosines, layers
+
+        parts = layers(model) if self._options.norm == "layer" else [slice(0, model.p)]
+        objectives = (self.material.task.losses, self.measure(model))
+        examples = (self.material.train, self.material.queries)
+        for where, found in cosines(model, objectives, examples, parts, self._options.budget):
+            yield where, -found
+
+    def details(self) -> Mapping[str, Any]:
+        """Return the epochs of the checkpoints used."""
+        return {"epochs": self._epochs}

@@ -1,0 +1,54 @@
+"""Cosines of gradients at the trained model: which way an example pulls, whatever how strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from workers.runs import Checkpoint
+
+if TYPE_CHECKING:
+    from estimators.gradients.functional_model import Model
+
+
+class GradCos(ReferenceEstimator):
+    """tau[i, q] = - cos(grad f_q, grad loss_i) at the last checkpoint, averaged over models; in [-1, 1], unit-free.
+
+    Charpiat et al. 2019, section 2.2: the similarity of two examples as the network sees them, which no gradient's length
+    enters: an example that is fitted counts as much as one that is not. `gas` sums the same over a training's checkpoints.
+    An example without a gradient gets 0. Costs a gradient of every example, and n t p operations.
+
+    >>> from estimators.gradient_based.grad_cos import GradCos
+    >>> from estimators.testing import model_evidence
+    >>> evidence = model_evidence()  # two classes: even and odd examples; query 0 is even
+    >>> made = GradCos().attribute(evidence)
+    >>> made.values.shape, bool(abs(made.values).max() <= 1)
+    ((24, 4), True)
+    >>> even, odd = made.values[0::2, 0].sum(), made.values[1::2, 0].sum()
+    >>> bool(even > odd)  # the query's margin gains more from its own class
+    True
+    """
+
+    name: ClassVar[str] = "grad_cos"
+
+    def effects(self, material: Material) -> GradCosEffects:
+        """Compare the gradients' directions. Raises ConfigError for a flat measure."""
+        return GradCosEffects(self, material)
+
+
+class GradCosEffects(ModelEffects):
+    """The cosines of each model."""
+
+    def __init__(self, options: GradCos, material: Material):
+        super().__init__(material)
+        self._budget = options.budget
+
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield - cos(grad f_q, grad loss_i)."""
+        from estimators.gradients.directions import cosines
+
+        objectives = (self.material.task.losses, self.measure(model))
+        examples = (self.material.train, self.material.queries)
+        for where, found in cosines(model, objectives, examples, [slice(0, model.p)], self._budget):
+            yield where, -found
