@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from estimators.curvature.solvers import ConjugateGradients
+from estimators.curvature.conjugate_gradients import ConjugateGradients
 from estimators.gradients.forward import BATCH
 from estimators.gradients.functional_model import Examples
 from estimators.gradients.output_losses import OutputLosses, Product

@@ -69,12 +69,15 @@ class GasEffects(ModelEffects):
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield - cos(grad f_q, grad loss_i), summed over the parts that have length 1."""
-        from estimators.gradients.directions import cosines, layers
+        from estimators.gradients.directions import directions, directions_by_layer
+        from estimators.gradients.gradient_products import gradient_products
 
-        parts = layers(model) if self._options.norm == "layer" else [slice(0, model.p)]
-        objectives = (self.material.task.losses, self.measure(model))
-        examples = (self.material.train, self.material.queries)
-        for where, found in cosines(model, objectives, examples, parts, self._options.budget):
+        change = directions_by_layer if self._options.norm == "layer" else directions
+        losses, measured = (
+            (self.material.task.losses, self.material.train),
+            (self.measure(model), self.material.queries),
+        )
+        for where, found in gradient_products(model, losses, measured, self._options.budget, change):
             yield where, -found
 
     def details(self) -> Mapping[str, Any]:

@@ -46,9 +46,12 @@ class GradCosEffects(ModelEffects):
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield - cos(grad f_q, grad loss_i)."""
-        from estimators.gradients.directions import cosines
+        from estimators.gradients.directions import directions
+        from estimators.gradients.gradient_products import gradient_products
 
-        objectives = (self.material.task.losses, self.measure(model))
-        examples = (self.material.train, self.material.queries)
-        for where, found in cosines(model, objectives, examples, [slice(0, model.p)], self._budget):
+        losses, measured = (
+            (self.material.task.losses, self.material.train),
+            (self.measure(model), self.material.queries),
+        )
+        for where, found in gradient_products(model, losses, measured, self._budget, directions):
             yield where, -found

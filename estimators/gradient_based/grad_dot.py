@@ -43,11 +43,15 @@ class GradDotEffects(ModelEffects):
 
     def __init__(self, options: GradDot, material: Material):
         super().__init__(material)
-        self._half = options.budget // 2
+        self._budget = options.budget
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield - <grad f_q, grad loss_i>."""
-        from estimators.gradients.per_example import blocks, products
+        from estimators.gradients.gradient_products import gradient_products
 
-        for where, rows in blocks(model, self.measure(model), self.material.queries, self._half):
-            yield where, -products(model, self.material.task.losses, self.material.train, rows, self._half)
+        losses, measured = (
+            (self.material.task.losses, self.material.train),
+            (self.measure(model), self.material.queries),
+        )
+        for where, found in gradient_products(model, losses, measured, self._budget):
+            yield where, -found

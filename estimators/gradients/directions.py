@@ -1,29 +1,14 @@
-"""Directions of gradients: each of length 1, as a whole or layer by layer, and the cosines between them."""
+"""Directions of gradients: each of length 1, as a whole or layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from estimators.gradients.functional_model import Examples, Model
-from estimators.gradients.per_example import blocks
-from workers.task import Objective
-
-
-def layers(model: Model) -> list[slice]:
-    """Return which of the p parameters each layer has: those of one module together, as a weight and its bias."""
-    found: list[slice] = []
-    start, last = 0, None
-    for name, parameter in model.parameters.items():
-        owner, stop = name.rpartition(".")[0], start + parameter.numel()
-        if found and owner == last:
-            found[-1] = slice(found[-1].start, stop)
-        else:
-            found.append(slice(start, stop))
-        start, last = stop, owner
-    return found
+from estimators.gradients.blocks import Block
+from estimators.gradients.factors import Factor, scaled, squared_norms
 
 
 def normalized(rows: Tensor, parts: Sequence[slice]) -> Tensor:
@@ -42,19 +27,27 @@ def _or_one(lengths: Tensor) -> Tensor:
     return torch.where(lengths > 0, lengths, 1.0)
 
 
-def cosines(
-    model: Model,
-    objectives: tuple[Objective, Objective],
-    examples: tuple[Examples, Examples],
-    parts: Sequence[slice],
-    budget: int,
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (which of the second examples, (n, b)): the sum over the parts of the cosines between the gradients of the first
-    objective at the n first examples and those of the second at the second.
-    """
-    for where, rows in blocks(model, objectives[1], examples[1], budget // 2):
-        asked = normalized(rows, parts)
-        found = asked.new_empty(len(examples[0]), len(asked))
-        for place, block in blocks(model, objectives[0], examples[0], budget // 2):
-            torch.mm(normalized(block, parts), asked.T, out=found[place])
-        yield where, found
+def directions(blocks: Sequence[Block], factors: list[Factor]) -> list[Factor]:
+    """Return the gradients of a batch with length 1, all blocks together; those of zeros stay zeros."""
+    # As above: divided by their largest numbers first.
+    largest = torch.stack([_largest(factor) for factor in factors]).amax(0)
+    factors = [scaled(factor, 1 / _or_one(largest)) for factor in factors]
+    squares = torch.stack([squared_norms(factor) for factor in factors]).sum(0)
+    return [scaled(factor, 1 / _or_one(squares.sqrt())) for factor in factors]
+
+
+def directions_by_layer(blocks: Sequence[Block], factors: list[Factor]) -> list[Factor]:
+    """Return the gradients of a batch with length 1 layer by layer: the parameters of one module together."""
+    owners = [block.weight.rpartition(".")[0] for block in blocks]
+    found = list(factors)
+    for owner in dict.fromkeys(owners):
+        places = [place for place, one in enumerate(owners) if one == owner]
+        turned = directions([blocks[place] for place in places], [factors[place] for place in places])
+        for place, factor in zip(places, turned, strict=True):
+            found[place] = factor
+    return found
+
+
+def _largest(factor: Factor) -> Tensor:
+    """Return the largest entry of what left a layer, or of the gradient as it is, (b,)."""
+    return factor.parts()[-1].flatten(1).abs().amax(1)

@@ -7,7 +7,7 @@ products of such gradients, and whatever is a product with them, follow from the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -115,6 +115,21 @@ class Rows(Factor):
         """Return the same as outer products with unit vectors."""
         units = torch.nn.functional.one_hot(self.tokens, self.out).to(self.outputs.dtype)
         return Outer(self.outputs, units)
+
+
+def scaled(factor: Factor, by: Tensor) -> Factor:
+    """Return the gradients times a number an example, `by` (b,)."""
+    if isinstance(factor, Formed):
+        return Formed(factor.values * by[:, None, None])
+    assert isinstance(factor, Outer | Rows)
+    return replace(factor, outputs=factor.outputs * by[:, None, None])
+
+
+def squared_norms(factor: Factor) -> Tensor:
+    """Return the squared length of every gradient, (b,)."""
+    if isinstance(factor, Outer) and passed_once(factor):
+        return factor.inputs[:, 0].square().sum(1) * factor.outputs[:, 0].square().sum(1)
+    return factor.formed().square().sum((1, 2))
 
 
 def passed_once(factor: Factor) -> bool:

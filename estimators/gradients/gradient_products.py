@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from estimators.gradients.factors import inner_products
+from estimators.gradients.blocks import Block
+from estimators.gradients.factors import Factor, inner_products
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.kept import Kept
 from estimators.gradients.layers import Layers
 from estimators.gradients.per_example import slices
 from workers.task import Objective
 
+Change: TypeAlias = Callable[[Sequence[Block], list[Factor]], list[Factor]]
+"""What is made of a batch's gradients."""
+
 
 def gradient_products(
-    model: Model, train: tuple[Objective, Examples], queries: tuple[Objective, Examples], budget: int
+    model: Model,
+    train: tuple[Objective, Examples],
+    queries: tuple[Objective, Examples],
+    budget: int,
+    change: Change | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield (which queries, <gradient of i's objective, gradient of q's> (n, b)), within `budget` bytes beside the result.
+
+    `change` is made to both sides first: it maps blocks and their factors to factors.
 
     Where examples pass a layer once, an inner product takes 2 (in + out) operations and not 2 in out; where a layer's gradients
     are less when they are formed, they are.
@@ -41,9 +52,17 @@ def gradient_products(
     of_train, of_queries = Layers.of(model, [train, queries])
     held = sum(factor.held for factor in of_train.factors(train[1][:1])) * model.dtype.itemsize
     rows = of_train.rows(train[1], quarter)
-    kept = Kept(lambda: of_train.batches(train[1], rows), held * len(train[1]), quarter)
+
+    def changed(layers: Layers, factors: list[Factor]) -> list[Factor]:
+        return factors if change is None else change(layers.blocks, factors)
+
+    def batches() -> Iterator[tuple[slice, list[Factor]]]:
+        for where, factors in of_train.batches(train[1], rows):
+            yield where, changed(of_train, factors)
+
+    kept = Kept(batches, held * len(train[1]), quarter)
     for where in slices(len(queries[1]), of_queries.rows(queries[1], quarter)):
-        asked = of_queries.factors(queries[1][where])
+        asked = changed(of_queries, of_queries.factors(queries[1][where]))
         result = torch.zeros(len(train[1]), where.stop - where.start, dtype=model.dtype)
         for at, factors in kept:
             for one, other in zip(factors, asked, strict=True):
