@@ -78,6 +78,10 @@ class _Sides:
 class Source(Protocol):
     """Gradients whose second moment is a curvature."""
 
+    @property
+    def count(self) -> int:
+        """Number of gradients."""
+
     def batches(self, layers: Layers, rows: int) -> Iterator[list[Factor]]:
         """Yield them, at most `rows` examples at a time, the same at every call."""
 
@@ -88,14 +92,14 @@ class Source(Protocol):
 class Fit:
     """A curvature's fits on the gradients of one model; these are kept in memory where they fit, else found again.
 
-    `layers` are those of the source's objective, n is the number of its examples, `budget` in bytes.
+    `layers` are those of the source's objective, `budget` is in bytes.
     """
 
-    def __init__(self, layers: Layers, source: Source, n: int, budget: int):
-        self._layers, self._n = layers, n
+    def __init__(self, layers: Layers, source: Source, budget: int):
+        self._layers, self._n = layers, source.count
         rows = layers.rows(source.few(), budget // 2)
         held = sum(factor.held for factor in layers.factors(source.few()[:1])) * layers.model.dtype.itemsize
-        self._batches = Kept(lambda: source.batches(layers, rows), held * n, budget // 2)
+        self._batches = Kept(lambda: source.batches(layers, rows), held * source.count, budget // 2)
 
     def kfac(self) -> KroneckerFactored:
         """Return K-FAC's curvature (Martens and Grosse 2015)."""

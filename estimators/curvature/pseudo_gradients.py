@@ -33,7 +33,7 @@ class PseudoGradients:
 
     H_i is the Hessian of the loss in the outputs and w_i the example's weight, so that the second moment of these gradients, over
     examples and draws, is the Gauss-Newton matrix; for losses that are negative log-likelihoods also the Fisher information
-    (Kunstner et al. 2019; Martens 2020). One draw an example, always the same for a seed and a stream.
+    (Kunstner et al. 2019; Martens 2020). `samples` draws an example, always the same for a seed and a stream.
     """
 
     model: Model
@@ -41,6 +41,12 @@ class PseudoGradients:
     examples: Examples
     seed: int
     stream: int = 0
+    samples: int = 1
+
+    @property
+    def count(self) -> int:
+        """Number of gradients: draws of all examples."""
+        return len(self.examples) * self.samples
 
     def objective(self, module: nn.Module, pair: tuple[Nested, Tensor]) -> Tensor:
         """Return <outputs, v>, (b,), for a batch and v (b, c)."""
@@ -49,18 +55,22 @@ class PseudoGradients:
 
     def few(self) -> Examples:
         """Return examples to try the objective on. Raises ConfigError for outputs that are too many to draw v for."""
-        return self._drawn(self.examples[: min(2, len(self.examples))], self._generator(0))
+        return self._drawn(self.examples[: min(2, len(self.examples))], self._generator(0, 0))
 
     def batches(self, layers: Layers, rows: int) -> Iterator[list[Factor]]:
-        """Yield the pseudo-gradients of all examples in their order, at most `rows` at a time; `layers` are the objective's."""
-        for block, whole in enumerate(slices(len(self.examples), DRAWN_TOGETHER)):
-            rng = self._generator(block)
-            for part in slices(whole.stop - whole.start, rows):
-                where = slice(whole.start + part.start, whole.start + part.stop)
-                yield layers.factors(self._drawn(self.examples[where], rng))
+        """Yield the pseudo-gradients of all examples in their order, at most `rows` at a time, draw by draw.
 
-    def _generator(self, block: int) -> np.random.Generator:
-        key = np.random.SeedSequence(self.seed, spawn_key=(_STREAM, self.stream, block))
+        `layers` are the objective's.
+        """
+        for sample in range(self.samples):
+            for block, whole in enumerate(slices(len(self.examples), DRAWN_TOGETHER)):
+                rng = self._generator(sample, block)
+                for part in slices(whole.stop - whole.start, rows):
+                    where = slice(whole.start + part.start, whole.start + part.stop)
+                    yield layers.factors(self._drawn(self.examples[where], rng))
+
+    def _generator(self, sample: int, block: int) -> np.random.Generator:
+        key = np.random.SeedSequence(self.seed, spawn_key=(_STREAM, self.stream, sample, block))
         return np.random.Generator(np.random.PCG64(key))
 
     def _drawn(self, examples: Examples, rng: np.random.Generator) -> Examples:
@@ -98,6 +108,11 @@ class LossGradients:
 
     task: GradientTask
     examples: Examples
+
+    @property
+    def count(self) -> int:
+        """Number of gradients."""
+        return len(self.examples)
 
     def objective(self, module: nn.Module, batch: Nested) -> Tensor:
         """Return the losses, (b,)."""

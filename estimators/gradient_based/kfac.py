@@ -29,7 +29,8 @@ class Kfac(ReferenceEstimator):
     Influence (Koh & Liang 2017, equation 2) with the Gauss-Newton matrix of every layer as a Kronecker product of what enters
     the layer and of the gradients of what leaves it (Martens & Grosse 2015, section 3, with homogeneous coordinates; Grosse &
     Martens 2016 for convolutions; Eschenhagen et al. 2023, "expand", for positions of a sequence), at the last checkpoint.
-    One random target an example is drawn from the model's own prediction. The damping is added to the products of the sides'
+    Random targets are drawn from the model's own prediction, by default one an example: where the model is sure of most
+    examples, few of them say anything, and more `samples` change the values. The damping is added to the products of the sides'
     eigenvalues. Normalizations, and parameters that no layer is known to use, have their own second moment.
 
     Units of the measure, as far as the approximation goes. Cost a model: two passes over the training examples, and for p
@@ -61,6 +62,7 @@ class Kfac(ReferenceEstimator):
     fisher: Literal["sampled", "empirical"] = Field(
         "sampled", description="gradients of the curvature: at targets drawn from the model, or at the true ones"
     )
+    samples: int = Field(1, ge=1, description="targets drawn an example, for fisher: sampled")
 
     def effects(self, material: Material) -> KroneckerEffects:
         """Fit and invert every model's curvature. Raises ConfigError for a flat measure, and for a loss that is not convex."""
@@ -101,7 +103,7 @@ class KroneckerEffects(ModelEffects):
             model, [(task.losses, train), (self.measure(model), queries), (source.objective, source.few())]
         )
         self._told.without_factors |= {block.weight: block.why for block in of_losses.blocks if block.why}
-        curvature = self._options.curvature(Fit(of_source, source, len(train), budget))
+        curvature = self._options.curvature(Fit(of_source, source, budget))
         solved = Preconditioned(curvature, self._dampings(curvature), of_losses, of_measure, budget)
         for where, block in solved.products(train, queries):
             yield where, -block
@@ -126,7 +128,7 @@ class KroneckerEffects(ModelEffects):
         task, train = self.material.task, self.material.train
         if self._options.fisher == "empirical":
             return LossGradients(task, train)
-        return PseudoGradients(model, task, train, self.material.seed, stream=len(self._told.damping))
+        return PseudoGradients(model, task, train, self.material.seed, len(self._told.damping), self._options.samples)
 
     def _dampings(self, curvature: KroneckerFactored) -> list[float]:
         """Return what is added to the eigenvalues of every block, and note it."""

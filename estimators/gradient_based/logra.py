@@ -110,7 +110,7 @@ class LograEffects(ModelEffects):
         from estimators.curvature.pseudo_gradients import LossGradients
 
         source = LossGradients(self.material.task, self.material.train)
-        curvature = Fit(layers, source, len(self.material.train), self._options.budget // 2).kfac()
+        curvature = Fit(layers, source, self._options.budget // 2).kfac()
         return leading(curvature, ranks)
 
     def _features(self, layers: Layers, examples: Examples, project: FactoredProjection) -> list[Tensor]:

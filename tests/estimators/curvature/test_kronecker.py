@@ -48,7 +48,7 @@ class Made:
             [(self.task.losses, self.train), (measure, self.queries), (self.source.objective, self.source.few())],
         )
         self.measure = measure
-        self.fit = Fit(self.layers, self.source, N, budget)
+        self.fit = Fit(self.layers, self.source, budget)
         self.rows = torch.cat([self.layers.flat(factors) for factors in self.source.batches(self.layers, N)])
 
     def second_moment(self) -> Tensor:
@@ -211,3 +211,16 @@ def test_a_language_model_draws_every_token_by_its_weight_in_the_loss(tmp_path) 
     hessian = torch.block_diag(*((one.diag() - torch.outer(one, one)) / 3 for one in p))
     assert float((drawn.T @ drawn / draws - hessian).norm() / hessian.norm()) < 0.05
     assert float(drawn.mean(0).abs().max()) < 0.02
+
+
+def test_more_samples_are_one_mean_over_all_draws() -> None:
+    task, model, train, _ = setting("mlp")
+    one, three = (PseudoGradients(model, task, train, seed=3, samples=samples) for samples in (1, 3))
+    (layers,) = Layers.of(model, [(one.objective, one.few())])
+    rows = [torch.cat([layers.flat(factors) for factors in each.batches(layers, N)]) for each in (one, three)]
+    torch.testing.assert_close(rows[1][:N], rows[0])
+    assert len(rows[1]) == three.count == 3 * N
+    assert not torch.equal(rows[1][:N], rows[1][N : 2 * N])
+    curvature = Fit(layers, three, BUDGET)
+    corrected = curvature.corrected(curvature.kfac())
+    assert corrected.trace() == pytest.approx(float(rows[1].square().sum()) / (3 * N))

@@ -28,11 +28,11 @@ def by_formula(estimator, evidence, shift):
     for stream, reference in enumerate(evidence.references):
         model = Model(task, reference.checkpoints[-1], torch.float64)
         train, queries = Examples.training(task, torch.float64), Examples.queried(task, evidence.queries, torch.float64)
-        source = PseudoGradients(model, task, train, evidence.seed, stream)
+        source = PseudoGradients(model, task, train, evidence.seed, stream, estimator.samples)
         if estimator.fisher == "empirical":
             source = LossGradients(task, train)
         (layers,) = Layers.of(model, [(source.objective, source.few())])
-        curvature = estimator.curvature(Fit(layers, source, task.n, 2**24)).dense()
+        curvature = estimator.curvature(Fit(layers, source, 2**24)).dense()
         left = gradients(model, task.losses, train, 2**24)
         right = gradients(model, task.objective(evidence.measure), queries, 2**24)
         eye = torch.eye(model.p, dtype=torch.float64)
@@ -40,12 +40,12 @@ def by_formula(estimator, evidence, shift):
     return torch.stack(found).mean(0).numpy()
 
 
-@pytest.mark.parametrize("fisher", ["sampled", "empirical"])
+@pytest.mark.parametrize(("fisher", "samples"), [("sampled", 1), ("sampled", 3), ("empirical", 1)])
 @pytest.mark.parametrize("kind", [Kfac, Ekfac, Shampoo])
-def test_values_are_those_of_the_formula(toy, evidence_of, kind, fisher):
+def test_values_are_those_of_the_formula(toy, evidence_of, kind, fisher, samples):
     task = toy("classification", hidden=4, recipe=RECIPE, weights=torch.linspace(0.5, 2, 24, dtype=torch.float64))
     evidence = evidence_of(task, "margin")
-    estimator = kind(fisher=fisher)
+    estimator = kind(fisher=fisher, samples=samples)
     made = estimator.attribute(evidence)
     wanted = by_formula(estimator, evidence, unrolled_damping(RECIPE, task.n) + 0.02)
     np.testing.assert_allclose(made.values, wanted, rtol=1e-5, atol=1e-8)

@@ -34,7 +34,7 @@ def kinds(name):
     task, model, train, _ = setting(name)
     (layers,) = Layers.of(model, [(task.losses, train)])
     ranks = equal_ranks(layers.blocks, 2)
-    curvature = Fit(layers, LossGradients(task, train), len(train), 2**24).kfac()
+    curvature = Fit(layers, LossGradients(task, train), 2**24).kfac()
     drawn = FactoredProjection.random(layers.blocks, ranks, seed=1, stream=0, dtype=torch.float64)
     return task, model, train, layers, {"random": drawn, "pca": leading(curvature, ranks)}
 
@@ -63,7 +63,7 @@ def test_values_are_those_of_the_formula(toy, evidence_of, init):
         ranks = equal_ranks(layers.blocks, 2)
         project = FactoredProjection.random(layers.blocks, ranks, evidence.seed, stream, torch.float64)
         if init == "pca":
-            project = leading(Fit(layers, LossGradients(task, train), 24, 2**24).kfac(), ranks)
+            project = leading(Fit(layers, LossGradients(task, train), 2**24).kfac(), ranks)
         left = gradients(model, task.losses, train, 2**24)
         right = gradients(model, task.objective("margin"), queries, 2**24)
         total = torch.zeros(24, 5, dtype=torch.float64)
