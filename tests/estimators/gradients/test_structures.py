@@ -55,8 +55,8 @@ class Own:
     "estimator",
     [
         TracIn(),
-        Influence(weight_decay=False),
-        Influence(weight_decay=False, solver="cg"),
+        Influence(weight_decay=False, damping="mean_eigenvalue"),
+        Influence(weight_decay=False, damping=0.1, solver="cg", tolerance=1e-6),
         Trak(reweight=True),
         Similarity(),
     ],
@@ -84,6 +84,10 @@ def test_what_a_task_does_not_tell_is_refused_or_said(toy, evidence_of):
     with pytest.raises(ConfigError, match="weights=segment needs the learning rate of every step"):
         TracIn(weights="segment").attribute(own)
     assert "no recipe" in Influence().attribute(own).details["weight_decay"]
+    assert "no recipe" in Influence().attribute(own).details["damping_from"]
+    named = Influence(damping="mean_eigenvalue").attribute(own)
+    np.testing.assert_array_equal(Influence().attribute(own).values, named.values)
+    assert "damping_from" not in named.details
     assert "weight_decay" not in Influence(weight_decay=False).attribute(own).details
 
 
