@@ -24,6 +24,7 @@ BUILT_IN = {
     "tracin": "estimators.gradient_based.tracin:TracIn",
     "trak": "estimators.gradient_based.trak:Trak",
     "influence": "estimators.gradient_based.influence:Influence",
+    "datainf": "estimators.gradient_based.datainf:DataInf",
     "similarity": "estimators.baselines.similarity:Similarity",
     "random": "estimators.baselines.random:Random",
     "shapley": "estimators.retraining_based.shapley:Shapley",

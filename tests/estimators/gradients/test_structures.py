@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from estimators.baselines.similarity import Similarity
 from estimators.curvature.gauss_newton import GaussNewton
 from estimators.evidence import Evidence, Reference
+from estimators.gradient_based.datainf import DataInf
 from estimators.gradient_based.influence import Influence
 from estimators.gradient_based.tracin import TracIn
 from estimators.gradient_based.trak import Trak
@@ -57,6 +58,7 @@ class Own:
         TracIn(),
         Influence(weight_decay=False, damping="mean_eigenvalue"),
         Influence(weight_decay=False, damping=0.1, solver="cg", tolerance=1e-6),
+        DataInf(),
         Trak(reweight=True),
         Similarity(),
     ],
