@@ -125,7 +125,7 @@ class ReferenceEstimator(Estimator):
             )
         return found[: self.models]
 
-    def precision(self, task: GradientTask) -> torch.dtype:
+    def dtype(self, task: GradientTask) -> torch.dtype:
         """Return the floating type to work in: by default the one that the task is trained in."""
         from estimators.gradients.functional_model import precision_of
 
@@ -136,7 +136,7 @@ class ReferenceEstimator(Estimator):
         from estimators.gradients.functional_model import Examples
 
         task = evidence.differentiable()
-        precision = self.precision(task)
+        precision = self.dtype(task)
         train, queries = Examples.training(task, precision), Examples.queried(task, evidence.queries, precision)
         return Material(task, evidence.measure, train, queries, references, precision, evidence.seed, self.parameters)
 

@@ -34,6 +34,7 @@ BUILT_IN = {
     "logra": "estimators.gradient_based.logra:Logra",
     "alo": "estimators.gradient_based.alo:Alo",
     "representer": "estimators.gradient_based.representer:Representer",
+    "datainf": "estimators.gradient_based.datainf:DataInf",
     "similarity": "estimators.baselines.similarity:Similarity",
     "random": "estimators.baselines.random:Random",
     "shapley": "estimators.retraining_based.shapley:Shapley",

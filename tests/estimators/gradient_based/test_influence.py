@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ def dense_ggn(task, checkpoint):
     return total / task.n
 
 
+def unrolled(task):
+    """One over the time of training: lr .3, 4 epochs of 3 batches, no momentum."""
+    assert (task.recipe.lr, task.recipe.epochs, task.recipe.batch_size, task.recipe.momentum) == (0.3, 4, 8, 0)
+    return 1 / (0.3 * 4 * 3)
+
+
 def oracle(evidence, autograd, damping):
     task, total, dampings = evidence.task, 0.0, []
     f = task.measurement(evidence.measure)
@@ -33,7 +40,8 @@ def oracle(evidence, autograd, damping):
         g = autograd(task, last, task.loss, task.train_inputs, task.train_targets)
         q = autograd(task, last, f, task.query_inputs, task.query_targets)
         ggn = dense_ggn(task, last)
-        dampings.append(0.1 * np.trace(ggn) / len(ggn) if damping == "auto" else damping)
+        own = {"mean_eigenvalue": 0.1 * np.trace(ggn) / len(ggn), "auto": unrolled(task)}
+        dampings.append(own.get(damping, damping))
         total = total - g @ np.linalg.solve(ggn + dampings[-1] * np.eye(len(ggn)), q.T) / task.n
     return total / len(evidence.references), dampings
 
@@ -44,7 +52,7 @@ def evidence(request, toy, evidence_of):
     return evidence_of(toy(kind, hidden=4), measure)
 
 
-@pytest.mark.parametrize("damping", ["auto", 0.05])
+@pytest.mark.parametrize("damping", ["auto", "mean_eigenvalue", 0.05])
 def test_exact_equals_the_explicit_inverse(evidence, autograd, damping):
     expected, dampings = oracle(evidence, autograd, damping)
     got = Influence(damping=damping).attribute(evidence)
@@ -65,9 +73,9 @@ def test_conjugate_gradients_equal_exact_in_any_budget(evidence, memory):
     assert got.details["largest_residual"] <= 2e-8
 
 
-def test_automatic_damping_needs_no_matrix(evidence):
-    exact = Influence().attribute(evidence).details["damping"]
-    estimated = Influence(solver="cg").attribute(evidence).details["damping"]
+def test_the_mean_eigenvalue_needs_no_matrix(evidence):
+    exact = Influence(damping="mean_eigenvalue").attribute(evidence).details["damping"]
+    estimated = Influence(damping="mean_eigenvalue", solver="cg").attribute(evidence).details["damping"]
     np.testing.assert_allclose(estimated, exact, rtol=0.5)
 
 
@@ -128,3 +136,165 @@ def test_for_ridge_regression_it_is_the_leave_one_out_effect_up_to_the_leverage(
         derivative = queries @ (solve(nudged)[0] - theta) / 1e-6
         np.testing.assert_allclose(got[i], derivative, rtol=1e-3, atol=1e-6)
     assert not np.allclose(Influence(damping=0.0, weight_decay=False).attribute(evidence).values, got, rtol=0.05)
+
+
+def parts(evidence):
+    """By reference: per-example gradients of loss (n, p) and measure (t, p), and the model in float64, by plain autograd."""
+    task = evidence.task
+    for reference in evidence.references:
+        module = task.module().double()
+        module.load_state_dict(reference.checkpoints[-1].state)
+        parameters = list(module.parameters())
+
+        def gradient(f, x, y, module=module, parameters=parameters, graph=False):
+            value = f(module(x[None]), y[None]).sum()
+            found = torch.autograd.grad(value, parameters, create_graph=graph, retain_graph=graph)
+            return torch.cat([one.flatten() for one in found])
+
+        yield module, parameters, gradient
+
+
+def hessian_oracle(evidence, damping):
+    task, total = evidence.task, 0.0
+    f = task.measurement(evidence.measure)
+    for _, parameters, gradient in parts(evidence):
+        g = torch.stack([gradient(task.loss, x, y) for x, y in zip(task.train_inputs, task.train_targets, strict=True)])
+        q = torch.stack([gradient(f, x, y) for x, y in zip(task.query_inputs, task.query_targets, strict=True)])
+        mean = sum(
+            gradient(task.loss, x, y, graph=True) for x, y in zip(task.train_inputs, task.train_targets, strict=True)
+        )
+        rows = [torch.autograd.grad(value / task.n, parameters, retain_graph=True) for value in mean]
+        hessian = torch.stack([torch.cat([one.flatten() for one in row]) for row in rows]).numpy()
+        total = total - g.numpy() @ np.linalg.solve(hessian + damping * np.eye(len(hessian)), q.numpy().T) / task.n
+    return total / len(evidence.references)
+
+
+def fisher_oracle(evidence, damping):
+    task, total = evidence.task, 0.0
+    f = task.measurement(evidence.measure)
+    for _, _, gradient in parts(evidence):
+        g = torch.stack([gradient(task.loss, x, y) for x, y in zip(task.train_inputs, task.train_targets, strict=True)])
+        q = torch.stack([gradient(f, x, y) for x, y in zip(task.query_inputs, task.query_targets, strict=True)])
+        fisher = (g.T @ g / task.n).numpy()
+        total = total - g.numpy() @ np.linalg.solve(fisher + damping * np.eye(len(fisher)), q.numpy().T) / task.n
+    return total / len(evidence.references)
+
+
+ORACLES = {
+    "gauss_newton": lambda evidence, autograd, damping: oracle(evidence, autograd, damping)[0],
+    "hessian": lambda evidence, _, damping: hessian_oracle(evidence, damping),
+    "empirical_fisher": lambda evidence, _, damping: fisher_oracle(evidence, damping),
+}
+EVERYTHING = {
+    "exact": {},
+    "cg": {"tolerance": 1e-9},
+    "arnoldi": {"rank": 1000},
+    "nystroem": {"rank": 1000},
+    "lissa": {"depth": 80, "tolerance": 1e-5},
+}
+"""Options with which a solver answers as the dense inverse does."""
+
+
+@pytest.mark.parametrize("curvature", ORACLES)
+@pytest.mark.parametrize("solver", EVERYTHING)
+def test_every_curvature_by_every_solver_is_the_explicit_inverse(evidence, autograd, curvature, solver):
+    if (curvature, solver) == ("hessian", "nystroem"):
+        pytest.skip("refused: it may have negative eigenvalues")
+    damping = 3.0 if curvature == "hessian" else 1.0  # a network's has eigenvalues below 0
+    expected = ORACLES[curvature](evidence, autograd, damping)
+    got = Influence(curvature=curvature, solver=solver, damping=damping, **EVERYTHING[solver]).attribute(evidence)
+    np.testing.assert_allclose(got.values, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert got.details["solver"] == [solver] * 2
+    assert got.details["curvature"] == curvature
+    assert got.details["unconverged"] == 0
+    assert got.details["largest_residual"] < 1e-5
+    assert ("scale" in got.details) == (solver == "lissa")
+
+
+def test_the_sampled_fisher_comes_to_the_gauss_newton_matrix(evidence):
+    exact = Influence(damping=0.3).attribute(evidence).values
+
+    def off(samples):
+        got = Influence(damping=0.3, curvature="fisher", samples=samples).attribute(evidence).values
+        return np.linalg.norm(got - exact) / np.linalg.norm(exact)
+
+    if evidence.measure == "squared_error":  # one output: the square of a sign is 1
+        assert off(1) < 1e-6
+    else:
+        assert off(200) < 0.15 < off(1)
+
+
+def test_an_indefinite_hessian_is_refused(toy, evidence_of):
+    evidence = evidence_of(toy("regression", hidden=4), "squared_error", models=1)
+    with pytest.raises(ConfigError, match=r"damping 0\.01 is not positive definite"):
+        Influence(curvature="hessian", damping=0.01).attribute(evidence)
+    got = Influence(curvature="hessian", damping=0.01, solver="cg").attribute(evidence)
+    assert got.details["unconverged"] > 0
+
+
+@pytest.mark.parametrize("options", [{"preconditioner": "diagonal"}, {"preconditioner": "nystroem", "rank": 5}])
+def test_a_preconditioner_changes_no_answer(evidence, options):
+    exact = Influence(damping=0.01).attribute(evidence).values
+    got = Influence(damping=0.01, solver="cg", tolerance=1e-8, **options).attribute(evidence)
+    np.testing.assert_allclose(got.values, exact, rtol=1e-4, atol=1e-5 * np.abs(exact).max())
+    plain = Influence(damping=0.01, solver="cg", tolerance=1e-8).attribute(evidence)
+    if "rank" in options:
+        assert got.details["iterations"] < plain.details["iterations"]
+
+
+@pytest.mark.parametrize("solver", ["exact", "cg"])
+def test_float32_is_near_float64(evidence, solver):
+    double = Influence(damping=0.05, solver=solver).attribute(evidence).values
+    single = Influence(damping=0.05, solver=solver, precision="float32").attribute(evidence).values
+    assert not np.array_equal(single, double)
+    np.testing.assert_allclose(single, double, atol=5e-3 * np.abs(double).max())
+
+
+def test_the_default_tolerance_leaves_the_order(evidence):
+    exact = Influence(solver="exact").attribute(evidence).values
+    got = Influence(solver="cg").attribute(evidence)
+    assert got.details["unconverged"] == 0
+    np.testing.assert_allclose(got.values, exact, atol=5e-3 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"preconditioner": "nystroem"}, "preconditioner goes with solver cg, found auto"),
+        ({"solver": "exact", "max_iterations": 5}, "max_iterations goes with solver auto or cg, found exact"),
+        ({"solver": "cg", "rank": 5}, "rank goes with solver arnoldi or nystroem, found cg"),
+        ({"solver": "cg", "depth": 5}, "depth goes with solver lissa, found cg"),
+        ({"scale": 5.0}, "scale goes with solver lissa, found auto"),
+        ({"samples": 2}, "samples goes with curvature fisher, found gauss_newton"),
+        ({"solver": "nystroem", "curvature": "hessian"}, "nystroem needs a curvature without negative eigenvalues"),
+        ({"solver": "cg", "preconditioner": "nystroem", "curvature": "hessian"}, "nystroem needs a curvature without"),
+        ({"solver": "cg", "preconditioner": "diagonal", "curvature": "hessian"}, "takes a product for every parameter"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        Influence(**options)
+
+
+def test_a_subspace_beyond_memory_is_refused(evidence):
+    for options in ({"solver": "arnoldi"}, {"solver": "nystroem"}):
+        with pytest.raises(
+            ConfigError, match=r"rank: \d+ takes .* GiB, more than memory_gb=1e-06 allows: expected a smaller"
+        ):
+            Influence(memory_gb=1e-6, **options).attribute(evidence)
+
+
+def test_what_a_recipe_does_not_allow_is_refused_before_training(toy, evidence_of):
+    task = toy("regression", recipe=Recipe(weight_decay=0.1, no_decay=("bias",), precision="float64"))
+    evidence = evidence_of(toy("regression"), "prediction", models=1)
+    with pytest.raises(ConfigError, match="use weight_decay: false"):
+        Influence().check(replace(evidence, task=task, references=()))
+    still = toy("regression", recipe=Recipe(warmup_steps=1, batch_size=24, epochs=1, precision="float64"))
+    with pytest.raises(ConfigError, match="expected a damping of your own"):
+        Influence().check(replace(evidence, task=still, references=()))
+    Influence(damping=0.1).check(replace(evidence, task=still, references=()))
+
+
+def test_a_diverging_series_is_refused(evidence):
+    with pytest.raises(ConfigError, match=r"lissa diverges at scale 0\.01"):
+        Influence(solver="lissa", scale=0.01).attribute(evidence)

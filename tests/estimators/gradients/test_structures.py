@@ -15,6 +15,7 @@ from estimators.gradient_based.alo import Alo
 from estimators.gradient_based.gas import Gas
 from estimators.gradient_based.grad_cos import GradCos
 from estimators.gradient_based.grad_dot import GradDot
+from estimators.gradient_based.datainf import DataInf
 from estimators.gradient_based.influence import Influence
 from estimators.gradient_based.representer import Representer
 from estimators.gradient_based.tracin import TracIn
@@ -63,8 +64,9 @@ class Own:
         Gas(norm="layer"),
         GradDot(),
         GradCos(),
-        Influence(weight_decay=False),
-        Influence(weight_decay=False, solver="cg"),
+        Influence(weight_decay=False, damping="mean_eigenvalue"),
+        Influence(weight_decay=False, damping=0.1, solver="cg", tolerance=1e-6),
+        DataInf(),
         Trak(reweight=True),
         Representer(),
         Alo(penalty=0.1, damping=0.1),
@@ -95,6 +97,10 @@ def test_what_a_task_does_not_tell_is_refused_or_said(toy, evidence_of):
     with pytest.raises(ConfigError, match="weights=segment needs the learning rate of every step"):
         TracIn(weights="segment").attribute(own)
     assert "no recipe" in Influence().attribute(own).details["weight_decay"]
+    assert "no recipe" in Influence().attribute(own).details["damping_from"]
+    named = Influence(damping="mean_eigenvalue").attribute(own)
+    np.testing.assert_array_equal(Influence().attribute(own).values, named.values)
+    assert "damping_from" not in named.details
     assert "weight_decay" not in Influence(weight_decay=False).attribute(own).details
 
 
