@@ -15,14 +15,18 @@ object of the other class, which says what one model brings and remembers, for o
         def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
             ...  # yields (which queries, the effects (n, b) on them)
 
+`values` and `details` are asked after every number of models that is to be told of: `self.material.references` are then the
+models seen so far, and more may follow.
+
 An estimator that follows a whole training rather than single checkpoints (a trajectory) overrides `of_reference` instead.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -72,7 +76,12 @@ class ReferenceEstimator(Estimator):
     differentiates_queries: ClassVar[bool] = True
     """Whether it takes the gradient of the measure at the queries."""
 
-    models: int | None = Field(None, ge=1, description="how many reference models to use; null takes all there are")
+    models: int | None = Field(
+        None,
+        ge=1,
+        description="how many reference models to use; null takes all there are; a list, such as [1, 2, 5], makes an "
+        "attribution with each, named by it",
+    )
     parameters: tuple[str, ...] = Field(
         ("*",),
         min_length=1,
@@ -111,8 +120,19 @@ class ReferenceEstimator(Estimator):
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Add up what every reference model brings. Raises ConfigError for too few models, DivergedError for a diverged one."""
-        material = self.material(evidence, self.references(evidence))
-        return self.effects(material).attribution(self.name)
+        return self._effects(evidence).attribution(self.name)
+
+    def attributions(self, evidence: Evidence, counts: Collection[int]) -> Iterator[tuple[int, Attribution]]:
+        """Yield (k, the attribution from the first k reference models), ascending, for every k in `counts`.
+
+        All in one pass over the largest number of models; each equals what `attribute` returns with `models: k`. Raises what
+        `attribute` raises.
+        """
+        largest = self.model_copy(update={"models": max(counts)})
+        yield from largest._effects(evidence).attributions(self.name, counts)
+
+    def _effects(self, evidence: Evidence) -> ModelEffects:
+        return self.effects(self.material(evidence, self.references(evidence)))
 
     def references(self, evidence: Evidence) -> tuple[Reference, ...]:
         """Return the reference models to use, each with checkpoints. Raises ConfigError when there are too few."""
@@ -187,13 +207,26 @@ class ModelEffects(ABC):
 
     def attribution(self, name: str) -> Attribution:
         """Go through all references; the estimator's `name` is for errors."""
+        ((_, made),) = self.attributions(name, {len(self.material.references)})
+        return made
+
+    def attributions(self, name: str, counts: Collection[int]) -> Iterator[tuple[int, Attribution]]:
+        """Go through the references, and yield (k, what the first k bring) for every k in `counts`."""
         import torch
 
-        total = torch.zeros(len(self.material.train), len(self.material.queries), dtype=torch.float64)
-        for reference in self.material.references:
+        material = self.material
+        total = torch.zeros(len(material.train), len(material.queries), dtype=torch.float64)
+        for seen, reference in enumerate(material.references, 1):
+            self.material = material
             for where, block in self.of_reference(reference):
                 total[:, where] += block
-        return self.wrapped(self.values(total), name)
+            if seen in counts:
+                self.material = replace(material, references=material.references[:seen])
+                yield (
+                    seen,
+                    self.wrapped(self.values(total if seen == len(material.references) else total.clone()), name),
+                )
+        self.material = material
 
     def wrapped(self, values: Tensor, name: str) -> Attribution:
         """Return values (n, t) as float32. Raises DivergedError when one is not finite: a reference model diverged."""
@@ -206,6 +239,6 @@ class ModelEffects(ABC):
         return Attribution(
             values.float().numpy(),
             models=len(self.material.references),
-            details=self.details(),
+            details=deepcopy(dict(self.details())),  # it goes on growing with the models
             utility=None if utility is None else utility.astype(np.float32),
         )
