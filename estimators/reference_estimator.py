@@ -23,6 +23,7 @@ An estimator that follows a whole training rather than single checkpoints (a tra
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from estimators.gradients.functional_model import Examples, Model
     from workers.task import GradientTask, Objective
 
+_MASKS = zlib.crc32(b"estimators.dropout")
 Block: TypeAlias = "tuple[slice, Tensor]"
 """Which queries, and the effects of all training examples on them: (n, b)."""
 
@@ -66,6 +68,19 @@ class Material:
     """Root of whatever is drawn."""
     parameters: tuple[str, ...] = ("*",)
     """Patterns of the names of the parameters that are differentiated."""
+    dropout: int | None = None
+    """How many thinned networks stand for each model; None for the model itself."""
+
+    @property
+    def members(self) -> int:
+        """How many networks stand for each model."""
+        return self.dropout or 1
+
+    def mask(self, reference: Reference, member: int) -> np.random.SeedSequence | None:
+        """Return what a member's dropout masks are drawn from, at all checkpoints of a training; None without dropout."""
+        if self.dropout is None:
+            return None
+        return np.random.SeedSequence(self.seed, spawn_key=(_MASKS, reference.seed, member))
 
 
 class ReferenceEstimator(Estimator):
@@ -87,6 +102,11 @@ class ReferenceEstimator(Estimator):
         min_length=1,
         description="patterns of parameter names to differentiate, the others are held fixed: [head.*]",
     )
+    dropout: int | None = Field(
+        None,
+        ge=1,
+        description="thinned networks a model, averaged: so many dropout masks, each one for all examples; null drops nothing",
+    )
     memory_gb: float = Field(2.0, gt=0, description="memory for gradients held at once, in GiB; changes no result")
 
     @property
@@ -95,24 +115,26 @@ class ReferenceEstimator(Estimator):
         return int(self.memory_gb * 2**30)
 
     def check(self, evidence: Evidence) -> None:
-        """Refuse a measure that cannot be differentiated."""
+        """Refuse a measure that cannot be differentiated, and dropout masks where nothing is dropped."""
         from estimators.gradients.functional_model import Examples
         from estimators.gradients.per_example import measure_to_differentiate
 
         task = evidence.differentiable()
+        if self.dropout is not None:
+            self.untrained(task, np.random.SeedSequence(0))
         if self.differentiates_queries:
             model = self.untrained(task)
             queries = Examples.queried(task, evidence.queries, model.dtype)
             measure_to_differentiate(task, evidence.measure, model, queries)
 
-    def untrained(self, task: GradientTask) -> Model:
+    def untrained(self, task: GradientTask, mask: np.random.SeedSequence | None = None) -> Model:
         """Return the task's model before any training, to look at its structure."""
         from estimators.gradients.functional_model import Model, precision_of
         from workers.randomness.streams import build_module
 
         dtype = precision_of(task)
         module, _ = build_module(task.module, 0, dtype)
-        return Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype, self.parameters)
+        return Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype, self.parameters, mask)
 
     @abstractmethod
     def effects(self, material: Material) -> ModelEffects:
@@ -158,7 +180,8 @@ class ReferenceEstimator(Estimator):
         task = evidence.differentiable()
         precision = self.precision(task)
         train, queries = Examples.training(task, precision), Examples.queried(task, evidence.queries, precision)
-        return Material(task, evidence.measure, train, queries, references, precision, evidence.seed, self.parameters)
+        known = (task, evidence.measure, train, queries, references, precision, evidence.seed)
+        return Material(*known, self.parameters, self.dropout)
 
 
 class ModelEffects(ABC):
@@ -176,10 +199,18 @@ class ModelEffects(ABC):
         """Yield what one model brings, some queries at a time; queries that are left out get nothing from it."""
 
     def of_reference(self, reference: Reference) -> Iterator[Block]:
-        """Yield what one training brings: that of its chosen checkpoints, weighted."""
-        for checkpoint, weight in self.chosen(reference):
-            for where, block in self.of_model(self.model(checkpoint), checkpoint):
-                yield where, block if weight == 1 else weight * block
+        """Yield what one training brings: that of its chosen checkpoints, weighted, a mean over the networks that stand for each.
+
+        With `dropout` these are thinned networks in place of models of their own (dropout ensembles: Deng et al. 2024, "Efficient
+        ensembles improve training data attribution").
+        """
+        members = self.material.members
+        for checkpoint, given in self.chosen(reference):
+            weight = given / members
+            for member in range(members):
+                model = self.model(checkpoint, self.material.mask(reference, member))
+                for where, block in self.of_model(model, checkpoint):
+                    yield where, block if weight == 1 else weight * block
 
     def values(self, total: Tensor) -> Tensor:
         """Return tau (n, t) from the sum over the references (n, t) float64: their mean."""
@@ -193,11 +224,11 @@ class ModelEffects(ABC):
         """Return what is worth telling beside the values, once all models were seen."""
         return {}
 
-    def model(self, checkpoint: Checkpoint) -> Model:
-        """Return the task's model at a checkpoint, as a function of its parameters."""
+    def model(self, checkpoint: Checkpoint, mask: np.random.SeedSequence | None = None) -> Model:
+        """Return the task's model at a checkpoint, as a function of its parameters; thinned by a mask."""
         from estimators.gradients.functional_model import Model
 
-        return Model(self.material.task, checkpoint, self.material.precision, self.material.parameters)
+        return Model(self.material.task, checkpoint, self.material.precision, self.material.parameters, mask)
 
     def measure(self, model: Model) -> Objective:
         """Return the measure, to be differentiated at the queries. Raises ConfigError for one without a gradient."""
