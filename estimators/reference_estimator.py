@@ -15,14 +15,19 @@ object of the other class, which says what one model brings and remembers, for o
         def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
             ...  # yields (which queries, the effects (n, b) on them)
 
+`values` and `details` are asked after every number of models that is to be told of: `self.material.references` are then the
+models seen so far, and more may follow.
+
 An estimator that follows a whole training rather than single checkpoints (a trajectory) overrides `of_reference` instead.
 """
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from estimators.gradients.functional_model import Examples, Model
     from workers.task import GradientTask, Objective
 
+_MASKS = zlib.crc32(b"estimators.dropout")
 Block: TypeAlias = "tuple[slice, Tensor]"
 """Which queries, and the effects of all training examples on them: (n, b)."""
 
@@ -62,6 +68,19 @@ class Material:
     """Root of whatever is drawn."""
     parameters: tuple[str, ...] = ("*",)
     """Patterns of the names of the parameters that are differentiated."""
+    dropout: int | None = None
+    """How many thinned networks stand for each model; None for the model itself."""
+
+    @property
+    def members(self) -> int:
+        """How many networks stand for each model."""
+        return self.dropout or 1
+
+    def mask(self, reference: Reference, member: int) -> np.random.SeedSequence | None:
+        """Return what a member's dropout masks are drawn from, at all checkpoints of a training; None without dropout."""
+        if self.dropout is None:
+            return None
+        return np.random.SeedSequence(self.seed, spawn_key=(_MASKS, reference.seed, member))
 
 
 class ReferenceEstimator(Estimator):
@@ -72,11 +91,21 @@ class ReferenceEstimator(Estimator):
     differentiates_queries: ClassVar[bool] = True
     """Whether it takes the gradient of the measure at the queries."""
 
-    models: int | None = Field(None, ge=1, description="how many reference models to use; null takes all there are")
+    models: int | None = Field(
+        None,
+        ge=1,
+        description="how many reference models to use; null takes all there are; a list, such as [1, 2, 5], makes an "
+        "attribution with each, named by it",
+    )
     parameters: tuple[str, ...] = Field(
         ("*",),
         min_length=1,
         description="patterns of parameter names to differentiate, the others are held fixed: [head.*]",
+    )
+    dropout: int | None = Field(
+        None,
+        ge=1,
+        description="thinned networks a model, averaged: so many dropout masks, each one for all examples; null drops nothing",
     )
     memory_gb: float = Field(2.0, gt=0, description="memory for gradients held at once, in GiB; changes no result")
 
@@ -86,24 +115,26 @@ class ReferenceEstimator(Estimator):
         return int(self.memory_gb * 2**30)
 
     def check(self, evidence: Evidence) -> None:
-        """Refuse a measure that cannot be differentiated."""
+        """Refuse a measure that cannot be differentiated, and dropout masks where nothing is dropped."""
         from estimators.gradients.functional_model import Examples
         from estimators.gradients.per_example import measure_to_differentiate
 
         task = evidence.differentiable()
+        if self.dropout is not None:
+            self.untrained(task, np.random.SeedSequence(0))
         if self.differentiates_queries:
             model = self.untrained(task)
             queries = Examples.queried(task, evidence.queries, model.dtype)
             measure_to_differentiate(task, evidence.measure, model, queries)
 
-    def untrained(self, task: GradientTask) -> Model:
+    def untrained(self, task: GradientTask, mask: np.random.SeedSequence | None = None) -> Model:
         """Return the task's model before any training, to look at its structure."""
         from estimators.gradients.functional_model import Model, precision_of
         from workers.randomness.streams import build_module
 
         dtype = precision_of(task)
         module, _ = build_module(task.module, 0, dtype)
-        return Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype, self.parameters)
+        return Model(task, Checkpoint(0, 0, 0.0, dict(module.state_dict())), dtype, self.parameters, mask)
 
     @abstractmethod
     def effects(self, material: Material) -> ModelEffects:
@@ -111,8 +142,19 @@ class ReferenceEstimator(Estimator):
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Add up what every reference model brings. Raises ConfigError for too few models, DivergedError for a diverged one."""
-        material = self.material(evidence, self.references(evidence))
-        return self.effects(material).attribution(self.name)
+        return self._effects(evidence).attribution(self.name)
+
+    def attributions(self, evidence: Evidence, counts: Collection[int]) -> Iterator[tuple[int, Attribution]]:
+        """Yield (k, the attribution from the first k reference models), ascending, for every k in `counts`.
+
+        All in one pass over the largest number of models; each equals what `attribute` returns with `models: k`. Raises what
+        `attribute` raises.
+        """
+        largest = self.model_copy(update={"models": max(counts)})
+        yield from largest._effects(evidence).attributions(self.name, counts)
+
+    def _effects(self, evidence: Evidence) -> ModelEffects:
+        return self.effects(self.material(evidence, self.references(evidence)))
 
     def references(self, evidence: Evidence) -> tuple[Reference, ...]:
         """Return the reference models to use, each with checkpoints. Raises ConfigError when there are too few."""
@@ -138,7 +180,8 @@ class ReferenceEstimator(Estimator):
         task = evidence.differentiable()
         precision = self.dtype(task)
         train, queries = Examples.training(task, precision), Examples.queried(task, evidence.queries, precision)
-        return Material(task, evidence.measure, train, queries, references, precision, evidence.seed, self.parameters)
+        known = (task, evidence.measure, train, queries, references, precision, evidence.seed)
+        return Material(*known, self.parameters, self.dropout)
 
 
 class ModelEffects(ABC):
@@ -156,10 +199,18 @@ class ModelEffects(ABC):
         """Yield what one model brings, some queries at a time; queries that are left out get nothing from it."""
 
     def of_reference(self, reference: Reference) -> Iterator[Block]:
-        """Yield what one training brings: that of its chosen checkpoints, weighted."""
-        for checkpoint, weight in self.chosen(reference):
-            for where, block in self.of_model(self.model(checkpoint), checkpoint):
-                yield where, block if weight == 1 else weight * block
+        """Yield what one training brings: that of its chosen checkpoints, weighted, a mean over the networks that stand for each.
+
+        With `dropout` these are thinned networks in place of models of their own (dropout ensembles: Deng et al. 2024, "Efficient
+        ensembles improve training data attribution").
+        """
+        members = self.material.members
+        for checkpoint, given in self.chosen(reference):
+            weight = given / members
+            for member in range(members):
+                model = self.model(checkpoint, self.material.mask(reference, member))
+                for where, block in self.of_model(model, checkpoint):
+                    yield where, block if weight == 1 else weight * block
 
     def values(self, total: Tensor) -> Tensor:
         """Return tau (n, t) from the sum over the references (n, t) float64: their mean."""
@@ -173,11 +224,11 @@ class ModelEffects(ABC):
         """Return what is worth telling beside the values, once all models were seen."""
         return {}
 
-    def model(self, checkpoint: Checkpoint) -> Model:
-        """Return the task's model at a checkpoint, as a function of its parameters."""
+    def model(self, checkpoint: Checkpoint, mask: np.random.SeedSequence | None = None) -> Model:
+        """Return the task's model at a checkpoint, as a function of its parameters; thinned by a mask."""
         from estimators.gradients.functional_model import Model
 
-        return Model(self.material.task, checkpoint, self.material.precision, self.material.parameters)
+        return Model(self.material.task, checkpoint, self.material.precision, self.material.parameters, mask)
 
     def measure(self, model: Model) -> Objective:
         """Return the measure, to be differentiated at the queries. Raises ConfigError for one without a gradient."""
@@ -187,13 +238,26 @@ class ModelEffects(ABC):
 
     def attribution(self, name: str) -> Attribution:
         """Go through all references; the estimator's `name` is for errors."""
+        ((_, made),) = self.attributions(name, {len(self.material.references)})
+        return made
+
+    def attributions(self, name: str, counts: Collection[int]) -> Iterator[tuple[int, Attribution]]:
+        """Go through the references, and yield (k, what the first k bring) for every k in `counts`."""
         import torch
 
-        total = torch.zeros(len(self.material.train), len(self.material.queries), dtype=torch.float64)
-        for reference in self.material.references:
+        material = self.material
+        total = torch.zeros(len(material.train), len(material.queries), dtype=torch.float64)
+        for seen, reference in enumerate(material.references, 1):
+            self.material = material
             for where, block in self.of_reference(reference):
                 total[:, where] += block
-        return self.wrapped(self.values(total), name)
+            if seen in counts:
+                self.material = replace(material, references=material.references[:seen])
+                yield (
+                    seen,
+                    self.wrapped(self.values(total if seen == len(material.references) else total.clone()), name),
+                )
+        self.material = material
 
     def wrapped(self, values: Tensor, name: str) -> Attribution:
         """Return values (n, t) as float32. Raises DivergedError when one is not finite: a reference model diverged."""
@@ -206,6 +270,6 @@ class ModelEffects(ABC):
         return Attribution(
             values.float().numpy(),
             models=len(self.material.references),
-            details=self.details(),
+            details=deepcopy(dict(self.details())),  # it goes on growing with the models
             utility=None if utility is None else utility.astype(np.float32),
         )

@@ -94,24 +94,19 @@ class KnnShapleyEffects(ModelEffects):
         self._direction = -1 if material.measure in LOWER_IS_BETTER else 1
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
-        """Yield the values between representations, a part of the mean over the models."""
+        """Yield the values between representations."""
         from estimators.gradients.forward import representations
 
         task, train, queries = self.material.task, self.material.train, self.material.queries
         yield slice(None), self.between(representations(task, model, train), representations(task, model, queries))
 
     def between(self, train: Tensor, queries: Tensor) -> Tensor:
-        """Return the values (n, t) for features (n, ...) and (t, ...), over the number of models where there are any."""
+        """Return the values (n, t) for features (n, ...) and (t, ...)."""
         import torch
 
-        share = self._direction / max(1, len(self.material.references))
         labels, wanted = (one.batch().targets.numpy() for one in (self.material.train, self.material.queries))
         found = nearest_values(_flat(train), labels, _flat(queries), wanted, self._options.k, self._options.weights)
-        return torch.from_numpy(share * found + 0.0)  # a negated zero is a zero
-
-    def values(self, total: Tensor) -> Tensor:
-        """Return the sum: each part is already a share of the mean."""
-        return total
+        return torch.from_numpy(self._direction * found + 0.0)  # a negated zero is a zero
 
     def utility(self, values: Tensor) -> NDArray[np.floating[Any]]:
         """Return the mean over the queries."""

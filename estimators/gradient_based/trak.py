@@ -174,7 +174,8 @@ class TrakEffects(ModelEffects):
     def values(self, total: Tensor) -> Tensor:
         """Return the mean Newton step times the mean residual, both over all checkpoints."""
         count = len(self._dampings)
-        return total / count * (self._residuals / count).unsqueeze(1)
+        # The total is one of means over the networks that stand for a model.
+        return total * self.material.members / count * (self._residuals / count).unsqueeze(1)
 
     def details(self) -> Mapping[str, Any]:
         """Return the dampings, the features' dimension, and how many checkpoints were averaged."""

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.random import SeedSequence
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from workers.data.examples import Arrays, Readable
 from workers.data.nested import Nested
-from workers.errors import DataError
+from workers.errors import ConfigError, DataError
 from workers.name_patterns import matching
+from workers.randomness.dropout import KeyedDropout
 from workers.randomness.streams import build_module
 from workers.training.batchable_attention import batchable_attention
 from workers.training.precision import DTYPES
@@ -39,12 +42,20 @@ class Model:
     `parameters` are the trained parameters by name, in the module's order, detached; frozen ones, those that match none of
     `patterns` and buffers stay in the module. `p` is their number of elements. Raises DataError when the checkpoint does not
     fit the module, ConfigError for a pattern that no trained parameter matches.
+
+    With a `mask` it is a thinned network: units of its dropout layers are dropped as in training, the same ones for all
+    examples, drawn from that seed. Raises ConfigError for a module without such layers.
     """
 
     def __init__(
-        self, task: GradientTask, checkpoint: Checkpoint, dtype: torch.dtype, patterns: Sequence[str] = ("*",)
+        self,
+        task: GradientTask,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        patterns: Sequence[str] = ("*",),
+        mask: SeedSequence | None = None,
     ):
-        self.module, _ = build_module(task.module, 0, dtype)
+        self.module, dropouts = build_module(task.module, 0, dtype)
         try:
             self.module.load_state_dict(checkpoint.state)
         except RuntimeError as error:
@@ -53,6 +64,8 @@ class Model:
                 f"checkpoint of epoch {checkpoint.epoch} does not fit the task's module: {reason}"
             ) from error
         self.module.eval()
+        if mask is not None:
+            _thin(dropouts, mask)
         trained = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
         chosen = matching(list(trained), patterns, "parameters")
         self.parameters = {name: value.detach() for name, value in trained.items() if name in chosen}
@@ -91,6 +104,18 @@ class Model:
         sizes = [parameter.numel() for parameter in self.parameters.values()]
         parts = zip(self.parameters.items(), torch.split(flat, sizes, dim=-1), strict=True)
         return {name: part.reshape(*flat.shape[:-1], *parameter.shape) for (name, parameter), part in parts}
+
+
+def _thin(dropouts: Sequence[KeyedDropout], mask: SeedSequence) -> None:
+    """Drop units of every dropout layer, the same ones for all examples. Raises ConfigError where there are none to drop."""
+    if not any(layer.p > 0 for layer in dropouts):
+        raise ConfigError(
+            "dropout: masks are of nn.Dropout layers with p above 0, and the module has none: expected dropout: null"
+        )
+    for layer, number in zip(dropouts, mask.generate_state(len(dropouts), np.uint32), strict=True):
+        layer.key.copy_(torch.tensor(int(number) - 2**31, dtype=torch.int32))
+        layer.shared = True
+        layer.train()
 
 
 class _Holder(nn.Module):

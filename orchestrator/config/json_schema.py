@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from estimators.reference_estimator import ReferenceEstimator
 from estimators.registry import find, names
 from orchestrator.config.schema import Config
 from workers.errors import PluginError
@@ -34,6 +35,10 @@ def schema() -> dict[str, Any]:
             own["description"] = _without_example(own["description"])
         made["$defs"].update(own.pop("$defs", {}))
         own["properties"] = {**common, **own.get("properties", {})}
+        if issubclass(find(name), ReferenceEstimator):
+            own["properties"]["models"]["anyOf"].append(
+                {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "uniqueItems": True}
+            )
         sections[name] = {"anyOf": [own, {"type": "null"}]}
     made["properties"]["estimators"].update(
         {

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.config.numbers_of_models import each_number_of_models
 from orchestrator.config.stopping_criteria import parse
 from orchestrator.config.validation_errors import one_line
 from orchestrator.designs import AnyDesign
@@ -306,7 +307,7 @@ class Config(Section):
         filled = {label: {} if options is None else options for label, options in value.items()}
         return {
             label: _Given({"estimator": label, **options}, folder) if isinstance(options, Mapping) else options
-            for label, options in filled.items()
+            for label, options in each_number_of_models(filled).items()
         }
 
     @field_validator("measures", "designs", "estimators")

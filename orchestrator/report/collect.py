@@ -80,6 +80,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         label=record.examples.label,
         queries=sweep.queries,
         families={label: family_of(frozenset(one.needs)) for label, one in attributes.items()},
+        curves=sections.curves(attributes),
         expectations=sections.expectations(sweep, store, answers),
         stopping=sections.stopping(sweep),
         stopped=sections.stopped(sweep, store),

@@ -205,6 +205,8 @@ class ReportData:
     """Which examples the t queries are."""
     families: Mapping[str, Family] = field(default_factory=dict)
     """Estimator -> family; one that is not here is looked up by its registered name."""
+    curves: Mapping[str, str] = field(default_factory=dict)
+    """Estimator -> what it has in common with those that differ from it in the number of reference models alone."""
     expectations: tuple[Expectation, ...] = ()
     stopping: tuple[StopCurve, ...] = ()
     stopped: tuple[str, ...] = ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +33,21 @@ from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.examples import Examples
 from orchestrator.sweeps.stopping_record import read_stopping, stopped_designs, worded
 from orchestrator.sweeps.sweep import Sweep
+
+
+def curves(attributes: Mapping[str, Attributes]) -> dict[str, str]:
+    """Return, by label, what attributions have in common that differ in their number of reference models alone.
+
+    Left out are those that nothing else differs so from.
+    """
+    found = {label: _but_for_models(one) for label, one in attributes.items() if "checkpoints" in one.needs}
+    common = Counter(found.values())
+    return {label: key for label, key in found.items() if common[key] > 1}
+
+
+def _but_for_models(one: Attributes) -> str:
+    options = {key: value for key, value in one.options.items() if key != "models"}
+    return json.dumps([one.estimator, one.source, one.measure, options], sort_keys=True, default=str)
 
 
 def expectations(sweep: Sweep, store: RunStore, answers: Mapping[str, StoredAttribution]) -> tuple[Expectation, ...]:

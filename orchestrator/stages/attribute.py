@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -11,8 +10,10 @@ import numpy as np
 
 from estimators.contract import Attribution
 from estimators.evidence import Evidence
+from estimators.reference_estimator import ReferenceEstimator
 from estimators.registry import package_of
 from orchestrator.attribution.evidence import gather, reference_designs, with_models
+from orchestrator.attribution.numbers_of_models import Answers
 from orchestrator.attribution.standing import rows_given, source_of, stamp_of, why_stale
 from orchestrator.attribution.workspace import SweepWorkspace
 from orchestrator.config.schema import EstimatorSection
@@ -86,24 +87,22 @@ def attribute(
     it raises ends the stage.
     """
     evidence: dict[str, Evidence] = {}
-    stored = set(list_attributions(sweep.paths))
+    asked = [_asked(sweep, store, label, section, again=again) for label, section in sweep.config.estimators.items()]
+    answers = Answers({one.label: one.section for one in asked if one.standing is None})
     results = []
-    for label, section in sweep.config.estimators.items():
-        measure = section.measure or sweep.config.measures[0]
-        origin = _Origin(stamp_of(section, measure), rows_given(sweep, store, section), source_of(section))
-        standing = read_attributes_of(sweep.paths, label) if label in stored and not again else None
-        stale = "" if standing is None else why_stale(standing, origin.stamp, origin.rows, origin.source)
-        if standing is not None and not stale:
-            result = Attributed(label, standing.seconds, standing.models, kept=True)
+    for one in asked:
+        if one.standing is not None:
+            result = Attributed(one.label, one.standing.seconds, one.standing.models, kept=True)
         else:
+            measure, origin = one.measure, one.origin
             if measure not in evidence:
                 evidence[measure] = gather(sweep, store, measure)
-            workspace = SweepWorkspace(sweep.paths, label, origin.key, sweep.config.ray, say)
+            workspace = SweepWorkspace(sweep.paths, one.label, origin.key, sweep.config.ray, say)
             given = replace(evidence[measure], workspace=workspace)
-            if section.options.needed & {"gradients", "checkpoints"}:
+            if one.section.options.needed & {"gradients", "checkpoints"}:
                 origin = replace(origin, made_under=before_task())
                 given = with_models(given, sweep, store)
-            result = replace(_try(sweep, store, label, section, given, origin), stale=stale)
+            result = replace(_try(sweep, store, replace(one, origin=origin), given, answers), stale=one.stale)
             if not result.error:
                 workspace.clear()
         on_done(result)
@@ -111,16 +110,38 @@ def attribute(
     return results
 
 
-def _try(
-    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, origin: _Origin
-) -> Attributed:
+@dataclass(frozen=True)
+class _Asked:
+    """One estimator of the configuration, and whether it has an answer that stands."""
+
+    label: str
+    section: EstimatorSection
+    measure: str
+    origin: _Origin
+    standing: Attributes | None
+    """The answer of a former call that still stands."""
+    stale: str
+    """Why that of a former call does not."""
+
+
+def _asked(sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, *, again: bool) -> _Asked:
+    measure = section.measure or sweep.config.measures[0]
+    origin = _Origin(stamp_of(section, measure), rows_given(sweep, store, section), source_of(section))
+    stored = not again and label in list_attributions(sweep.paths)
+    standing = read_attributes_of(sweep.paths, label) if stored else None
+    stale = "" if standing is None else why_stale(standing, origin.stamp, origin.rows, origin.source)
+    return _Asked(label, section, measure, origin, None if stale else standing, stale)
+
+
+def _try(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, answers: Answers) -> Attributed:
     """Compute one attribution; where that fails in any way, an answer from other runs must not stand in for it.
 
     Raises StoreError where runs that are read on the way are damaged: that is no failure of the estimator, and its answer stays.
     """
+    label = asked.label
     forget_failure(sweep.paths, label)
     try:
-        return _compute(sweep, store, label, section, evidence, origin)
+        return _compute(sweep, store, asked, evidence, answers)
     except StoreError:
         raise
     except Exception as error:
@@ -133,14 +154,13 @@ def _try(
         return Attributed(label, 0.0, 0, kept=False, error=f"estimators.{label}: {reason}")
 
 
-def _compute(
-    sweep: Sweep, store: RunStore, label: str, section: EstimatorSection, evidence: Evidence, origin: _Origin
-) -> Attributed:
-    started = time.perf_counter()
-    made = section.options.attribute(evidence)
+def _compute(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, answers: Answers) -> Attributed:
+    label, section, origin = asked.label, asked.section, asked.origin
+    found = answers.answer(label, evidence)
+    made = found.made
     curve = made.findings.learning_curve
     beside = 0.0 if curve is None else curve.seconds  # what more runs would bring is not what this cost
-    seconds = time.perf_counter() - started - beside
+    seconds = found.seconds - beside
     _refuse_ill_formed(made, evidence)
     attributes = Attributes(
         estimator=section.estimator,
@@ -153,7 +173,7 @@ def _compute(
         fitted_on=tuple(made.fitted_on),
         models=made.models,
         seconds=seconds,
-        train_seconds=accounting.train_seconds(store, _trained_for(sweep, store, section, made)),
+        train_seconds=_train_seconds(sweep, store, section, made, len(evidence.references)),
         stamp=origin.stamp,
         provenance=origin.made_under,
         rows=origin.rows,
@@ -179,10 +199,19 @@ def _notes(sweep: Sweep, label: str, made: Attribution, measure: str) -> tuple[s
     return tuple(line for line in (found.summary, more, *by_class) if line)
 
 
-def _trained_for(sweep: Sweep, store: RunStore, section: EstimatorSection, made: Attribution) -> set[str]:
-    """Return the designs whose training the attribution cost: the runs it was fitted on, and its reference models."""
-    references = reference_designs(sweep, store) if "checkpoints" in section.options.needed else ()
-    return {*made.fitted_on, *references}
+def _train_seconds(
+    sweep: Sweep, store: RunStore, section: EstimatorSection, made: Attribution, references: int
+) -> float:
+    """Return what the training cost that an attribution used: of the runs it was fitted on, and of its reference models.
+
+    Of `references` models an estimator may have looked at the first few: they count for their share.
+    """
+    fitted = accounting.train_seconds(store, made.fitted_on)
+    if "checkpoints" not in section.options.needed:
+        return fitted
+    others = set(reference_designs(sweep, store)) - set(made.fitted_on)
+    of_models = isinstance(section.options, ReferenceEstimator) and references
+    return fitted + accounting.train_seconds(store, others) * (made.models / references if of_models else 1.0)
 
 
 def _refuse_ill_formed(made: Attribution, evidence: Evidence) -> None:

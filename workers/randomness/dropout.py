@@ -52,6 +52,8 @@ class KeyedDropout(nn.Module):
 
     key: Tensor
     number: int | None = None
+    shared: bool = False
+    """Whether all examples of a batch have one mask: the layer then is one thinned network, and not another for every example."""
 
     def __init__(self, p: float, channels: bool = False):
         """With `channels` whole channels are dropped: one number for each of the first two dimensions of a batch."""
@@ -68,8 +70,9 @@ class KeyedDropout(nn.Module):
     def _factors(self, inputs: Tensor) -> Tensor:
         """Return 0 or 1 / (1 - p) for every element."""
         scale = 1 / (1 - self.p)
-        if self.channels:
-            shape = torch.Size([*inputs.shape[:2], *(1 for _ in inputs.shape[2:])])
+        if self.channels or self.shared:
+            inner = (1 for _ in inputs.shape[2:]) if self.channels else inputs.shape[2:]
+            shape = torch.Size([1 if self.shared else len(inputs), *inputs.shape[1:2], *inner])
             return keep_mask(self.key, shape, self.p).to(inputs.dtype) * scale
         if self.number is None or inputs.device.type != "cpu":
             return keep_mask(self.key, inputs.shape, self.p).to(inputs.dtype) * scale

@@ -60,7 +60,10 @@ def lds_intervals(board: Sequence[Entry]) -> Markup:
 def lds_against(
     board: Sequence[Entry], cost: Callable[[Entry], float], axis: str, name: str, seconds: bool = False
 ) -> Markup:
-    """Draw LDS over a cost on a logarithmic axis; entries without a positive cost are the caller's to leave out."""
+    """Draw LDS over a cost on a logarithmic axis; entries without a positive cost are the caller's to leave out.
+
+    Entries that differ in the number of reference models alone are joined by a line.
+    """
     with svg.styled():
         figure, axes = blank(WIDTH, 280)
         costs = np.array([cost(entry) for entry in board])
@@ -72,6 +75,9 @@ def lds_against(
             colour = svg.FAMILY[entry.family]
             axes.plot([x, x], [entry.lds.low, entry.lds.high], color=colour, lw=3, alpha=0.3, solid_capstyle="butt")
             axes.plot(x, entry.lds.value, "o", color=colour, ms=6, zorder=3)
+        for places in curves(board, cost):
+            colour = svg.FAMILY[board[places[0]].family]
+            axes.plot(costs[places], values[places], color=colour, lw=1.2, alpha=0.7, zorder=2)
         axes.axhline(0, color=svg.LINE, lw=1, zorder=0)
         _ceiling_line(axes, _ceiling([entry.lds.drawn_ceiling for entry in board]), horizontal=True)
         axes.xaxis.set_major_locator(FixedLocator(_CLOCK) if seconds else LogLocator(numticks=7))
@@ -87,6 +93,15 @@ def lds_against(
             for e, x in zip(board, costs, strict=True)
         )
         return svg.inline(figure, name, f"LDS against {axis}: {description}")
+
+
+def curves(board: Sequence[Entry], cost: Callable[[Entry], float]) -> list[list[int]]:
+    """Return the entries of each curve by their places on the board, by rising cost; those of one design together."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for place, entry in enumerate(board):
+        if entry.curve:
+            found.setdefault((entry.curve, entry.design), []).append(place)
+    return [sorted(places, key=lambda place: cost(board[place])) for places in found.values() if len(places) > 1]
 
 
 def predicted_actual(

@@ -48,6 +48,8 @@ class Entry:
     queries: int
     row: ScoreRow
     """The whole row of the score table."""
+    curve: str = ""
+    """What it has in common with entries that differ in the number of reference models alone; empty where there are none."""
 
     @property
     def seconds(self) -> float:
@@ -227,4 +229,5 @@ def _entry(data: ReportData, row: ScoreRow, loo: Mapping[str, ShownScore]) -> En
         seeds=row.seeds,
         queries=row.queries,
         row=row,
+        curve=data.curves.get(row.estimator, ""),
     )

@@ -12,7 +12,7 @@ from orchestrator.report import sections
 from orchestrator.stages.attribute import attribute
 from orchestrator.stages.plan import prepare
 from orchestrator.stages.retrain import retrain
-from orchestrator.store.attributions import read_attribution
+from orchestrator.store.attributions import Attributes, read_attribution
 
 
 @pytest.mark.parametrize(("truncation", "said"), [(None, 1), (0.01, 2)])
@@ -69,3 +69,22 @@ def test_the_measured_error_of_groups_is_that_of_their_effects_whatever_their_va
     errors = (full - out).std(axis=1, ddof=1) / 2
     (error,) = [one.fact for one in told if one.what == "out: standard error of a value"]
     assert error == pytest.approx(errors.mean(), rel=1e-4)
+
+
+def test_a_curve_is_what_differs_in_the_number_of_models_alone() -> None:
+    def of(estimator: str, measure: str = "margin", needs: tuple[str, ...] = ("checkpoints",), **options: Any) -> Any:
+        return Attributes(estimator=estimator, measure=measure, needs=needs, options=options)
+
+    found = sections.curves(
+        {
+            "trak_1": of("trak", models=1, damping=1.0),
+            "all": of("trak", models=None, damping=1.0),
+            "damped": of("trak", models=1, damping=2.0),
+            "of_loss": of("trak", "loss", models=1, damping=1.0),
+            "tracin": of("tracin", models=1, damping=1.0),
+            "once": of("datamodel", needs=("subsets",)),
+            "twice": of("datamodel", needs=("subsets",)),
+        }
+    )
+    assert sorted(found) == ["all", "trak_1"]
+    assert found["all"] == found["trak_1"]

@@ -149,3 +149,25 @@ def test_a_design_without_a_finished_run_is_named_as_one(tiny: Any, make_sweep: 
     assert "the sweep has: " in done.error
     assert "fit (subsets) without a finished run" in done.error
     assert "none" not in done.error
+
+
+def test_reference_models_are_charged_for_by_how_many_were_looked_at(
+    make_sweep: Callable[[Raw], Sweep], tiny: Raw, inline_pool: Any
+) -> None:
+    tiny["designs"] = {"reference": tiny["designs"]["reference"]}
+    tiny["estimators"] = {"tracin": {"models": [1, 2]}, "influence": {}}
+    tiny["scores"] = {}
+    sweep = make_sweep(tiny)
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        assert [(one.estimator, one.error) for one in attribute(sweep, store)] == [
+            ("tracin_1", ""),
+            ("tracin_2", ""),
+            ("influence", ""),
+        ]
+        assert all(one.kept for one in attribute(sweep, store))
+        whole = accounting.train_seconds(store, ["reference"])
+    found = {label: read_attributes_of(sweep.paths, label) for label in ("tracin_1", "tracin_2", "influence")}
+    assert [one.models for one in found.values()] == [1, 2, 2]
+    assert [one.train_seconds for one in found.values()] == pytest.approx([whole / 2, whole, whole])
+    assert found["tracin_1"].seconds < found["tracin_2"].seconds

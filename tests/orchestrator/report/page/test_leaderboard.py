@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.report.page import leaderboard
+from orchestrator.report.page import figures, leaderboard
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,20 @@ def test_the_pair_is_drawn_from_what_is_available_in_the_board_s_order(make):
     assert names == ["difference_in_means", "trak"]
     assert leaderboard.pair(board, set()) == ()
     assert leaderboard.pair((), {"trak"}) == ()
+
+
+def test_entries_that_differ_in_their_number_of_models_are_joined_by_rising_cost(make):
+    curves = {"trak": "a", "influence": "a", "tracin": "a", "similarity": "b"}
+    board = leaderboard.entries(make(curves=curves))
+    names = [[board[place].estimator for place in places] for places in figures.curves(board, lambda e: -e.lds.value)]
+    assert names == [["influence", "trak", "tracin"]], "the best is the cheapest here; one alone is no curve"
+    assert figures.curves(leaderboard.entries(make()), lambda entry: entry.lds.value) == []
+
+
+def test_the_figure_draws_a_line_through_a_curve(make):
+    board = leaderboard.entries(make())
+    joined = leaderboard.entries(make(curves={"trak": "a", "influence": "a"}))
+    plain, lined = (
+        str(figures.lds_against(one, lambda e: e.seconds + 1, "time", "cost")).count("<path") for one in (board, joined)
+    )
+    assert lined == plain + 1
