@@ -20,7 +20,9 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Overrides such as seed=1 or designs.fit.subsets=500."),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder.")]
-Out = Annotated[Path | None, typer.Option("--out", help="The sweep's folder; by default runs/NAME, by the configuration's name.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="The sweep's folder; by default runs/NAME, by the configuration's name.")
+]
 Sample = Annotated[
     float | None,
     typer.Option(
