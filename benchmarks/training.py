@@ -1,6 +1,7 @@
 """Trainings a second, against a well-written PyTorch loop and dattri's retraining, on the same runs, in one alternating run.
 
     python benchmarks/training.py [--json FILE] [--figure FILE] [--case NAME ...] [--models 48] [--rounds 4] [--data DIR]
+    python benchmarks/training.py --from-disk --case resnet9-bn-8 text mnist-mlp [--rounds 4] [--data DIR]
 
 Both sides keep two processes of one thread busy, on subsets of the same size, with the data in memory. Times are the processes'
 own (which is the time passed on a machine that does nothing else), and the slower process counts. After every round each process
@@ -9,8 +10,9 @@ useful arithmetic reached: forward and backward passes on the subset, and the fo
 The sides alternate, and rates and ratio are the medians of the rounds. `agree` says that ours, in float64 and after the full
 recipe, gives the outputs of training alone. `--figure` draws models a second against the number of models trained together.
 Besides: training alone (a pack of one) against the same loop, and two processes of one thread against one of two, by the time
-that passes. Published data come from `--data`, or COUNTERFACTORY_DATA, or ../shared/data beside the checkout; a row says where
-noise of their shape stands for them.
+that passes. `--from-disk` instead trains one run of every case alone, with its examples in a mapped .npy and in Zarr, in
+alternation with memory. Published data come from `--data`, or COUNTERFACTORY_DATA, or ../shared/data beside the checkout; a
+row says where noise of their shape stands for them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +35,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from training_cases import CASES, Case, benchmark, half_runs, load, plain
+from training_disk import Read, from_disk
 
 from workers import DifferentiableTask, Queries, Run
 from workers.packed.calibration import strategy_of
@@ -241,12 +244,26 @@ def rate(task: DifferentiableTask, count: int, **options: object) -> float:
     return count / best
 
 
+def _printed(name: str, comparisons: Iterable[Read]) -> bool:
+    """Print what reading from disk costs; return whether it changed no bit."""
+    same = True
+    for read in comparisons:
+        same &= read.same
+        print(
+            f"{name:24} {read.disk:9.2f}/s  from {read.place}, from memory {read.memory:8.2f}/s  {read.ratio:6.3f}x"
+            f"  same bits {read.same}  on {read.data}",
+            flush=True,
+        )
+    return same
+
+
 def main() -> int:
     here = Path(__file__).resolve().parents[1]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--figure", type=Path, help="draw models a second against the width into this file")
     parser.add_argument("--case", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--from-disk", action="store_true", help="what reading by batches from disk costs")
     parser.add_argument("--models", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--data", type=Path, default=os.environ.get("COUNTERFACTORY_DATA", here / "../shared/data"))
@@ -257,6 +274,10 @@ def main() -> int:
     for name in options.case:
         if CASES[name].data == "mnist" and not (folder / "mnist_t10k.npz").exists():
             print(f"{name}: skipped, {folder} has no mnist_t10k.npz (see --data)")
+            continue
+        if options.from_disk:
+            if not _printed(name, from_disk(name, folder, options.rounds)):
+                return 1
             continue
         for row in rows_of(name, folder, options.models, options.rounds):
             rows.append(row)
