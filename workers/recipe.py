@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from workers.errors import TaskError
 from workers.learning_rates import dropping, one_cycle, warmed_up
 
 
@@ -17,6 +18,9 @@ class Recipe(BaseModel):
 
     - Every epoch the subset is shuffled and cut into batches of `batch_size`; after `accumulate` batches the optimizer takes
       a step. No step is shared by two epochs: the last one of an epoch takes the batches that are left.
+    - With `drop_last` the last batch of an epoch is left out where it is smaller than `batch_size`, as PyTorch's data loader
+      does; which examples that is changes with every epoch's order. Steps and schedules count what is left. In shared order it
+      is the last batch of the full set.
     - A step's gradient is that of the mean loss over all examples of its batches, as one batch of that size would give but for
       normalizations over a batch. Dropout and augmentation are drawn for every batch.
     - With `clip_norm` c the gradient g of all trained parameters is multiplied by min(1, c / (norm(g) + 1e-6)), as torch's
@@ -72,6 +76,7 @@ class Recipe(BaseModel):
     step_factor: float = Field(0.1, gt=0, le=1, description="schedule step: factor of each drop")
     warmup: float = Field(0.25, gt=0, lt=1, description="schedule one_cycle: fraction of the steps that climb")
     batch_size: int = Field(64, ge=1, description="examples a batch; the last one of an epoch may be smaller")
+    drop_last: bool = Field(False, description="leave out an epoch's last batch where it is smaller than batch_size")
     accumulate: int = Field(1, ge=1, description="batches a step; the last step of an epoch may have fewer")
     epochs: int = Field(10, ge=1, description="passes over the subset")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="classification: mass spread over all classes")
@@ -99,9 +104,20 @@ class Recipe(BaseModel):
             raise ValueError(f"{warmups[0]} goes with schedule constant, linear or cosine, found {self.schedule}")
         return self
 
+    def places_per_epoch(self, subset_size: int) -> int:
+        """Return how many of `subset_size` examples one pass goes through: all but what `drop_last` leaves out."""
+        return subset_size - subset_size % self.batch_size if self.drop_last else subset_size
+
+    def check_places(self, subset_size: int) -> None:
+        """Raise TaskError if `drop_last` leaves nothing of so many examples."""
+        if self.drop_last and self.places_per_epoch(subset_size) == 0:
+            raise TaskError(
+                f"recipe.drop_last leaves no batch: {subset_size} examples are fewer than recipe.batch_size = {self.batch_size}"
+            )
+
     def batches_per_epoch(self, subset_size: int) -> int:
         """Return the number of batches in one pass over `subset_size` examples."""
-        return math.ceil(subset_size / self.batch_size)
+        return math.ceil(self.places_per_epoch(subset_size) / self.batch_size)
 
     def steps_per_epoch(self, subset_size: int) -> int:
         """Return the number of optimizer steps in one pass over `subset_size` examples."""

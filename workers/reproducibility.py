@@ -45,6 +45,7 @@ def _state(task: Task | DifferentiableTask, run: Run) -> Mapping[str, Tensor]:
     """Return the parameters and buffers of one training; none of a black box."""
     if isinstance(task, DifferentiableTask):
         short = copy.copy(task)
-        short.recipe = task.recipe.model_copy(update={"epochs": 1})
+        batch = min(task.recipe.batch_size, len(run.subset))
+        short.recipe = task.recipe.model_copy(update={"epochs": 1, "batch_size": batch})
         return dict(alone.train(short, run)[0].state_dict())
     return dict(OwnTraining(task).train(run)[0].state_dict()) if trains_itself(task) else {}

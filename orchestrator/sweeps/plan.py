@@ -166,7 +166,8 @@ def plan_designs(
                 f"designs.{name}.kind: {design.kind} needs a differentiable task; {type(task).__name__} trains itself"
             )
         if design.drawable:
-            design.mask(0, context)  # so few examples may have no subset on this side of the fence
+            size = int(design.mask(0, context).sum())  # so few examples may have no subset on this side of the fence
+            _check_last_batch(task, design, context, size)
         epochs: tuple[int, ...] = ()
         if isinstance(task, DifferentiableTask):
             epochs = design.checkpoint_epochs(task.recipe.epochs, context)
@@ -192,6 +193,20 @@ def _check_shared(task: Task | DifferentiableTask, name: str) -> None:
         raise ConfigError(
             f"designs.{name}.order: shared needs a differentiable task; {type(task).__name__} trains itself, in its own batches"
         )
+
+
+def _check_last_batch(task: Task | DifferentiableTask, design: Design, context: Context, size: int) -> None:
+    """Refuse a last batch that would fail in every run: all subsets are as large as the first, or batches are the full set's."""
+    from workers.task import DifferentiableTask
+    from workers.training.last_batch import check_last_batch
+
+    shared = design.order == "shared"
+    if not isinstance(task, DifferentiableTask) or not (shared or size == design.mean_size(context)):
+        return
+    try:
+        check_last_batch(task, context.n if shared else size, in_full=not shared)
+    except TaskError as error:
+        raise ConfigError(f"designs.{context.name}: subsets of {size} examples: {error}") from error
 
 
 def _pack(config: Config, design: str) -> int:

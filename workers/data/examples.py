@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from workers.data.nested import Nested, cast, length, mapped
+from workers.data.rows import rows_of
 from workers.errors import DataError, TaskError, one_line
 
 
@@ -53,7 +54,7 @@ class Arrays(Readable):
         return length(self.whole, "examples")
 
     def read(self, indices: Tensor) -> Nested:
-        """Return the chosen rows of every leaf; an array's rows are read in ascending order, each once."""
+        """Return the chosen rows of every leaf."""
         return mapped(lambda leaf: self._rows(leaf, indices), self.whole)
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Arrays:
@@ -68,10 +69,7 @@ class Arrays(Readable):
         if isinstance(leaf, Tensor):
             chosen: Tensor = leaf[indices]
             return chosen
-        rows, places = np.unique(indices.cpu().numpy(), return_inverse=True)
-        # Zarr takes a list of rows by `oindex`; whatever else there is takes it in brackets.
-        found = np.asarray(getattr(leaf, "oindex", leaf)[rows])[places.reshape(indices.shape)]
-        read: Tensor = cast(torch.from_numpy(found), self.dtype, self.device)
+        read: Tensor = cast(rows_of(leaf, indices), self.dtype, self.device)
         return read
 
 

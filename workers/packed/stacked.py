@@ -40,6 +40,7 @@ from workers.runs import Checkpoint, Queries, Run
 from workers.task import DifferentiableTask
 from workers.training.batchable_attention import batchable_attention
 from workers.training.batches import Batches, Portion
+from workers.training.last_batch import named_remedy
 from workers.training.precision import DTYPES, forward
 from workers.training.statistics import recompute
 
@@ -202,7 +203,7 @@ class Lockstep:
         if w is not None and members[0].batches.shared:
             buffers = buffers | dict.fromkeys(self.template.norms, w != 0)
         take = self._slopes_compiled if compiled else self.trainer.slopes[w is not None]
-        with batchable_attention():
+        with named_remedy(self.recipe, batches.shape[1]), batchable_attention():
             gradients, changed = take(parameters, buffers, x, y, w, keys.to(self.trainer.device))
         _put(self.buffers, where, {name: changed[name] for name in self.buffers})
         if self.accumulator:

@@ -63,9 +63,10 @@ class NextToken(DifferentiableTask):
 
     def _cross_entropy(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Return (b,) of (b, length, vocabulary) and (b, length)."""
-        by_class = outputs.transpose(-1, -2)
-        losses = F.cross_entropy(by_class, targets, reduction="none", label_smoothing=label_smoothing)
-        return self._mean(losses, targets)
+        # One row a token: with the classes in the middle, a softmax walks through memory in strides.
+        rows, wanted = outputs.flatten(0, -2), targets.flatten()
+        losses = F.cross_entropy(rows, wanted, reduction="none", label_smoothing=label_smoothing)
+        return self._mean(losses.reshape(targets.shape), targets)
 
     def _margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean over tokens of log(p / (1 - p)) of the token that follows, (b,)."""

@@ -23,6 +23,7 @@ from workers.runs import Checkpoint, Queries, Run
 from workers.task import Classification, DifferentiableTask
 from workers.training.batches import Batches
 from workers.training.descent import Descent
+from workers.training.last_batch import named_remedy
 from workers.training.layouts import pool_before_relu, to_channels_last
 from workers.training.precision import DTYPES, forward, normalize_in_full
 from workers.training.present_norm import exchange_norms
@@ -78,7 +79,7 @@ def train(
                 layer.key, layer.number = keys[seen, place], int(numbers[seen, place])
             for norm in norms:
                 norm.present = batches.present(weights)
-            with draws.of(seen):
+            with named_remedy(recipe, len(batch)), draws.of(seen):
                 outputs = forward(recipe, device, partial(task.call, module), x)
             loss = _mean_loss(task, outputs, y, weights)
             (loss if portion.share == 1 else loss * portion.share).backward()  # type: ignore[no-untyped-call]

@@ -38,12 +38,13 @@ class Batches:
     """
 
     def __init__(self, task: DifferentiableTask, run: Run, shuffler: Shuffler):
-        """Raises TaskError for weights of the run that are none."""
+        """Raises TaskError for weights of the run that are none, and where the recipe leaves no batch."""
         self._shuffler, self._recipe = shuffler, task.recipe
         self._by_weight = run.normalize == "weight"
         self.shared = run.order == "shared"
         self._drawn = np.arange(task.n, dtype=np.int64) if self.shared else run.subset
         self._weights = _weights_of(task, run)
+        self._recipe.check_places(len(self._drawn))
         self._stand_in = 0
         if self.shared and self._weights is not None:
             present = np.flatnonzero(self._weights)
@@ -54,7 +55,7 @@ class Batches:
     @property
     def size(self) -> int:
         """Places of an epoch: what learning rates and steps are counted by."""
-        return len(self._drawn)
+        return self._recipe.places_per_epoch(len(self._drawn))
 
     @property
     def count(self) -> int:
@@ -63,7 +64,7 @@ class Batches:
 
     @property
     def trained_on(self) -> NDArray[np.int64]:
-        """The examples that have a weight, ascending."""
+        """The examples that have a weight, ascending; `drop_last` leaves out others in every epoch, and none of these."""
         if self._weights is None:
             return self._drawn
         chosen: NDArray[np.int64] = self._drawn[self._weights[self._drawn] != 0]
@@ -76,7 +77,7 @@ class Batches:
 
     def orders(self, epochs: int) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         """Return the examples of the next epochs (epochs, size), and their weights, of the same shape, unless all are 1."""
-        orders = self._shuffler.orders(self._drawn, epochs)
+        orders = np.ascontiguousarray(self._shuffler.orders(self._drawn, epochs)[:, : self.size])
         if self._weights is None:
             return orders, None
         weights: NDArray[np.float64] = self._weights[orders]

@@ -4,6 +4,7 @@ import torch
 import zarr
 from torch.utils.data import TensorDataset, default_collate
 
+from workers.data import rows
 from workers.data.examples import Arrays, Batch, Items
 from workers.errors import DataError, TaskError
 
@@ -91,3 +92,48 @@ def test_a_data_set_that_changes_its_length_is_refused():
 def test_a_batch_that_is_none_is_refused(collate, said):
     with pytest.raises(TaskError, match=said):
         Items(list(range(5)), collate, "train_data", 5).read(torch.tensor([0, 1]))
+
+
+class Chunked:
+    """Ten rows in chunks of four, which counts how often each chunk is decoded."""
+
+    shape, chunks, dtype = (10, 2), (4, 2), np.dtype("float32")
+
+    def __init__(self):
+        self.decoded = []
+
+    def __getitem__(self, wanted):
+        self.decoded.append(wanted.start // 4)
+        return ROWS.numpy()[wanted]
+
+
+def test_a_chunk_is_decoded_once():
+    array = Chunked()
+    for indices in (INDICES, torch.tensor([9, 0, 9, 4]), torch.arange(10)):
+        assert torch.equal(Arrays(array).read(indices), ROWS[indices])
+    assert sorted(array.decoded) == [0, 1, 2]
+
+
+def test_no_more_is_kept_than_has_room(monkeypatch):
+    monkeypatch.setattr(rows, "KEPT_BYTES", 4 * 2 * 4)  # one chunk
+    array = Chunked()
+    for _ in range(3):
+        assert torch.equal(Arrays(array).read(torch.arange(10)), ROWS)
+    assert sorted(array.decoded) == [0, 1, 1, 1, 2, 2, 2]
+
+
+def test_chunks_that_are_too_large_are_read_by_their_rows(monkeypatch, tmp_path):
+    monkeypatch.setattr(rows, "KEPT_BYTES", 4 * 2 * 4 - 1)
+    array = zarr.create_array(tmp_path / "rows.zarr", shape=(10, 2), chunks=(4, 2), dtype="float32")
+    array[:] = ROWS.numpy()
+    assert torch.equal(Arrays(array).read(INDICES), ROWS[INDICES])
+    assert id(array) not in rows._OPEN
+
+
+def test_what_was_kept_of_an_array_goes_with_it():
+    array = Chunked()
+    Arrays(array).read(INDICES)
+    key = id(array)
+    assert key in rows._OPEN
+    del array
+    assert key not in rows._OPEN

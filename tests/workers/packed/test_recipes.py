@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 OPTIONS["all"] = {key: value for options in OPTIONS.values() for key, value in options.items()}
 OPTIONS["all"] |= {"warmup_ratio": 0.2, "warmup_steps": 0}
+OPTIONS["drop_last"] = {"drop_last": True, "accumulate": 2, "schedule": "linear"}  # it takes no subset below a batch
 RULES: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.05},
     "adam": {"optimizer": "adam", "lr": 0.01, "weight_decay": 0.05},
@@ -128,10 +129,11 @@ def by_hand(task: Any, run: Run) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     optimizer, moments = rule_of(recipe, module), {}
     average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
     a_step = BATCH * recipe.accumulate
-    total, step = EPOCHS * -(-len(run.subset) // a_step), 0
+    places = len(run.subset) // BATCH * BATCH if recipe.drop_last else len(run.subset)
+    total, step = EPOCHS * -(-places // a_step), 0
     kept: dict[str, Tensor] = {}
     for epoch in range(EPOCHS):
-        order = torch.from_numpy(streams.order.orders(run.subset, 1)[0])
+        order = torch.from_numpy(streams.order.orders(run.subset, 1)[0])[:places]
         for start in range(0, len(order), a_step):
             examples = order[start : start + a_step]
             optimizer.zero_grad()
@@ -223,9 +225,11 @@ def test_the_resident_kernels_leave_what_they_cannot_compute(zoo, options):
     assert Resident.of(zoo(recipe.model_copy(update={"no_decay": recipe.no_decay and ("*bias",)}), "relu")) is None
 
 
-@pytest.mark.parametrize("options", ["plain", "linear", "warm"])
-def test_the_resident_kernels_take_every_schedule(zoo, compare, options):
-    recipe = Recipe(epochs=EPOCHS, batch_size=BATCH, precision="float64", **RULES["adamw"], **OPTIONS[options])
+@pytest.mark.parametrize("options", ["plain", "linear", "warm", "drop_last"])
+def test_the_resident_kernels_take_every_schedule_and_drop_last(zoo, compare, options):
+    chosen = OPTIONS[options] | {"accumulate": 1}
+    recipe = Recipe(epochs=EPOCHS, batch_size=BATCH, precision="float64", **RULES["adamw"], **chosen)
+    assert Resident.of(zoo(recipe, "relu")) is not None
     compare(zoo(recipe, "relu"), "resident", subsets(3), "margin")
 
 
