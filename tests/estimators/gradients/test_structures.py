@@ -12,10 +12,10 @@ from estimators.baselines.similarity import Similarity
 from estimators.curvature.gauss_newton import GaussNewton
 from estimators.evidence import Evidence, Reference
 from estimators.gradient_based.alo import Alo
+from estimators.gradient_based.datainf import DataInf
 from estimators.gradient_based.gas import Gas
 from estimators.gradient_based.grad_cos import GradCos
 from estimators.gradient_based.grad_dot import GradDot
-from estimators.gradient_based.datainf import DataInf
 from estimators.gradient_based.influence import Influence
 from estimators.gradient_based.representer import Representer
 from estimators.gradient_based.tracin import TracIn
