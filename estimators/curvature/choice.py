@@ -15,6 +15,7 @@ from estimators.curvature.fisher import EmpiricalFisher, SampledFisher
 from estimators.curvature.gauss_newton import GaussNewton
 from estimators.curvature.gram import Gram
 from estimators.curvature.hessian import Hessian
+from estimators.curvature.kronecker_fit import ekfac
 from estimators.curvature.lanczos import LanczosSolver
 from estimators.curvature.lissa import Lissa, largest_eigenvalue
 from estimators.curvature.nystroem import Nystroem, NystroemSolver
@@ -39,7 +40,7 @@ class SolverOptions:
     solver: Literal["auto", "exact", "cg", "lissa", "arnoldi", "nystroem"]
     tolerance: float
     max_iterations: int
-    preconditioner: Literal["none", "nystroem", "diagonal"]
+    preconditioner: Literal["none", "nystroem", "diagonal", "ekfac"]
     rank: int
     depth: int
     scale: float | Literal["auto"]
@@ -123,6 +124,10 @@ class System:
         )
 
     def _preconditioner(self, rank: int, damping: float) -> Rows | None:
+        if self.options.preconditioner == "ekfac" and isinstance(self.curvature, Gram | Hessian):
+            seen = self.curvature
+            budget = self.options.budget // 2
+            return ekfac(seen.model, seen.task, seen.examples, self.options.seed, budget).inverse(damping)
         if self.options.preconditioner == "diagonal":
             return Diagonal(self.curvature.diagonal().to(self.curvature.dtype)).inverse(damping)
         return self._sketched(rank).preconditioner(damping) if self.options.preconditioner == "nystroem" else None

@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from estimators.curvature.kronecker import FORMED_UP_TO, Basis, KroneckerFactored, squares
+from estimators.curvature.pseudo_gradients import PseudoGradients
 from estimators.gradients.blocks import Block
 from estimators.gradients.factors import Factor, Outer, Rows
-from estimators.gradients.functional_model import Examples
+from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.kept import Kept
 from estimators.gradients.layers import Layers
 from workers.errors import DivergedError
+from workers.task import GradientTask
+
+DRAWS = 8
+"""Targets an example for a preconditioner: they cost little beside the products that they save."""
 
 
 @dataclass
@@ -126,6 +131,16 @@ class Fit:
                 add(side, factor)
         bases = tuple(side.basis(block, self._n) for side, block in zip(sides, blocks, strict=True))
         return KroneckerFactored(model, blocks, bases)
+
+
+def ekfac(
+    model: Model, task: GradientTask, examples: Examples, seed: int, budget: int, samples: int = DRAWS
+) -> KroneckerFactored:
+    """Return EK-FAC's curvature of a model, from `samples` targets an example: a preconditioner for what it approximates."""
+    source = PseudoGradients(model, task, examples, seed, samples=samples)
+    (layers,) = Layers.of(model, [(source.objective, source.few())])
+    fit = Fit(layers, source, budget)
+    return fit.corrected(fit.kfac())
 
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor | None]:

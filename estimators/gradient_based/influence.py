@@ -114,8 +114,8 @@ class Influence(ReferenceEstimator):
         1e-3, gt=0, lt=1, description="relative residual that cg is to reach; others count beyond it"
     )
     max_iterations: int = Field(1000, ge=1, description="cg: most iterations a block of queries")
-    preconditioner: Literal["none", "nystroem", "diagonal"] = Field(
-        "none", description="cg: what makes it need fewer iterations; changes no answer"
+    preconditioner: Literal["none", "nystroem", "diagonal", "ekfac"] = Field(
+        "none", description="cg: what makes it need fewer iterations, ekfac for large models; changes no answer"
     )
     rank: int = Field(
         100, ge=1, description="arnoldi: eigenvalues kept; nystroem, as solver or preconditioner: its sketch"

@@ -4,10 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from estimators.evidence import Evidence, Reference
 from estimators.gradient_based.influence import Influence
-from workers import Recipe
+from workers import Classification, Recipe
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
@@ -232,7 +233,9 @@ def test_an_indefinite_hessian_is_refused(toy, evidence_of):
     assert got.details["unconverged"] > 0
 
 
-@pytest.mark.parametrize("options", [{"preconditioner": "diagonal"}, {"preconditioner": "nystroem", "rank": 5}])
+@pytest.mark.parametrize(
+    "options", [{"preconditioner": "diagonal"}, {"preconditioner": "nystroem", "rank": 5}, {"preconditioner": "ekfac"}]
+)
 def test_a_preconditioner_changes_no_answer(evidence, options):
     exact = Influence(damping=0.01).attribute(evidence).values
     got = Influence(damping=0.01, solver="cg", tolerance=1e-8, **options).attribute(evidence)
@@ -298,3 +301,30 @@ def test_what_a_recipe_does_not_allow_is_refused_before_training(toy, evidence_o
 def test_a_diverging_series_is_refused(evidence):
     with pytest.raises(ConfigError, match=r"lissa diverges at scale 0\.01"):
         Influence(solver="lissa", scale=0.01).attribute(evidence)
+
+
+class Scaled(Classification):
+    """Logistic regression on inputs whose scales differ by orders of magnitude."""
+
+    def __init__(self):
+        rng = torch.Generator().manual_seed(1)
+        self.recipe = Recipe(lr=1e-3, batch_size=100, epochs=3, precision="float64")
+        inputs = torch.randn(305, 40, generator=rng, dtype=torch.float64) * torch.logspace(
+            1, -2, 40, dtype=torch.float64
+        )
+        targets = torch.randint(0, 3, (305,), generator=rng)
+        self.train_inputs, self.query_inputs = inputs[:300], inputs[300:]
+        self.train_targets, self.query_targets = targets[:300], targets[300:]
+
+    def module(self):
+        return nn.Linear(40, 3)
+
+
+def test_ekfac_saves_products_where_what_enters_a_layer_is_badly_scaled(evidence_of):
+    evidence = evidence_of(Scaled(), "margin", models=1)
+    options = {"solver": "cg", "damping": 1e-5, "tolerance": 1e-3}
+    plain, preconditioned = (
+        Influence(**options, preconditioner=name).attribute(evidence) for name in ("none", "ekfac")
+    )
+    assert preconditioned.details["unconverged"] == 0
+    assert preconditioned.details["iterations"] < plain.details["iterations"] / 2
