@@ -225,3 +225,37 @@ def test_inputs_beyond_the_budget_are_refused(toy, evidence_of):
         Representer(memory_gb=1e-7).attribute(evidence)
     with pytest.raises(ValueError, match="greater than 0"):
         Representer(penalty=0.0)
+
+
+class Normalized(nn.Module):
+    """Batch normalization, a weight that is used twice, and a dictionary of outputs of which one is no floating number."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(3, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.head = nn.Linear(3, 3, bias=False)
+        self.head.weight = self.mix.weight
+
+    def forward(self, inputs):
+        logits = self.head(self.norm(self.mix(inputs)))
+        return {"logits": logits, "class": logits.argmax(1)}
+
+
+def test_normalizations_tied_weights_and_outputs_by_name_are_seen_as_they_are(toy):
+    task = toy("classification")
+    task.module = Normalized
+    task.loss = lambda outputs, targets: torch.nn.functional.cross_entropy(outputs["logits"], targets, reduction="none")
+    torch.manual_seed(0)
+    made = Normalized().double()
+    made.norm.running_mean += 0.3
+    made.norm.running_var *= 1.7
+    made.eval()
+    model, train = Model(task, checkpoint(made), torch.float64), Examples.training(task, torch.float64)
+    layer, losses = LastLayer(task, model, train), OutputLosses(task, model, train)
+    inputs = layer.inputs(train, 2**20)
+    with torch.no_grad():
+        torch.testing.assert_close(inputs, made.norm(made.mix(task.train_inputs)))
+        torch.testing.assert_close(inputs @ layer.weights, made(task.train_inputs)["logits"])
+    found = fit_last_layer(LastLayerProblem(losses, train, inputs, layer.weights, 0.01, 0.0))
+    torch.testing.assert_close(found.weights, -inputs.T @ found.gradients / 24 / 0.01, rtol=1e-8, atol=1e-10)
