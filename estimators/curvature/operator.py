@@ -57,7 +57,7 @@ class Operator(ABC):
         for start in range(0, len(at), UNITS):
             part = at[start : start + UNITS]
             units = torch.zeros(len(part), self.p, dtype=self.dtype, device=self.device)
-            units[torch.arange(len(part)), part] = 1
+            units[torch.arange(len(part), device=self.device), part] = 1
             found[start : start + UNITS] = self.product(units)[:, at].double()
         return (found + found.T) / 2
 

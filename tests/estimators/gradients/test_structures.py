@@ -22,7 +22,7 @@ from estimators.gradient_based.tracin import TracIn
 from estimators.gradient_based.trak import Trak
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.per_example import gradients
-from workers.errors import ConfigError
+from workers.errors import ConfigError, TaskError
 from workers.own_training import OwnTraining
 from workers.runs import Checkpoint
 
@@ -102,6 +102,25 @@ def test_what_a_task_does_not_tell_is_refused_or_said(toy, evidence_of):
     np.testing.assert_array_equal(Influence().attribute(own).values, named.values)
     assert "damping_from" not in named.details
     assert "weight_decay" not in Influence(weight_decay=False).attribute(own).details
+
+
+class Twice(Own):
+    """A loss that is no function of one call's outputs."""
+
+    def loss(self, module, batch):
+        return super().loss(module, batch) + 0 * module(batch["x"] + 1).sum(1)
+
+
+@pytest.mark.parametrize("curvature", ["hessian", "empirical_fisher"])
+def test_a_loss_that_calls_the_module_twice_has_these_curvatures(toy, evidence_of, curvature):
+    task = toy("classification")
+    evidence = evidence_of(task, "margin", models=1)
+    options = {"curvature": curvature, "damping": 0.1, "weight_decay": False}
+    expected = Influence(**options).attribute(evidence).values
+    twice = Evidence(task.n, task.t, "margin", references=evidence.references, task=Twice(task))
+    np.testing.assert_allclose(Influence(**options).attribute(twice).values, expected, rtol=1e-5, atol=1e-8)
+    with pytest.raises(TaskError, match="calls the module 2 times"):
+        Influence(damping=0.1).attribute(twice)
 
 
 class Words(nn.Module):
