@@ -86,12 +86,12 @@ CASES = {
     "resnet9-bn-32": Case(CIFAR, lambda: resnet9(3, 32, 10, "batch"), "cifar10", models=0.05),
     "text": Case(
         text.RECIPE.model_copy(update={"epochs": 1, "batch_size": 50, "compile": True}),
-        lambda: TextClassifier(*TEXT_SIZE, classes=2, width=64, heads=4, layers=2), "sst2", models=0.7, slower=4,
+        lambda: TextClassifier(*TEXT_SIZE, classes=2, width=64, heads=4, layers=2), "sst2", models=2 / 3, slower=4,
     ),
     "gpt": Case(
         language_model.RECIPE.model_copy(update={"epochs": 1, "compile": True}),
         lambda: CausalTransformer(*SPEECH_SIZE, width=32, heads=4, layers=2, dropout=0.1, attention_dropout=0.1),
-        "shakespeare", models=0.7, slower=4,
+        "shakespeare", models=2 / 3, slower=4,
     ),
 }  # fmt: skip
 """Names to tasks. The dropout case is the setting of dattri's own MNIST MLP, the last four are those of configs/, all with fewer
