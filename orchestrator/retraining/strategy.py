@@ -19,6 +19,9 @@ from workers.packed.calibration import calibrated
 from workers.packed.strategy import Strategy
 from workers.task import DifferentiableTask
 
+WIDE = 64
+"""Runs a pack from which its size does not decide how many are trained together."""
+
 
 def strategy_of(sweep: Sweep, device: str, threads: int, begun: bool) -> Strategy | None:
     """Return the sweep's strategy, measured here if it has none; None for a black box, and where only workers have the device.
@@ -34,7 +37,8 @@ def strategy_of(sweep: Sweep, device: str, threads: int, begun: bool) -> Strateg
     here = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = calibrated(sweep.task, device)
+        pack = sweep.config.pack
+        found = calibrated(sweep.task, device, pack if isinstance(pack, int) and pack < WIDE else None)
     finally:
         torch.set_num_threads(here)
     if sweep.paths.root.is_dir():

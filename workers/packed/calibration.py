@@ -34,8 +34,9 @@ def strategy_of(
     device: str,
     width: int | Literal["auto"] = "auto",
     method: Method | Literal["auto"] = "auto",
+    pack: int | None = None,
 ) -> Strategy:
-    """Return how to train packs of the task on the device.
+    """Return how to train packs of the task on the device; `pack` is how many runs they have, None where that is not known.
 
     A width of 1 is training alone; another number asks for packed training, in lockstep by so many where the resident kernels
     do not apply. "auto" is what was measured fastest. Raises ConfigError for a method that the task or the device does not allow.
@@ -46,7 +47,7 @@ def strategy_of(
             "float64, on the CPU, without augmentation, clip_norm, accumulate, no_decay, ema and eps_in: root"
         )
     if method == "auto" and width == "auto":
-        return calibrated(task, device)
+        return calibrated(task, device, pack)
     if method == "auto":
         method = "alone" if width == 1 else "resident" if is_resident(task, device) else "stacked"
     if method not in ("stacked", "compiled"):
@@ -58,16 +59,16 @@ def strategy_of(
     return Strategy(method, best.width, False, f"as asked for{why_not}")
 
 
-def calibrated(task: DifferentiableTask, device: str) -> Strategy:
-    """Return the strategy measured for this task and machine, measuring now if nobody has.
+def calibrated(task: DifferentiableTask, device: str, pack: int | None = None) -> Strategy:
+    """Return the strategy measured for this task, machine and size of packs, measuring now if nobody has.
 
     A task whose own code fails is to be trained alone, where every run says so for itself; that is not kept. What cannot be
     written to the folder is still the way that was measured, and says so.
     """
     folder = cache_folder("packing")
     try:
-        file = folder / f"{_fingerprint(task, device)}.json"
-        return _kept(file) or _published(fastest(task, device), file)
+        file = folder / f"{_fingerprint(task, device, pack)}.json"
+        return _kept(file) or _published(fastest(task, device, pack), file)
     except UserError:
         raise
     except Exception as error:
@@ -82,7 +83,7 @@ def _kept(file: Path) -> Strategy | None:
         return None
 
 
-def _fingerprint(task: DifferentiableTask, device: str) -> str:
+def _fingerprint(task: DifferentiableTask, device: str, pack: int | None) -> str:
     """Return a hash of all that decides which way is fastest."""
     name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else cpu.CPU_NAME
     module, _ = build_module(task.module, 0, torch.float32)
@@ -90,6 +91,7 @@ def _fingerprint(task: DifferentiableTask, device: str) -> str:
         _FORMAT, f"{type(task).__module__}.{type(task).__qualname__}", repr(module), task.recipe.model_dump_json(),
         task.n, _shapes(task), device, name,
         torch.__version__, torch.get_num_threads(), task.train_weights is not None,
+        *([] if pack is None else [pack]),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 

@@ -39,9 +39,22 @@ class Probe:
     def __init__(self, task: DifferentiableTask, device: str):
         self.task, self.device = copy.copy(task), device
         self.task.recipe = task.recipe.model_copy(update={"epochs": 1})
+        self.most: int | None = None
+        """Most models that a pack has; None where that is not known."""
         self.steps = 1
         one_step = 1 / self.rates([self.alone()], rounds=1)[0]
         self.steps = int(np.clip(_SECONDS / one_step, 1, _STEPS))
+
+    def widest(self) -> int:
+        """Return the most models to train together: those that fit into memory, and no more than a pack has."""
+        fitting = largest_width(self.task, torch.device(self.device))
+        return fitting if self.most is None else min(fitting, self.most)
+
+    @property
+    def limit(self) -> str:
+        """What bounds the width, in words."""
+        fitting = largest_width(self.task, torch.device(self.device))
+        return "memory" if self.most is None or fitting < self.most else f"packs of {self.most}"
 
     def alone(self, channels_last: bool = False) -> Train:
         """Return training one after another, the plain way."""
@@ -77,8 +90,11 @@ class Probe:
         return [count / value for value in best]
 
 
-def fastest(task: DifferentiableTask, device: str) -> Strategy:
-    """Return the fastest way as a strategy whose reason tells the rates. Whatever the task's own code raises is passed on."""
+def fastest(task: DifferentiableTask, device: str, pack: int | None = None) -> Strategy:
+    """Return the fastest way as a strategy whose reason tells the rates. Whatever the task's own code raises is passed on.
+
+    No more than `pack` models are tried together, where packs have no more: a compiled step would be filled up with copies.
+    """
     probe = Probe(task, device)
     if is_resident(task, device):
         trainer = Resident.of(probe.task)
@@ -89,6 +105,7 @@ def fastest(task: DifferentiableTask, device: str) -> Strategy:
         told = f"resident kernels {rate / alone:.2f} times as fast as alone, on a short training"
         return Strategy("resident", 1, False, told) if rate > alone * _GAIN else Strategy("alone", 1, False, told)
     alone, channels_last, told = _best_alone(probe)
+    probe.most = pack
     width, rate, why_not = best_lockstep(probe, least=alone * _HOPELESS)
     told += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible: "
     told += why_not
@@ -138,14 +155,15 @@ class Reached(NamedTuple):
 
 
 def best_lockstep(probe: Probe, least: float = 0.0) -> Reached:
-    """Return the best width in lockstep and its rate; widths double while that pays and the memory allows.
+    """Return the best width in lockstep and its rate; widths double while that pays, the memory allows
+    and packs have so many.
 
     A width of 1 and why, where an operation of the module cannot be batched, or few models do not fit. What the task's own code
     raises is passed on.
     """
     trainer = Stacked(probe.task, probe.device)
-    best = Reached(1, 0.0, f"{_NARROWEST} models do not fit into memory")
-    for width in _widths(largest_width(probe.task, torch.device(probe.device))):
+    best = Reached(1, 0.0, f"{_NARROWEST} models do not fit into {probe.limit}")
+    for width in _widths(probe.widest()):
         try:
             rate = probe.rates([trainer.train], width, least=least)[0]
         except Exception as error:
@@ -161,7 +179,7 @@ def best_lockstep(probe: Probe, least: float = 0.0) -> Reached:
 
 def compiled_lockstep(probe: Probe, width: int) -> Reached:
     """Return the width at which the compiled step is fastest, and its rate; or 0, 0 and why there is none."""
-    most = largest_width(probe.task, torch.device(probe.device))
+    most = probe.widest()
     rates: dict[int, float] = {}
     for each in sorted({min(most, max(width, 16)), min(most, max(width // 2, 8))}):
         try:

@@ -44,13 +44,15 @@ def test_another_task_has_another_choice(zoo, cache_folder):
     ):
         strategy_of(zoo(recipe, architecture), "cpu")
     assert len(list(cache_folder.glob("packing/*.json"))) == 3
+    strategy_of(zoo(RECIPE, "relu"), "cpu", pack=4)
+    assert len(list(cache_folder.glob("packing/*.json"))) == 4
 
 
 def test_the_first_of_two_workers_decides(zoo, cache_folder, monkeypatch):
     together = threading.Barrier(2)
     names = iter(("one", "other"))
 
-    def measured(task, device):
+    def measured(task, device, pack):
         name = next(names)
         together.wait()
         return Strategy("alone", 1, False, name)

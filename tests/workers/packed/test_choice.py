@@ -80,3 +80,26 @@ def test_a_hopeless_way_is_not_timed_again(zoo):
     (rate,) = probe.rates([lambda runs: calls.append(probe.alone()(runs))], least=1e9)
     assert len(calls) == 1
     assert 0 < rate < 1e9
+
+
+@pytest.mark.parametrize("pack", [4, 6, 12])
+def test_no_more_models_are_tried_together_than_a_pack_has(zoo, monkeypatch, pack):
+    tried = []
+
+    def rates(self, ways, count=1, rounds=4, least=0.0):
+        tried.append(count)
+        return [float(count) for _ in ways]  # the wider the better
+
+    task = zoo(RECIPE.model_copy(update={"compile": True}), "layer_norm")
+    monkeypatch.setattr(Probe, "rates", rates)
+    monkeypatch.setattr(choice, "is_reproducible", lambda *_: True)
+    found = fastest(task, "cpu", pack)
+    assert max(tried) == found.width == pack
+    tried.clear()
+    assert fastest(task, "cpu").width == max(tried) > 12
+
+
+def test_packs_too_small_for_lockstep_are_told(zoo):
+    probe = Probe(zoo(RECIPE, "gelu"), "cpu")
+    probe.most = 3
+    assert best_lockstep(probe) == (1, 0.0, "4 models do not fit into packs of 3")
