@@ -230,6 +230,12 @@ def test_every_built_in_name_is_documented() -> None:
         assert re.search(rf"\b{name}\b", text), f"no document speaks of {name}"
 
 
+def test_a_page_helps_to_choose_among_all_gradient_based_estimators() -> None:
+    page = (ROOT / "docs" / "gradients.md").read_text(encoding="utf-8")
+    based = {name for name, path in ESTIMATORS.items() if path.startswith("estimators.gradient_based.")}
+    assert [name for name in sorted(based) if f"| `{name}` |" not in page] == []
+
+
 def test_files_of_a_sweep_are_read_listed_and_removed_in_one_place() -> None:
     """A link in a stranger's sweep is refused by plain_files.py and durable.py: who goes past them follows it."""
     calls = r"\.(read_bytes|read_text|write_bytes|write_text|unlink|iterdir|r?glob|scandir|walk|rmtree)\(|\bopen\(|np\.load\("

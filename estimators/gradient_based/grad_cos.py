@@ -17,7 +17,7 @@ class GradCos(ReferenceEstimator):
 
     Charpiat et al. 2019, section 2.2: the similarity of two examples as the network sees them, which no gradient's length
     enters: an example that is fitted counts as much as one that is not. `gas` sums the same over a training's checkpoints.
-    An example without a gradient gets 0. Costs a gradient of every example, and n t p operations.
+    An example without a gradient gets 0. Costs a gradient of every example, and at most n t p operations.
 
     >>> from estimators.gradient_based.grad_cos import GradCos
     >>> from estimators.testing import model_evidence
