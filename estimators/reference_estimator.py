@@ -250,7 +250,7 @@ class ModelEffects(ABC):
         for seen, reference in enumerate(material.references, 1):
             self.material = material
             for where, block in self.of_reference(reference):
-                total[:, where] += block
+                total[:, where] += block.to(total.device)
             if seen in counts:
                 self.material = replace(material, references=material.references[:seen])
                 yield (

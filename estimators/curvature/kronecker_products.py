@@ -41,7 +41,8 @@ class Preconditioned:
         size = min(rows_within(quarter, 2 * self.curvature.p * itemsize), self.of_measure.rows(queries, quarter))
         for where in slices(len(queries), size):
             matrices = self._divided(self.of_measure.factors(queries[where]))
-            result = torch.zeros(len(train), where.stop - where.start, dtype=self.curvature.dtype)
+            shape = (len(train), where.stop - where.start)
+            result = torch.zeros(shape, dtype=self.curvature.dtype, device=self.curvature.device)
             for at, factors in kept:
                 for factor, matrix in zip(factors, matrices, strict=True):
                     result[at] += contracted(factor, matrix)

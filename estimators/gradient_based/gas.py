@@ -28,8 +28,8 @@ class Gas(TrajectoryEstimator):
     - `norm: layer`: that of every layer, a module's own parameters, has (GAS-L): layers with small gradients count, too.
 
     `parameters: [head.*]` looks at the last layer only. An example without a gradient gets 0. Unit-free. A schedule that ends
-    at 0 gives the last checkpoint almost no weight. Costs TracIn's passes: a gradient of every example and checkpoint, and at most n t p
-    operations.
+    at 0 gives the last checkpoint almost no weight. Costs TracIn's passes: a gradient of every example and checkpoint, and at
+    most n t p operations.
 
     >>> from estimators.gradient_based.gas import Gas
     >>> from estimators.testing import model_evidence

@@ -17,8 +17,8 @@ class GradDot(ReferenceEstimator):
 
     Charpiat et al. 2019, section 2.1: by how much, to first order, a gradient step of rate 1 on example i moves the measure f
     of query q. It is TracIn at the trained model alone, and influence with the identity for a curvature. Unit-free: the step's
-    size is nobody's. Examples with a large loss count for most, whatever the query. Costs a gradient of every example, and at most
-    n t p operations.
+    size is nobody's. Examples with a large loss count for most, whatever the query. Costs a gradient of every example, and at
+    most n t p operations.
 
     >>> from estimators.gradient_based.grad_dot import GradDot
     >>> from estimators.testing import model_evidence

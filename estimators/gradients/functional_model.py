@@ -76,6 +76,11 @@ class Model:
         """Whether gradients of many examples can be taken at once; who finds out that they cannot says so here."""
         self._holder = _Holder(self.module)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(iter(self.parameters.values())).device
+
     def value(self, parameters: Parameters, objective: Objective, batch: Nested) -> Tensor:
         """Return objective(module, batch) (b,) with these parameters in the module."""
         held = {f"module.{name}": value for name, value in parameters.items()}

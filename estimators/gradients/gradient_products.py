@@ -63,7 +63,7 @@ def gradient_products(
     kept = Kept(batches, held * len(train[1]), quarter)
     for where in slices(len(queries[1]), of_queries.rows(queries[1], quarter)):
         asked = changed(of_queries, of_queries.factors(queries[1][where]))
-        result = torch.zeros(len(train[1]), where.stop - where.start, dtype=model.dtype)
+        result = torch.zeros(len(train[1]), where.stop - where.start, dtype=model.dtype, device=model.device)
         for at, factors in kept:
             for one, other in zip(factors, asked, strict=True):
                 result[at] += inner_products(one, other)

@@ -37,7 +37,7 @@ def gradients(model: Model, objective: Objective, examples: Examples, budget: in
     `objective` maps (module, batch) to (b,): the task's losses or a measure. The result itself is the caller's to fit
     in memory; `budget` bounds what is held beside it.
     """
-    result = torch.empty(len(examples), model.p, dtype=model.dtype)
+    result = torch.empty(len(examples), model.p, dtype=model.dtype, device=model.device)
     # A piece exists twice for a moment: by parameter, and flat.
     rows = min(PIECE, rows_within(budget, 2 * model.p * model.dtype.itemsize))
     for where in slices(len(examples), rows):
@@ -87,7 +87,7 @@ def blocks(model: Model, objective: Objective, examples: Examples, budget: int) 
 
 def products(model: Model, objective: Objective, examples: Examples, vectors: Tensor, budget: int) -> Tensor:
     """Return <gradient of example i's objective, vectors[q]>, (b, r), for `vectors` (r, p)."""
-    result = torch.empty(len(examples), len(vectors), dtype=model.dtype)
+    result = torch.empty(len(examples), len(vectors), dtype=model.dtype, device=vectors.device)
     for where, block in blocks(model, objective, examples, budget):
         torch.mm(block, vectors.T, out=result[where])
     return result
