@@ -80,7 +80,7 @@ class Alo(ReferenceEstimator):
         description="pull to the trained parameters; auto = 1 / the sum over the training of lr / (1 - momentum)",
     )
 
-    def precision(self, task: GradientTask) -> torch.dtype:
+    def dtype(self, task: GradientTask) -> torch.dtype:
         """Return float64."""
         import torch
 

@@ -55,7 +55,7 @@ class Representer(ReferenceEstimator):
 
     penalty: float = Field(0.003, gt=0, description="lambda of the L2 term lambda |V|^2 beside the mean loss")
 
-    def precision(self, task: GradientTask) -> torch.dtype:
+    def dtype(self, task: GradientTask) -> torch.dtype:
         """Return float64."""
         import torch
 
