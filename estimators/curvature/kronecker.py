@@ -30,8 +30,8 @@ class Basis:
     """(out, in)."""
 
     def turned(self, factor: Factor) -> Factor:
-        """Return gradients in the basis: Q_out^T G Q_in, in the same form."""
-        if isinstance(factor, Outer):
+        """Return gradients in the basis: Q_out^T G Q_in, formed first where turning every position is more work."""
+        if isinstance(factor, Outer) and not _forming_pays(factor):
             return Outer(_times(factor.inputs, self.inner), _times(factor.outputs, self.out))
         if isinstance(factor, factors.Rows):
             return factors.Rows(factor.tokens, _times(factor.outputs, self.inner), factor.out)
@@ -108,6 +108,12 @@ class KroneckerFactored(Invertible):
             inside = basis.into(block.gathered(tree)) * change(basis.eigenvalues)
             done |= block.scattered(basis.back(inside), self.model.parameters)
         return self.model.flatten(done)
+
+
+def _forming_pays(factor: Outer) -> bool:
+    """Say whether a gradient at many positions is turned with less work once it is formed."""
+    positions, inner, out = factor.inputs.shape[1], factor.inputs.shape[2], factor.outputs.shape[2]
+    return positions * (inner**2 + out**2) > positions * inner * out + inner * out * (inner + out)
 
 
 def squares(factor: Factor) -> Tensor:
