@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from estimators.curvature.operator import Invertible, Rows
-from estimators.gradients import factors
-from estimators.gradients.blocks import Block
-from estimators.gradients.factors import Factor, Formed, Outer, passed_once
+from estimators.gradients.factors import EmbeddingRows, Factor, Formed, Outer, passed_once
 from estimators.gradients.functional_model import Model
+from estimators.gradients.parameter_blocks import ParameterBlock
 
 FORMED_UP_TO = 2048
 """Parameters of a block without factors up to which its matrix is formed; beyond it its diagonal stands for it."""
@@ -33,8 +32,8 @@ class Basis:
         """Return gradients in the basis: Q_out^T G Q_in, formed first where turning every position is more work."""
         if isinstance(factor, Outer) and not _forming_pays(factor):
             return Outer(_times(factor.inputs, self.inner), _times(factor.outputs, self.out))
-        if isinstance(factor, factors.Rows):
-            return factors.Rows(factor.tokens, _times(factor.outputs, self.inner), factor.out)
+        if isinstance(factor, EmbeddingRows):
+            return EmbeddingRows(factor.tokens, _times(factor.outputs, self.inner), factor.out)
         return Formed(self.into(factor.formed()))
 
     def into(self, matrices: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ class KroneckerFactored(Invertible):
     its diagonal.
     """
 
-    def __init__(self, model: Model, blocks: Sequence[Block], bases: Sequence[Basis]):
+    def __init__(self, model: Model, blocks: Sequence[ParameterBlock], bases: Sequence[Basis]):
         self.model, self.blocks, self.bases = model, tuple(blocks), tuple(bases)
         self.p, self.dtype = model.p, model.dtype
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from estimators.curvature.kronecker import FORMED_UP_TO, Basis, KroneckerFactored, squares
 from estimators.curvature.pseudo_gradients import PseudoGradients
-from estimators.gradients.blocks import Block
-from estimators.gradients.factors import Factor, Outer, Rows
+from estimators.gradients.factors import EmbeddingRows, Factor, Outer
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.kept import Kept
 from estimators.gradients.layers import Layers
+from estimators.gradients.parameter_blocks import ParameterBlock
 from workers.errors import DivergedError
 from workers.task import GradientTask
 
@@ -33,7 +33,7 @@ class _Sides:
     positions: int = 0
 
     @classmethod
-    def of(cls, block: Block, like: Tensor) -> _Sides:
+    def of(cls, block: ParameterBlock, like: Tensor) -> _Sides:
         out, inner = block.shape
         zeros = like.new_zeros
         if block.form == "outer":
@@ -49,7 +49,7 @@ class _Sides:
             self.inner.addmm_(inputs.T, inputs)
             self.out.addmm_(outputs.T, outputs)
             self.positions += len(inputs)
-        elif isinstance(factor, Rows):
+        elif isinstance(factor, EmbeddingRows):
             outputs = factor.outputs.flatten(0, 1)
             self.out += torch.bincount(factor.tokens.flatten(), minlength=factor.out)
             self.inner.addmm_(outputs.T, outputs)
@@ -70,7 +70,7 @@ class _Sides:
         self.positions += inputs.shape[0] * inputs.shape[1]
         return None
 
-    def basis(self, block: Block, n: int) -> Basis:
+    def basis(self, block: ParameterBlock, n: int) -> Basis:
         """Return the eigenbasis of the block, with the products of the sides' eigenvalues."""
         # The side of what entered is a mean over positions, the other a mean over examples: their product is then the mean
         # over examples of what independent positions and sides would give.
@@ -80,7 +80,7 @@ class _Sides:
         return Basis(out, inner, torch.outer(out_values, inner_values))
 
 
-class Source(Protocol):
+class GradientSource(Protocol):
     """Gradients whose second moment is a curvature."""
 
     @property
@@ -100,7 +100,7 @@ class Fit:
     `layers` are those of the source's objective, `budget` is in bytes.
     """
 
-    def __init__(self, layers: Layers, source: Source, budget: int):
+    def __init__(self, layers: Layers, source: GradientSource, budget: int):
         self._layers, self._n = layers, source.count
         rows = layers.rows(source.few(), budget // 2)
         held = sum(factor.held for factor in layers.factors(source.few()[:1])) * layers.model.dtype.itemsize

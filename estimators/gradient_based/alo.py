@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from estimators.gradients.output_losses import OutputLosses
     from workers.task import GradientTask
 
-AUTO_FRACTION = 0.1
-"""`damping: auto` is this fraction of the curvature's mean eigenvalue where no recipe tells how long the training was."""
-
 
 class Alo(ReferenceEstimator):
     """tau[i, q] = f_q(all) - f_q(without i), the optimum without i by one Newton step from that of all; averaged over models.
@@ -100,17 +97,9 @@ class Alo(ReferenceEstimator):
 
     def penalty_of(self, task: GradientTask) -> float:
         """Return the L2 coefficient. Raises ConfigError for `auto` where parts of the parameters have no decay."""
-        recipe = task.recipe
-        if self.penalty != "auto":
-            return self.penalty
-        if recipe is None or recipe.optimizer == "adamw" or not recipe.weight_decay:
-            return 0.0
-        if recipe.no_decay:
-            raise ConfigError(
-                f"alo: penalty: auto is the recipe's weight decay, and {', '.join(recipe.no_decay)} have none: "
-                "expected a number"
-            )
-        return recipe.weight_decay
+        from estimators.curvature.damping import l2_curvature
+
+        return l2_curvature(task.recipe, "use a number for penalty") if self.penalty == "auto" else self.penalty
 
     def effects(self, material: Material) -> AloEffects:
         """Leave out every example of every model. Raises ConfigError for a matrix that is singular, or beyond the budget."""
@@ -229,14 +218,14 @@ class AloEffects(ModelEffects):
 
     def _damping(self, point: Linearized, losses: OutputLosses) -> float:
         """Return the damping that the options name."""
-        from estimators.curvature.damping import unrolled_damping
+        from estimators.curvature.damping import MEAN_FRACTION, unrolled_damping
 
         if self._options.damping != "auto":
             return self._options.damping
         n, recipe = len(self.material.train), self.material.task.recipe
         if recipe is not None:
             return unrolled_damping(recipe, n)
-        return AUTO_FRACTION * float(self._curvature(point, losses).trace()) / (n * point.p)
+        return MEAN_FRACTION * float(self._curvature(point, losses).trace()) / (n * point.p)
 
     def _curvature(self, point: Linearized, losses: OutputLosses) -> Tensor:
         """Return the sum over the examples of J_i^T H_i J_i, (p, p)."""

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from estimators.gradients.functional_model import Model
     from workers.task import GradientTask
 
-MEAN_FRACTION = 0.1
-"""`damping: mean_eigenvalue` is this fraction of it, as in the paper (after Grosse et al. 2023)."""
-
 
 class DataInf(ReferenceEstimator):
     """tau[k, q] = - (1/n) sum over l of (<v_ql, g_kl> - (1/n) sum over i of <v_ql, g_il> <g_il, g_kl> / (d_l + |g_il|^2)) / d_l.
@@ -114,6 +111,8 @@ class DataInfEffects(ModelEffects):
     def _of_layers(self, fisher: EmpiricalFisher, places: Mapping[str, Tensor]) -> dict[str, float]:
         if self._damping is not None:
             return dict.fromkeys(places, self._damping)
+        from estimators.curvature.damping import MEAN_FRACTION
+
         diagonal = fisher.diagonal()
         found = {name: MEAN_FRACTION * float(diagonal[at].mean()) for name, at in places.items()}
         flat = [name for name, damping in found.items() if damping <= 0]

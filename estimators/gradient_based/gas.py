@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from estimators.evidence import Reference
-from estimators.gradient_based.trajectory import TrajectoryEstimator
-from estimators.reference_estimator import Block, Material, ModelEffects
+from estimators.gradient_based.trajectory import TrajectoryEstimator, TrajectoryProducts
+from estimators.reference_estimator import Material
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
-    from estimators.gradients.functional_model import Model
+    from workers.task import GradientTask
 
 
 class Gas(TrajectoryEstimator):
@@ -48,38 +47,12 @@ class Gas(TrajectoryEstimator):
         "model", description="what has length 1: the whole gradient (GAS), or that of each layer (GAS-L)"
     )
 
-    def effects(self, material: Material) -> GasEffects:
+    def weights_of(self, checkpoints: Sequence[Checkpoint], task: GradientTask) -> list[float]:
+        """Return lr_c. Raises ConfigError where the task told none."""
+        return self.last_rates(checkpoints)
+
+    def effects(self, material: Material) -> TrajectoryProducts:
         """Sum over checkpoints, average over models. Raises ConfigError for a missing checkpoint or a flat measure."""
-        return GasEffects(self, material)
-
-
-class GasEffects(ModelEffects):
-    """What the checkpoints of a training bring, each weighted by its learning rate."""
-
-    def __init__(self, options: Gas, material: Material):
-        super().__init__(material)
-        self._options = options
-        self._epochs: list[int] = []
-
-    def chosen(self, reference: Reference) -> list[tuple[Checkpoint, float]]:
-        """Return the checkpoints that the options name, with their learning rates."""
-        checkpoints = self._options.checkpoints(reference)
-        self._epochs = [checkpoint.epoch for checkpoint in checkpoints]
-        return list(zip(checkpoints, self._options.last_rates(checkpoints), strict=True))
-
-    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
-        """Yield - cos(grad f_q, grad loss_i), summed over the parts that have length 1."""
         from estimators.gradients.directions import directions, directions_by_layer
-        from estimators.gradients.gradient_products import gradient_products
 
-        change = directions_by_layer if self._options.norm == "layer" else directions
-        losses, measured = (
-            (self.material.task.losses, self.material.train),
-            (self.measure(model), self.material.queries),
-        )
-        for where, found in gradient_products(model, losses, measured, self._options.budget, change):
-            yield where, -found
-
-    def details(self) -> Mapping[str, Any]:
-        """Return the epochs of the checkpoints used."""
-        return {"epochs": self._epochs}
+        return TrajectoryProducts(self, material, directions_by_layer if self.norm == "layer" else directions)

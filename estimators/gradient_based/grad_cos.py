@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
-from workers.runs import Checkpoint
-
-if TYPE_CHECKING:
-    from estimators.gradients.functional_model import Model
+from estimators.gradient_based.product_effects import ProductEffects
+from estimators.reference_estimator import Material, ReferenceEstimator
 
 
 class GradCos(ReferenceEstimator):
@@ -32,26 +28,8 @@ class GradCos(ReferenceEstimator):
 
     name: ClassVar[str] = "grad_cos"
 
-    def effects(self, material: Material) -> GradCosEffects:
+    def effects(self, material: Material) -> ProductEffects:
         """Compare the gradients' directions. Raises ConfigError for a flat measure."""
-        return GradCosEffects(self, material)
-
-
-class GradCosEffects(ModelEffects):
-    """The cosines of each model."""
-
-    def __init__(self, options: GradCos, material: Material):
-        super().__init__(material)
-        self._budget = options.budget
-
-    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
-        """Yield - cos(grad f_q, grad loss_i)."""
         from estimators.gradients.directions import directions
-        from estimators.gradients.gradient_products import gradient_products
 
-        losses, measured = (
-            (self.material.task.losses, self.material.train),
-            (self.measure(model), self.material.queries),
-        )
-        for where, found in gradient_products(model, losses, measured, self._budget, directions):
-            yield where, -found
+        return ProductEffects(material, self.budget, directions)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
-from workers.runs import Checkpoint
-
-if TYPE_CHECKING:
-    from estimators.gradients.functional_model import Model
+from estimators.gradient_based.product_effects import ProductEffects
+from estimators.reference_estimator import Material, ReferenceEstimator
 
 
 class GradDot(ReferenceEstimator):
@@ -33,25 +29,6 @@ class GradDot(ReferenceEstimator):
 
     name: ClassVar[str] = "grad_dot"
 
-    def effects(self, material: Material) -> GradDotEffects:
+    def effects(self, material: Material) -> ProductEffects:
         """Multiply the gradients. Raises ConfigError for a flat measure."""
-        return GradDotEffects(self, material)
-
-
-class GradDotEffects(ModelEffects):
-    """The inner products of each model."""
-
-    def __init__(self, options: GradDot, material: Material):
-        super().__init__(material)
-        self._budget = options.budget
-
-    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
-        """Yield - <grad f_q, grad loss_i>."""
-        from estimators.gradients.gradient_products import gradient_products
-
-        losses, measured = (
-            (self.material.task.losses, self.material.train),
-            (self.measure(model), self.material.queries),
-        )
-        for where, found in gradient_products(model, losses, measured, self._budget):
-            yield where, -found
+        return ProductEffects(material, self.budget)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from estimators.evidence import Evidence
-from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from estimators.gradient_based.damped import DampedEstimator
+from estimators.reference_estimator import Block, Material, ModelEffects
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from estimators.gradients.functional_model import Model
     from workers.task import GradientTask
 
-MEAN_FRACTION = 0.1
-"""`damping: mean_eigenvalue` is this fraction of it (Grosse et al. 2023)."""
 LOOKED_AT = {
     "max_iterations": ("auto", "cg"),
     "preconditioner": ("cg",),
@@ -54,7 +52,7 @@ class _Solves:
         self.unconverged += solution.unconverged
 
 
-class Influence(ReferenceEstimator):
+class Influence(DampedEstimator):
     """tau[i, q] = - (1/n) grad f_q^T (A + (damping + weight decay) I)^-1 grad loss_i, averaged over models.
 
     Koh & Liang 2017, equation 2, at the last checkpoint. A is a curvature of the mean training loss: the generalized Gauss-Newton
@@ -98,10 +96,6 @@ class Influence(ReferenceEstimator):
         description="added to the curvature's diagonal; auto = 1 / sum of lr / (1 - momentum), or what mean_eigenvalue is "
         "for a task without a recipe: 0.1 x the mean eigenvalue",
     )
-    weight_decay: bool = Field(
-        True,
-        description="add the recipe's weight decay (sgd, adam) to the diagonal, as its L2 term; not where it has no_decay",
-    )
     solver: Literal["auto", "exact", "cg", "lissa", "arnoldi", "nystroem"] = Field(
         "auto",
         description="exact (Cholesky), by products alone, or exact while parameters or examples x outputs are at most 8,000 "
@@ -143,11 +137,6 @@ class Influence(ReferenceEstimator):
             )
         return self
 
-    def check(self, evidence: Evidence) -> None:
-        """Refuse a flat measure, weight decay of some parameters only, and a damping that the recipe does not tell."""
-        super().check(evidence)
-        self._shift(evidence.differentiable())
-
     def dtype(self, task: GradientTask) -> torch.dtype:
         """Return the option `precision`."""
         import torch
@@ -158,15 +147,6 @@ class Influence(ReferenceEstimator):
         """Solve for every query and model. Raises ConfigError for a flat measure, or a system that the solver cannot solve."""
         return InfluenceEffects(self, material)
 
-    def _shift(self, task: GradientTask) -> tuple[float | None, float]:
-        """Return the damping, None where it is to come from the mean eigenvalue, and the curvature of the L2 term."""
-        from estimators.curvature.damping import l2_curvature, unrolled_damping
-
-        decay = l2_curvature(task.recipe) if self.weight_decay else 0.0
-        if self.damping == "auto" and task.recipe is not None:
-            return unrolled_damping(task.recipe, task.n), decay
-        return (None if isinstance(self.damping, str) else self.damping), decay
-
 
 class InfluenceEffects(ModelEffects):
     """What the solves of each model bring, and how they went."""
@@ -174,12 +154,13 @@ class InfluenceEffects(ModelEffects):
     def __init__(self, options: Influence, material: Material):
         super().__init__(material)
         self._options = options
-        self._damping, self._decay = options._shift(material.task)
+        self._damping, self._decay = options.shift(material.task)
         self._solves = _Solves()
         self._scales: list[float] = []
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield - grad f_q^T (A + (damping + weight decay) I)^-1 grad loss_i."""
+        from estimators.curvature.damping import MEAN_FRACTION
         from estimators.gradients.per_example import blocks, products
 
         task, train, budget = self.material.task, self.material.train, self._options.budget
@@ -212,11 +193,7 @@ class InfluenceEffects(ModelEffects):
         told: dict[str, Any] = {"curvature": self._options.curvature, **vars(self._solves)}
         if self._scales:
             told |= {"scale": self._scales, "depth": self._options.depth}
-        if self.material.task.recipe is None and self._options.weight_decay:
-            told["weight_decay"] = "left out: the task has no recipe that tells it"
-        if self.material.task.recipe is None and self._options.damping == "auto":
-            told["damping_from"] = "0.1 x the mean eigenvalue: the task has no recipe that tells one"
-        return told
+        return told | self._options.untold(self.material.task)
 
     def _system(self, model: Model) -> System:
         """Return the curvature of one model, with the solver that was asked for."""

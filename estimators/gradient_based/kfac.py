@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from estimators.gradient_based.damped import DampedEstimator
+from estimators.reference_estimator import Block, Material, ModelEffects
+from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
@@ -19,19 +21,17 @@ if TYPE_CHECKING:
     from estimators.curvature.pseudo_gradients import LossGradients, PseudoGradients
     from estimators.gradients.functional_model import Model
 
-MEAN_FRACTION = 0.1
-"""`damping: mean_eigenvalue` is this fraction of it (Grosse et al. 2023)."""
 
-
-class Kfac(ReferenceEstimator):
+class Kfac(DampedEstimator):
     """tau[i, q] = - (1/n) grad f_q^T (F + damping I)^-1 grad loss_i with F by K-FAC, averaged over models.
 
     Influence (Koh & Liang 2017, equation 2) with the Gauss-Newton matrix of every layer as a Kronecker product of what enters
     the layer and of the gradients of what leaves it (Martens & Grosse 2015, section 3, with homogeneous coordinates; Grosse &
     Martens 2016 for convolutions; Eschenhagen et al. 2023, "expand", for positions of a sequence), at the last checkpoint.
     Random targets are drawn from the model's own prediction, by default one an example: where the model is sure of most
-    examples, few of them say anything, and more `samples` change the values. The damping is added to the products of the sides'
-    eigenvalues. Normalizations, and parameters that no layer is known to use, have their own second moment.
+    examples, few of them say anything, and more `samples` change the values. The damping is added to the products of the
+    sides' eigenvalues; by default it is a tenth of each layer's mean eigenvalue (Grosse et al. 2023). Normalizations, and
+    parameters that no layer is known to use, have their own second moment.
 
     Units of the measure, as far as the approximation goes. Cost a model: two passes over the training examples, and for p
     parameters 2 p n t operations; gradients are never formed where an example passes a layer once.
@@ -51,13 +51,9 @@ class Kfac(ReferenceEstimator):
     in_units: ClassVar[bool] = True
 
     damping: Annotated[float, Field(gt=0)] | Literal["auto", "mean_eigenvalue"] = Field(
-        "auto",
-        description="added to every eigenvalue; auto = 1 / (sum of the training's learning rates / (1 - momentum)), "
-        "mean_eigenvalue = 0.1 x the mean eigenvalue of each layer",
-    )
-    weight_decay: bool = Field(
-        True,
-        description="add the recipe's weight decay (sgd, adam) to the eigenvalues, as its L2 term; not where it has no_decay",
+        "mean_eigenvalue",
+        description="added to every eigenvalue; mean_eigenvalue = 0.1 x that of each layer, as in the paper; "
+        "auto = 1 / sum of lr / (1 - momentum), as that of influence",
     )
     fisher: Literal["sampled", "empirical"] = Field(
         "sampled", description="gradients of the curvature: at targets drawn from the model, or at the true ones"
@@ -79,7 +75,6 @@ class _Told:
 
     damping: list[float | list[float]] = field(default_factory=list)
     """Added to the eigenvalues, weight decay included: of all layers, or of each."""
-    auto: str = ""
     without_factors: dict[str, str] = field(default_factory=dict)
 
 
@@ -89,6 +84,7 @@ class KroneckerEffects(ModelEffects):
     def __init__(self, options: Kfac, material: Material):
         super().__init__(material)
         self._options = options
+        self._damping, self._decay = options.shift(material.task)
         self._told = _Told()
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
@@ -114,9 +110,7 @@ class KroneckerEffects(ModelEffects):
 
     def details(self) -> Mapping[str, Any]:
         """Return the dampings, weight decay included, and which parameters have no factors, with the reason."""
-        told: dict[str, Any] = {"damping": self._told.damping}
-        if self._told.auto:
-            told["damping: auto"] = self._told.auto
+        told: dict[str, Any] = {"damping": self._told.damping, **self._options.untold(self.material.task)}
         if self._told.without_factors:
             told["without_factors"] = [f"{name}: {why}" for name, why in self._told.without_factors.items()]
         return told
@@ -132,18 +126,17 @@ class KroneckerEffects(ModelEffects):
 
     def _dampings(self, curvature: KroneckerFactored) -> list[float]:
         """Return what is added to the eigenvalues of every block, and note it."""
-        from estimators.curvature.damping import l2_curvature, unrolled_damping
+        from estimators.curvature.damping import MEAN_FRACTION
 
-        recipe = self.material.task.recipe
-        asked: float | str = self._options.damping
-        decay = l2_curvature(recipe) if self._options.weight_decay else 0.0
-        if asked == "auto" and recipe is not None:
-            asked = unrolled_damping(recipe, len(self.material.train))
-        if isinstance(asked, float):
-            self._told.damping.append(asked + decay)
-            return [asked + decay] * len(curvature.bases)
-        if asked == "auto":
-            self._told.auto = "mean_eigenvalue: the task has no recipe that tells its learning rates"
-        found = [MEAN_FRACTION * float(basis.eigenvalues.double().mean()) + decay for basis in curvature.bases]
+        if self._damping is not None:
+            self._told.damping.append(self._damping + self._decay)
+            return [self._damping + self._decay] * len(curvature.bases)
+        found = [MEAN_FRACTION * float(basis.eigenvalues.double().mean()) + self._decay for basis in curvature.bases]
+        for block, damping in zip(curvature.blocks, found, strict=True):
+            if not damping:
+                raise ConfigError(
+                    f"{self._options.name}: the gradients of {block.weight!r} are all 0, and so is its mean eigenvalue: "
+                    "expected a damping that is a number, or `parameters` without it"
+                )
         self._told.damping.append(found)
         return found

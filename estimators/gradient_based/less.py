@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from estimators.evidence import Reference
-from estimators.gradient_based.trajectory import TrajectoryEstimator
-from estimators.reference_estimator import Block, Material, ModelEffects
+from estimators.gradient_based.trajectory import TrajectoryEffects, TrajectoryEstimator
+from estimators.reference_estimator import Block, Material
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
@@ -85,30 +84,27 @@ class Less(TrajectoryEstimator):
             )
         return task.recipe
 
+    def weights_of(self, checkpoints: Sequence[Checkpoint], task: GradientTask) -> list[float]:
+        """Return the mean rate of the steps since the checkpoint before."""
+        rates = self.recipe_of(task).learning_rates(task.n)
+        starts = [0, *(checkpoint.step for checkpoint in checkpoints[:-1])]
+        spans = zip(starts, checkpoints, strict=True)
+        return [float(rates[start : max(one.step, start + 1)].mean()) for start, one in spans]
+
     def effects(self, material: Material) -> LessEffects:
         """Sum over checkpoints, average over models. Raises ConfigError for a flat measure, and as `check` does."""
         return LessEffects(self, material)
 
 
-class LessEffects(ModelEffects):
+class LessEffects(TrajectoryEffects):
     """What the checkpoints of a training bring, each weighted by its stretch's mean learning rate."""
 
     def __init__(self, options: Less, material: Material):
-        super().__init__(material)
+        super().__init__(options, material)
         self._options = options
         self._recipe = options.recipe_of(material.task)
-        self._epochs: list[int] = []
         self._dimension = 0
         self._projection: Projection | None = None
-
-    def chosen(self, reference: Reference) -> list[tuple[Checkpoint, float]]:
-        """Return the checkpoints that the options name, with the mean rate of the steps since the one before."""
-        checkpoints = self._options.checkpoints(reference)
-        self._epochs = [checkpoint.epoch for checkpoint in checkpoints]
-        rates = self._recipe.learning_rates(len(self.material.train))
-        starts = [0, *(checkpoint.step for checkpoint in checkpoints[:-1])]
-        spans = zip(starts, checkpoints, strict=True)
-        return [(one, float(rates[start : max(one.step, start + 1)].mean())) for start, one in spans]
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield - cos(P^T grad f_q, P^T Gamma_i)."""
@@ -127,7 +123,7 @@ class LessEffects(ModelEffects):
     def details(self) -> Mapping[str, Any]:
         """Return the epochs of the checkpoints used, the dimension, and which running means were taken."""
         taken = {} if self._recipe.optimizer == "sgd" else {"moments": self._options.moments}
-        return {"epochs": self._epochs, "dimension": self._dimension, **taken}
+        return {**super().details(), "dimension": self._dimension, **taken}
 
     def _direction(self, model: Model, checkpoint: Checkpoint) -> Map:
         """Return the map from gradients (b, p) to the optimizer's steps Gamma (b, p)."""

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from estimators.gradients.functional_model import Examples, Model
     from estimators.gradients.layers import Layers
 
-MEAN_FRACTION = 0.1
-"""`damping: mean_eigenvalue` is this fraction of it, as in the paper's experiments."""
-
 
 class Logra(ReferenceEstimator):
     """tau[i, q] = - (1/n) sum over layers of phi_q^T (H + damping I)^-1 phi_i, averaged over models.
@@ -123,11 +120,12 @@ class LograEffects(ModelEffects):
 
     def _solved(self, features: Tensor, targets: Tensor) -> tuple[float, Tensor]:
         """Return the damping, and (H + damping I)^-1 phi_q (t, k), for one layer."""
+        from estimators.curvature.damping import MEAN_FRACTION
         from estimators.curvature.solvers import CholeskySolver
 
         weights = self.material.train.weights
         # A weighted example's gradient is w_i g_i, and it counts w_i times in the second moment of the g_i.
-        weighed = features if weights is None else features / weights.double().sqrt().unsqueeze(1)
+        weighed = features if weights is None else features * _inverse_root(weights.double()).unsqueeze(1)
         moment = weighed.T @ weighed / len(features)
         damping = self._options.damping
         if not isinstance(damping, float):
@@ -149,3 +147,10 @@ class LograEffects(ModelEffects):
                 f"{held / 2**30:.2g} GiB, more than half of memory_gb={options.memory_gb:g}: expected a smaller rank "
                 "or a larger memory_gb"
             )
+
+
+def _inverse_root(weights: Tensor) -> Tensor:
+    """Return w^(-1/2), and 0 where the weight is: that example has no gradient."""
+    import torch
+
+    return torch.where(weights > 0, weights.clamp(min=torch.finfo(weights.dtype).tiny).rsqrt(), 0.0)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from estimators.evidence import Reference
-from estimators.gradient_based.trajectory import TrajectoryEstimator
-from estimators.reference_estimator import Block, Material, ModelEffects
+from estimators.gradient_based.trajectory import TrajectoryEstimator, TrajectoryProducts
+from estimators.reference_estimator import Material
 from workers.errors import ConfigError
-from workers.recipe import Recipe
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
-    from estimators.gradients.functional_model import Model
+    from workers.task import GradientTask
 
 
 class TracIn(TrajectoryEstimator):
@@ -62,9 +61,9 @@ class TracIn(TrajectoryEstimator):
         """Where a checkpoint weighs as much as the steps it stands for."""
         return self.weights == "segment"
 
-    def effects(self, material: Material) -> TracInEffects:
+    def effects(self, material: Material) -> TrajectoryProducts:
         """Sum over checkpoints, average over models. Raises ConfigError for a missing checkpoint or a flat measure."""
-        return TracInEffects(self, material)
+        return TrajectoryProducts(self, material)
 
     def checkpoints(self, reference: Reference) -> list[Checkpoint]:
         """Return the checkpoints to use, ascending. Raises ConfigError for the initial model with `segment`."""
@@ -73,13 +72,14 @@ class TracIn(TrajectoryEstimator):
             raise ConfigError("tracin: epoch 0 in `epochs` has no steps before it, so no weight with weights=segment")
         return found
 
-    def weights_of(self, checkpoints: Sequence[Checkpoint], recipe: Recipe | None, n: int) -> list[float]:
+    def weights_of(self, checkpoints: Sequence[Checkpoint], task: GradientTask) -> list[float]:
         """Return w_c of every checkpoint.
 
         Raises ConfigError where the task did not tell what it needs, and for a segment of steps that are clipped.
         """
         if self.weights == "learning_rate":
             return self.last_rates(checkpoints)
+        recipe, n = task.recipe, task.n
         if recipe is None:
             raise ConfigError(
                 "tracin: weights=segment needs the learning rate of every step, and the task has no `recipe`"
@@ -97,32 +97,3 @@ class TracIn(TrajectoryEstimator):
         starts = [0, *(checkpoint.step for checkpoint in checkpoints[:-1])]
         spans = zip(starts, checkpoints, strict=True)
         return [float(rates[start : checkpoint.step].sum()) * gain / n for start, checkpoint in spans]
-
-
-class TracInEffects(ModelEffects):
-    """What the checkpoints of a training bring, each weighted by the stretch that ends at it."""
-
-    def __init__(self, options: TracIn, material: Material):
-        super().__init__(material)
-        self._options = options
-        self._epochs: list[int] = []
-
-    def chosen(self, reference: Reference) -> list[tuple[Checkpoint, float]]:
-        """Return the checkpoints that the options name, with their weights w_c."""
-        task, checkpoints = self.material.task, self._options.checkpoints(reference)
-        self._epochs = [checkpoint.epoch for checkpoint in checkpoints]
-        return list(zip(checkpoints, self._options.weights_of(checkpoints, task.recipe, task.n), strict=True))
-
-    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
-        """Yield - <grad f_q, grad loss_i>."""
-        from estimators.gradients.gradient_products import gradient_products
-
-        losses = (self.material.task.losses, self.material.train)
-        for where, block in gradient_products(
-            model, losses, (self.measure(model), self.material.queries), self._options.budget
-        ):
-            yield where, -block
-
-    def details(self) -> Mapping[str, Any]:
-        """Return the epochs of the checkpoints used."""
-        return {"epochs": self._epochs}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.gradients.blocks import Block
 from estimators.gradients.factors import Factor, scaled, squared_norms
+from estimators.gradients.parameter_blocks import ParameterBlock
 
 
 def normalized(rows: Tensor, parts: Sequence[slice]) -> Tensor:
@@ -27,7 +27,7 @@ def _or_one(lengths: Tensor) -> Tensor:
     return torch.where(lengths > 0, lengths, 1.0)
 
 
-def directions(blocks: Sequence[Block], factors: list[Factor]) -> list[Factor]:
+def directions(blocks: Sequence[ParameterBlock], factors: list[Factor]) -> list[Factor]:
     """Return the gradients of a batch with length 1, all blocks together; those of zeros stay zeros."""
     # As above: divided by their largest numbers first.
     largest = torch.stack([_largest(factor) for factor in factors]).amax(0)
@@ -36,7 +36,7 @@ def directions(blocks: Sequence[Block], factors: list[Factor]) -> list[Factor]:
     return [scaled(factor, 1 / _or_one(squares.sqrt())) for factor in factors]
 
 
-def directions_by_layer(blocks: Sequence[Block], factors: list[Factor]) -> list[Factor]:
+def directions_by_layer(blocks: Sequence[ParameterBlock], factors: list[Factor]) -> list[Factor]:
     """Return the gradients of a batch with length 1 layer by layer: the parameters of one module together."""
     owners = [block.weight.rpartition(".")[0] for block in blocks]
     found = list(factors)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from estimators.gradients.blocks import Block
-from estimators.gradients.factors import Factor, Formed, Outer, Rows
+from estimators.gradients.factors import EmbeddingRows, Factor, Formed, Outer
+from estimators.gradients.parameter_blocks import ParameterBlock
 from workers.errors import ConfigError
 
 _STREAM = zlib.crc32(b"estimators.factored_projection")
@@ -43,13 +43,18 @@ class FactoredProjection:
     a side that is not larger than its k is left as it is. Gradients that are kept as they are have one side.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[ParameterBlock, ...]
     sides: tuple[tuple[Side, Side], ...]
     """Of what leaves and of what enters, block by block."""
 
     @classmethod
     def random(
-        cls, blocks: Sequence[Block], ranks: Sequence[tuple[int, int]], seed: int, stream: int, dtype: torch.dtype
+        cls,
+        blocks: Sequence[ParameterBlock],
+        ranks: Sequence[tuple[int, int]],
+        seed: int,
+        stream: int,
+        dtype: torch.dtype,
     ) -> FactoredProjection:
         """Draw the sides of every block: `ranks` are its k_out and k_in."""
         made = []
@@ -89,12 +94,12 @@ class FactoredProjection:
         return torch.cat(self.parts(factors), dim=1)
 
 
-def equal_ranks(blocks: Sequence[Block], rank: int) -> list[tuple[int, int]]:
+def equal_ranks(blocks: Sequence[ParameterBlock], rank: int) -> list[tuple[int, int]]:
     """Return `rank` for each side of every block, and rank x rank for what has one side."""
     return [(rank, rank) if block.form != "formed" else (1, rank * rank) for block in blocks]
 
 
-def ranks_within(blocks: Sequence[Block], k: int) -> list[tuple[int, int]]:
+def ranks_within(blocks: Sequence[ParameterBlock], k: int) -> list[tuple[int, int]]:
     """Return ranks that make up at most `k` dimensions in all, the same for every side, as large as that allows.
 
     A side that is smaller than the rank takes its size, and leaves the room to others. Raises ConfigError where one dimension a
@@ -115,11 +120,11 @@ def ranks_within(blocks: Sequence[Block], k: int) -> list[tuple[int, int]]:
     return equal_ranks(blocks, low)
 
 
-def _projected(factor: Factor, out: Side, inner: Side, block: Block) -> Tensor:
+def _projected(factor: Factor, out: Side, inner: Side, block: ParameterBlock) -> Tensor:
     """Return P_out^T G P_in, (b, k_out, k_in)."""
     if isinstance(factor, Outer):
         return Outer(inner.of(factor.inputs), out.of(factor.outputs)).formed()
-    if isinstance(factor, Rows):
+    if isinstance(factor, EmbeddingRows):
         entered = inner.of(factor.outputs)
         return Outer(entered, out.rows(factor.tokens, block.shape[0], entered.dtype)).formed()
     assert isinstance(factor, Formed)

@@ -87,7 +87,7 @@ class Outer(Factor):
 
 
 @dataclass(frozen=True)
-class Rows(Factor):
+class EmbeddingRows(Factor):
     """Sums over positions of `outputs`, each added to the row that a token names: gradients of an embedding."""
 
     tokens: Tensor
@@ -107,9 +107,9 @@ class Rows(Factor):
         total = self.outputs.new_zeros(count, self.out, width)
         return total.scatter_add_(1, self.tokens.unsqueeze(2).expand_as(self.outputs), self.outputs)
 
-    def take(self, where: slice) -> Rows:
+    def take(self, where: slice) -> EmbeddingRows:
         """Return those of some of the examples."""
-        return Rows(self.tokens[where], self.outputs[where], self.out)
+        return EmbeddingRows(self.tokens[where], self.outputs[where], self.out)
 
     def as_outer(self) -> Outer:
         """Return the same as outer products with unit vectors."""
@@ -121,7 +121,7 @@ def scaled(factor: Factor, by: Tensor) -> Factor:
     """Return the gradients times a number an example, `by` (b,)."""
     if isinstance(factor, Formed):
         return Formed(factor.values * by[:, None, None])
-    assert isinstance(factor, Outer | Rows)
+    assert isinstance(factor, Outer | EmbeddingRows)
     return replace(factor, outputs=factor.outputs * by[:, None, None])
 
 
@@ -160,7 +160,7 @@ def inner_products(left: Factor, right: Factor) -> Tensor:
 
 def _pays(left: Factor, right: Factor) -> bool:
     """Say whether inner products by pairs of positions are less work than by gradients that are formed."""
-    if isinstance(left, Rows) and isinstance(right, Rows):
+    if isinstance(left, EmbeddingRows) and isinstance(right, EmbeddingRows):
         pairs = left.outputs.shape[1] * right.outputs.shape[1]
         return pairs * (left.outputs.shape[2] + 2) < left.out * left.outputs.shape[2]
     if not isinstance(left, Outer) or not isinstance(right, Outer):
@@ -173,7 +173,7 @@ def _pays(left: Factor, right: Factor) -> bool:
 
 def _by_positions(left: Factor, right: Factor) -> Tensor:
     """Return the sum over pairs of positions of (entered_s . entered_r) (left_s . left_r), (b, t)."""
-    if isinstance(left, Rows) and isinstance(right, Rows):
+    if isinstance(left, EmbeddingRows) and isinstance(right, EmbeddingRows):
         found = left.outputs.flatten(0, 1) @ right.outputs.flatten(0, 1).T
         found *= left.tokens.flatten()[:, None] == right.tokens.flatten()[None, :]
     else:

@@ -8,15 +8,15 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from estimators.gradients.blocks import Block
 from estimators.gradients.factors import Factor, inner_products
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.kept import Kept
 from estimators.gradients.layers import Layers
+from estimators.gradients.parameter_blocks import ParameterBlock
 from estimators.gradients.per_example import slices
 from workers.task import Objective
 
-Change: TypeAlias = Callable[[Sequence[Block], list[Factor]], list[Factor]]
+Change: TypeAlias = Callable[[Sequence[ParameterBlock], list[Factor]], list[Factor]]
 """What is made of a batch's gradients."""
 
 

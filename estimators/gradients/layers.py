@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from estimators.gradients.blocks import Block, blocks_of
 from estimators.gradients.calls import Layout, layout_of
 from estimators.gradients.factors import Factor, Formed, passed_once
 from estimators.gradients.functional_model import Examples, Model
+from estimators.gradients.parameter_blocks import ParameterBlock, blocks_of
 from estimators.gradients.per_example import PIECE, gradients, rows_within, slices
 from estimators.gradients.recorded_pass import RecordedPass, recorded_pass
 from workers.task import Objective
@@ -45,7 +45,7 @@ class Layers:
 
     model: Model
     objective: Objective
-    blocks: tuple[Block, ...]
+    blocks: tuple[ParameterBlock, ...]
     """They hold every parameter once, in the model's order of their first ones."""
     layouts: tuple[Layout | None, ...] = ()
     """Where the examples are in every call of a forward pass; None for a call that is not used."""
@@ -62,7 +62,7 @@ class Layers:
             for name, value in model.parameters.items():
                 if name not in held:
                     why = trial.reasons.get(name, "no layer of a known kind uses it")
-                    found[name] = Block(name, None, "formed", (1, value.numel()), why=why)
+                    found[name] = ParameterBlock(name, None, "formed", (1, value.numel()), why=why)
             order = tuple(found[name] for name in model.parameters if name in found)
             made.append(cls(model, objective, order, trial.layouts))
         return tuple(made)
@@ -112,14 +112,14 @@ class Layers:
 class _Trial:
     """What was found out about the calls of an objective's pass."""
 
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[ParameterBlock] = field(default_factory=list)
     """Those whose factors agree with automatic differentiation."""
     layouts: tuple[Layout | None, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
     """Why a parameter is in none of them."""
 
 
-def _key(block: Block) -> tuple[object, ...]:
+def _key(block: ParameterBlock) -> tuple[object, ...]:
     return block.weight, block.bias, block.form, block.shape
 
 
@@ -167,11 +167,13 @@ def _picked(examples: Examples, places: list[int]) -> Examples:
     return Examples(examples.readable, examples.indices[torch.tensor(places)])
 
 
-def _calls(blocks: Sequence[Block]) -> set[int]:
+def _calls(blocks: Sequence[ParameterBlock]) -> set[int]:
     return {at for block in blocks for at in block.calls}
 
 
-def _right(seen: RecordedPass, blocks: Sequence[Block], layouts: Sequence[Layout | None]) -> list[Block]:
+def _right(
+    seen: RecordedPass, blocks: Sequence[ParameterBlock], layouts: Sequence[Layout | None]
+) -> list[ParameterBlock]:
     """Return the blocks whose gradients are those of automatic differentiation, example by example."""
     names = list(seen.parameters)
     true: dict[str, list[Tensor]] = {name: [] for name in names}

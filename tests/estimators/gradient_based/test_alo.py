@@ -196,7 +196,7 @@ def test_what_is_left_to_it_comes_from_the_recipe(toy, evidence_of):
     decoupled = toy("classification", recipe=recipe.model_copy(update={"optimizer": "adamw"}))
     assert Alo().penalty_of(decoupled) == 0
     partial = toy("classification", recipe=recipe.model_copy(update={"no_decay": ("*.bias",)}))
-    with pytest.raises(ConfigError, match=r"alo: penalty: auto is the recipe's weight decay, and \*\.bias have none"):
+    with pytest.raises(ConfigError, match=r"found no_decay \*\.bias: use a number for penalty"):
         Alo().check(replace(evidence, task=partial))
 
 

@@ -108,3 +108,12 @@ def test_features_larger_than_memory_are_refused(toy, evidence_of):
     evidence = evidence_of(toy("classification", hidden=4), "margin", models=1)
     with pytest.raises(ConfigError, match="expected a smaller rank or a larger memory_gb"):
         Logra(memory_gb=1e-6).attribute(evidence)
+
+
+def test_an_example_that_weighs_nothing_gets_nothing(toy, evidence_of):
+    weights = torch.ones(24, dtype=torch.float64)
+    weights[3] = 0
+    evidence = evidence_of(toy("classification", hidden=4, recipe=RECIPE, weights=weights), "margin")
+    values = Logra(rank=2).attribute(evidence).values
+    assert (values[3] == 0).all()
+    assert (values[4] != 0).all()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from estimators.gradients import factors
-from estimators.gradients.factors import Outer, Rows, contracted, inner_products
+from estimators.gradients.factors import EmbeddingRows, Outer, contracted, inner_products
 from estimators.gradients.layers import Layers
 from estimators.gradients.per_example import gradients
 from tests.estimators.modules import CASES, setting
@@ -83,7 +83,7 @@ def test_inner_products_are_those_of_formed_gradients(
     left, right = outer(rng, a, s), outer(rng, b, r)
     if embedded:
         tokens = [torch.randint(0, 4, (len(one), one.inputs.shape[1]), generator=rng) for one in (left, right)]
-        left, right = Rows(tokens[0], left.outputs, 4), Rows(tokens[1], right.outputs, 4)
+        left, right = EmbeddingRows(tokens[0], left.outputs, 4), EmbeddingRows(tokens[1], right.outputs, 4)
         torch.testing.assert_close(left.as_outer().formed(), left.formed())
     wanted = left.formed().flatten(1) @ right.formed().flatten(1).T
     with pytest.MonkeyPatch.context() as patched:

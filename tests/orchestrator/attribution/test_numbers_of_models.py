@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from estimators.evidence import Evidence
-from estimators.gradient_based.grad_dot import GradDotEffects
+from estimators.gradient_based.product_effects import ProductEffects
 from estimators.testing import model_evidence
 from orchestrator.attribution.numbers_of_models import Answers
 from orchestrator.config.schema import EstimatorSection
@@ -21,13 +21,13 @@ def section(estimator: str, **given: Any) -> EstimatorSection:
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Which checkpoints `grad_dot` looked at."""
     seen: list[int] = []
-    before = GradDotEffects.of_model
+    before = ProductEffects.of_model
 
     def of_model(self: Any, model: Any, checkpoint: Any) -> Any:
         seen.append(checkpoint.epoch)
         return before(self, model, checkpoint)
 
-    monkeypatch.setattr(GradDotEffects, "of_model", of_model)
+    monkeypatch.setattr(ProductEffects, "of_model", of_model)
     return seen
 
 

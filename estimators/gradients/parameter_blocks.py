@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from estimators.gradients.calls import Positions
-from estimators.gradients.factors import Factor, Formed, Outer, Rows
+from estimators.gradients.factors import EmbeddingRows, Factor, Formed, Outer
 from estimators.gradients.recording import Call
 
 Form: TypeAlias = Literal["outer", "rows", "formed"]
@@ -20,7 +20,7 @@ _MAPS = {"linear", "convolution"}
 
 
 @dataclass(frozen=True)
-class Block:
+class ParameterBlock:
     """Parameters that are differentiated together, seen as one matrix (out, in)."""
 
     weight: str
@@ -72,20 +72,22 @@ class Block:
             return joined
         if self.form == "rows":
             tokens, outputs = ([getattr(seen[at], name) for at in self.calls] for name in ("inputs", "outputs"))
-            return Rows(torch.cat(tokens, 1), torch.cat(outputs, 1), self.shape[0])
+            return EmbeddingRows(torch.cat(tokens, 1), torch.cat(outputs, 1), self.shape[0])
         total = sum(_formed(calls[at], seen[at], self.weight, like) for at in self.calls)
         assert isinstance(total, Tensor)
         return Formed(total.reshape(len(total), *self.shape))
 
     def _outer(self, call: Call, seen: Positions) -> Outer:
         if call.kind == "embedding":  # tied with the map that follows: rows are outer products with unit vectors
-            return Rows(seen.inputs, seen.outputs, self.shape[0]).as_outer()
+            return EmbeddingRows(seen.inputs, seen.outputs, self.shape[0]).as_outer()
         if self.bias is None:
             return Outer(seen.inputs, seen.outputs)
         return Outer(torch.cat([seen.inputs, torch.ones_like(seen.inputs[:, :, :1])], 2), seen.outputs)
 
 
-def blocks_of(calls: Sequence[Call], usable: Sequence[bool], parameters: Mapping[str, Tensor]) -> Iterator[Block]:
+def blocks_of(
+    calls: Sequence[Call], usable: Sequence[bool], parameters: Mapping[str, Tensor]
+) -> Iterator[ParameterBlock]:
     """Yield the blocks that calls make up; parameters of calls that are not usable are in none of them."""
     as_weight: dict[str, list[int]] = defaultdict(list)
     as_bias: dict[str, list[int]] = defaultdict(list)
@@ -103,18 +105,18 @@ def blocks_of(calls: Sequence[Call], usable: Sequence[bool], parameters: Mapping
         whole = name not in as_bias and all(calls[at].rows is None for at in uses)
         value = parameters[name]
         if kinds == {"embedding"} and whole:
-            yield Block(name, None, "rows", (value.shape[0], value.shape[1]), tuple(uses))
+            yield ParameterBlock(name, None, "rows", (value.shape[0], value.shape[1]), tuple(uses))
         elif kinds <= {*_MAPS, "embedding"} and whole:
             bias = _shared_bias([calls[at] for at in uses], as_bias, uses) if kinds <= _MAPS else None
             joined |= {bias} if bias is not None else set()
             inner = value[0].numel() + (bias is not None)
-            yield Block(name, bias, "outer", (value.shape[0], inner), tuple(uses))
+            yield ParameterBlock(name, bias, "outer", (value.shape[0], inner), tuple(uses))
         else:
             every = sorted({*uses, *as_bias.get(name, ())})
-            yield Block(name, None, "formed", (1, value.numel()), tuple(every))
+            yield ParameterBlock(name, None, "formed", (1, value.numel()), tuple(every))
     for name, uses in as_bias.items():
         if name not in joined and name not in as_weight and all(usable[at] for at in uses):
-            yield Block(name, None, "formed", (1, parameters[name].numel()), tuple(uses))
+            yield ParameterBlock(name, None, "formed", (1, parameters[name].numel()), tuple(uses))
 
 
 def _shared_bias(calls: Sequence[Call], as_bias: Mapping[str, list[int]], uses: list[int]) -> str | None:
@@ -137,7 +139,7 @@ def _formed(call: Call, seen: Positions, name: str, like: Tensor) -> Tensor:
         if call.kind in _MAPS:
             part += torch.bmm(seen.outputs.mT, seen.inputs).reshape(part.shape)
         elif call.kind == "embedding":
-            part += Rows(seen.inputs, seen.outputs, part.shape[1]).formed()
+            part += EmbeddingRows(seen.inputs, seen.outputs, part.shape[1]).formed()
         else:
             part += (seen.inputs * seen.outputs).sum(1).reshape(part.shape)
     return total
