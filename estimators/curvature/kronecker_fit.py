@@ -72,11 +72,10 @@ class _Sides:
 
     def basis(self, block: ParameterBlock, n: int) -> Basis:
         """Return the eigenbasis of the block, with the products of the sides' eigenvalues."""
-        # The side of what entered is a mean over positions, the other a mean over examples: their product is then the mean
-        # over examples of what independent positions and sides would give.
-        entered, left = (n, self.positions) if block.form == "rows" else (self.positions, n)
-        out_values, out = _eigen(self.out / (1 if block.form == "formed" else left))
-        inner_values, inner = _eigen(self.inner / entered)
+        # One side is a mean over positions, the other over examples (which is which does not matter): their product is then
+        # the mean over examples of what independent positions and sides would give.
+        out_values, out = _eigen(self.out / (1 if block.form == "formed" else n))
+        inner_values, inner = _eigen(self.inner / self.positions)
         return Basis(out, inner, torch.outer(out_values, inner_values))
 
 

@@ -224,3 +224,28 @@ def test_more_samples_are_one_mean_over_all_draws() -> None:
     curvature = Fit(layers, three, BUDGET)
     corrected = curvature.corrected(curvature.kfac())
     assert corrected.trace() == pytest.approx(float(rows[1].square().sum()) / (3 * N))
+
+
+def test_an_embedding_s_sides_are_the_frequencies_of_its_tokens_and_what_leaves_it() -> None:
+    made = Made("text")
+    curvature = made.fit.kfac()
+    (at,) = [at for at, block in enumerate(curvature.blocks) if block.weight == "token.weight"]
+    (factors,) = list(made.source.batches(made.layers, N))
+    factor = factors[at]
+    frequencies = torch.bincount(factor.tokens.flatten(), minlength=9).double() / factor.tokens.numel()
+    g = factor.outputs.flatten(0, 1)
+    where = places(curvature, at)
+    wanted = torch.kron(frequencies.diag(), g.T @ g / N)
+    torch.testing.assert_close(formed(curvature)[where][:, where], wanted, rtol=1e-8, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_shampoo_s_eigenvectors_are_those_of_the_means_of_both_products_of_a_gradient(name: str) -> None:
+    made = Made(name)
+    curvature = made.fit.shampoo()
+    (factors,) = list(made.source.batches(made.layers, N))
+    for factor, basis in zip(factors, curvature.bases, strict=True):
+        g = factor.formed()
+        for vectors, mean in ((basis.out, (g @ g.mT).mean(0)), (basis.inner, (g.mT @ g).mean(0))):
+            inside = vectors.T @ mean @ vectors
+            torch.testing.assert_close(inside, inside.diagonal().diag(), rtol=1e-8, atol=1e-10 * float(mean.norm()))

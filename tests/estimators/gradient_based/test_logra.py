@@ -117,3 +117,17 @@ def test_an_example_that_weighs_nothing_gets_nothing(toy, evidence_of):
     values = Logra(rank=2).attribute(evidence).values
     assert (values[3] == 0).all()
     assert (values[4] != 0).all()
+
+
+def test_the_leading_eigenvectors_are_those_of_the_largest_eigenvalues():
+    task, model, train, _ = setting("mlp")
+    (layers,) = Layers.of(model, [(task.losses, train)])
+    source = LossGradients(task, train)
+    curvature = Fit(layers, source, 2**24).kfac()
+    project = leading(curvature, equal_ranks(layers.blocks, 2))
+    (factors,) = source.batches(layers, len(train))
+    for factor, (out, inner) in zip(factors, project.sides, strict=True):
+        for side, values in ((out, factor.outputs), (inner, factor.inputs)):
+            moment = values.flatten(0, 1).T @ values.flatten(0, 1)
+            captured = (side.matrix.T @ moment @ side.matrix).diagonal().sum()
+            torch.testing.assert_close(captured, torch.linalg.eigvalsh(moment)[-2:].sum())
