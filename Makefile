@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Of tests side by side, each with a Ray of two cores. Files go in their order: the longest tests are not left for the end.
 PROCESSES ?= 2
 
-.PHONY: demo test lint types check pages docs mutants clean help
+.PHONY: demo test grids lint types check pages docs mutants clean help
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -25,6 +25,9 @@ demo: $(VENV)/.installed      ## install, retrain on handwritten digits, attribu
 
 test: $(VENV)/.installed-test ## install and run all tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+grids: $(VENV)/.installed-test ## statistics against simulated truth on their whole grids; minutes, and no part of make test
+	$(BIN)/python -m pytest -n $(PROCESSES) -m grid tests/estimators
 
 lint: $(VENV)/.installed-test ## ruff and the import layers
 	$(BIN)/ruff check .

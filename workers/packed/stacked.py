@@ -21,8 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo
-import torch._inductor.config
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import grad, vmap
@@ -128,6 +126,9 @@ class Stacked:
     @cached_property
     def compiled_slopes(self) -> dict[bool, Any]:
         """`slopes`, compiled for the shapes it is called with."""
+        import torch._dynamo  # the compiler takes seconds to import, in every worker
+        import torch._inductor.config
+
         # The limit counts all trainers of a process, and beyond it a step would be taken uncompiled, with other bits.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         torch._inductor.config.compile_threads = 1  # a worker has its cores, and starts no processes beside itself

@@ -66,7 +66,7 @@ def test_the_ceiling_is_right_on_average(signal, s, seeds, t):
     assert assert_unbiased(signal, s, seeds, t, trials=60) < 0.08
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("s", [20, 50, 200])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -92,19 +92,18 @@ def test_pure_noise_has_nothing_to_find(shared):
     assert reached >= stats.binom.ppf(0.002, trials, 0.95)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize(
     ("s", "seeds", "t", "shared", "least"),
     [
-        (20, 2, 50, 0.0, 0.83),
-        (20, 2, 300, 0.0, 0.9),
-        (20, 5, 50, 0.0, 0.9),
-        (50, 2, 200, 0.0, 0.9),
-        (50, 3, 60, 0.2, 0.9),
-        (50, 5, 150, 0.0, 0.9),
-        (100, 3, 100, 0.0, 0.9),
-        (200, 2, 50, 0.0, 0.9),
+        pytest.param(20, 2, 50, 0.0, 0.83, marks=pytest.mark.slow),
+        pytest.param(20, 2, 300, 0.0, 0.9, marks=pytest.mark.grid),
+        pytest.param(20, 5, 50, 0.0, 0.9, marks=pytest.mark.grid),
+        pytest.param(50, 2, 200, 0.0, 0.9, marks=pytest.mark.grid),
+        pytest.param(50, 3, 60, 0.2, 0.9, marks=pytest.mark.slow),
+        pytest.param(50, 5, 150, 0.0, 0.9, marks=pytest.mark.grid),
+        pytest.param(100, 3, 100, 0.0, 0.9, marks=pytest.mark.grid),
+        pytest.param(200, 2, 50, 0.0, 0.9, marks=pytest.mark.grid),
     ],
 )
 def test_the_interval_covers_the_truth(signal, s, seeds, t, shared, least):

@@ -65,17 +65,16 @@ def test_the_ceiling_is_right_on_average_and_covered(signal, seeds):
     assert assert_right(signal, 24, seeds, 60, trials=25, least=0.9) < 0.1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signal", ["weak", "strong", "mixed"])
 @pytest.mark.parametrize(
     ("s", "seeds", "t", "slack"),
     [
-        (20, 4, 100, 0.06),
-        (50, 4, 300, 0.03),
-        (100, 4, 50, 0.03),
-        (50, 5, 100, 0.03),
-        (20, 8, 200, 0.03),
-        (30, 20, 40, 0.03),
+        pytest.param(20, 4, 100, 0.06, marks=pytest.mark.slow),
+        pytest.param(50, 4, 300, 0.03, marks=pytest.mark.grid),
+        pytest.param(100, 4, 50, 0.03, marks=pytest.mark.grid),
+        pytest.param(50, 5, 100, 0.03, marks=pytest.mark.grid),
+        pytest.param(20, 8, 200, 0.03, marks=pytest.mark.grid),
+        pytest.param(30, 20, 40, 0.03, marks=pytest.mark.slow),
     ],
 )
 def test_the_ceiling_is_right_on_average_and_covered_on_the_whole_grid(signal, s, seeds, t, slack):

@@ -127,3 +127,10 @@ def test_looking_at_a_sweep_is_answered_at_once_and_without_its_estimators(
     given = answer(command, unwritten, *(("--to", tmp_path / "runs.npz") if command == "export" else ()))
     assert (given.code, given.heavy) == (0, []), given.err
     assert given.out
+
+
+def test_what_trains_leaves_the_compiler_where_it_is() -> None:
+    """Importing it takes every worker seconds, and only a compiled step needs it."""
+    told = "import sys, orchestrator.execution.ray_pool; print('torch' in sys.modules, 'torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["True", "False"]

@@ -42,9 +42,15 @@ window.addEventListener("load", () => {
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def browser():
+    """Fail before any report is drawn."""
+    assert BROWSER is not None, "COUNTERFACTORY_BROWSER=required, and there is no Chromium on PATH"
+
+
 def load(html: str, folder, width: int = 1200) -> dict:
     """Load the page with a witness put first in its head; return what the witness and the console saw."""
-    assert BROWSER is not None, "COUNTERFACTORY_BROWSER=required, and there is no Chromium on PATH"
+    assert BROWSER is not None
     page = folder / "page.html"
     page.write_text(html.replace("<head>", f"<head>{WITNESS}", 1), encoding="utf-8")
     command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", page.as_uri()]

@@ -28,7 +28,7 @@ def outcome() -> Callable[[Any], Outcome]:
 
     def train(task: Any, source: str = "task") -> Outcome:
         run = Run(0, np.arange(0, task.n, 2, dtype=np.int64), seed=4)
-        (result,) = train_pack(task, [run], measures_of(task) or (), Queries(source))
+        (result,) = train_pack(task, [run], measures_of(task) or (), Queries(source), method="alone")
         assert result.failure is None, result.failure.traceback
         return result
 
