@@ -1,4 +1,4 @@
-"""The README's picture and its words are held to the numbers of the run they stand for (docs/leaderboard.json)."""
+"""The README's picture and its words are held to the numbers of the run they stand for (docs/leaderboards/digits.json)."""
 
 import html
 import json
@@ -12,14 +12,18 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.loading import load
+from orchestrator.config.shipped import shipped
+
 ROOT = Path(__file__).resolve().parents[2]
 REMEDY = "draw it again: python benchmarks/leaderboard.py runs/digits"
+KEPT = sorted((ROOT / "docs" / "leaderboards").glob("*.json"))
 WORDS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
 
 
 @pytest.fixture(scope="module")
 def numbers() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((ROOT / "docs" / "leaderboard.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((ROOT / "docs" / "leaderboards" / "digits.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -68,16 +72,36 @@ def test_the_readme_says_what_the_run_was(numbers: dict[str, Any]) -> None:
     assert f"computes {WORDS[len(judged) - 1]} other attributions" in text, REMEDY
 
 
-def test_it_is_drawn_from_the_numbers_alone(numbers: dict[str, Any], tmp_path: Path) -> None:
-    shutil.copy(ROOT / "docs" / "leaderboard.json", tmp_path)
-    command = [sys.executable, "benchmarks/leaderboard.py", "--docs", str(tmp_path)]
+def draw(docs: Path, *sweeps: Path) -> None:
+    command = [sys.executable, "benchmarks/leaderboard.py", *map(str, sweeps), "--docs", str(docs)]
     subprocess.run(command, cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)}, capture_output=True)
+
+
+def test_what_is_drawn_is_drawn_from_the_numbers_alone(numbers: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "leaderboards").mkdir()
+    for kept in KEPT:
+        shutil.copy(kept, tmp_path / "leaderboards")
+    draw(tmp_path)
     assert missing((tmp_path / "leaderboard.svg").read_text(encoding="utf-8"), numbers) == []
+    for kept in KEPT:
+        page = kept.with_suffix(".md")
+        assert (tmp_path / "leaderboards" / page.name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.stem)
+def test_every_leaderboard_is_of_a_configuration_that_ships_and_judges_what_that_names(kept: Path) -> None:
+    judged = {
+        one["estimator"] for one in json.loads(kept.read_text(encoding="utf-8"))["scores"] if one["metric"] == "lds"
+    }
+    assert judged == set(load(str(shipped()[kept.stem])).estimators)
+    assert f"{kept.stem}\n" in (ROOT / "docs" / "leaderboards" / "index.md").read_text(encoding="utf-8")
 
 
 def test_the_numbers_are_those_of_a_sweep(finished_sweep: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/leaderboard.py", str(finished_sweep), "--docs", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)}, capture_output=True)
-    kept = json.loads((tmp_path / "leaderboard.json").read_text(encoding="utf-8"))
+    draw(tmp_path, finished_sweep)
+    kept = json.loads((tmp_path / "leaderboards" / "tiny.json").read_text(encoding="utf-8"))
     assert (kept["sweep"], kept["n"], kept["t"], kept["runs"]) == ("tiny", 60, 8, 42)
-    assert missing((tmp_path / "leaderboard.svg").read_text(encoding="utf-8"), kept) == []
+    page = (tmp_path / "leaderboards" / "tiny.md").read_text(encoding="utf-8")
+    for score in kept["scores"]:
+        low, high = (f"{score[key]:.3f}" for key in ("low", "high"))
+        assert f"| {score['estimator']} | {score['value']:.3f} | {low} to {high} |" in page
