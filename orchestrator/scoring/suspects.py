@@ -62,7 +62,9 @@ def suspects_of(sweep: Sweep, label: str, kept: StoredAttribution, k: int = SHOW
     """Return the `k` most suspicious examples of an attribution that was read. Raises as `suspects` does."""
     measure, record = kept.attributes.measure, read_record(sweep).examples
     try:
-        examples, suspicion = Valued(kept.values, kept.utility, measure, sweep.queries).suspicion(_better(sweep))
+        examples, suspicion = Valued(kept.values, kept.utility, measure, sweep.queries).suspicion(
+            declared_better(sweep)
+        )
     except ConfigError as error:
         raise ConfigError(f"scores.detection.{error}") from error
     order = np.argsort(-suspicion, kind="stable")[:k]
@@ -99,11 +101,11 @@ def named_suspects(sweep: Sweep) -> Suspects | None:
         return None
 
 
-def _better(sweep: Sweep) -> Better:
+def declared_better(sweep: Sweep) -> Better:
     """Return which values of a measure of the task's own are good, where the configuration says so."""
     scores = sweep.config.scores
-    told = [section.better for section in (scores.detection, scores.removal) if section and section.better]
-    return told[0] if told else None
+    declared = [section.better for section in (scores.detection, scores.removal) if section and section.better]
+    return declared[0] if declared else None
 
 
 def _only_one(sweep: Sweep) -> str:
