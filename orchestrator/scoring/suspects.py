@@ -93,12 +93,22 @@ def best_detector(sweep: Sweep) -> str | None:
 
 
 def named_suspects(sweep: Sweep) -> Suspects | None:
-    """Return the suspects of the best detector, None where there is none: what is shown without being asked for."""
+    """Return the suspects that are shown without being asked for, None where there are none.
+
+    Those of the best detector; where the task mislabelled nothing, of the only attribution, if its queries are the training
+    examples: whether a label is learned by heart is what such a sweep asks.
+    """
     try:
-        label = best_detector(sweep)
+        label = best_detector(sweep) or _only_one_of_training_examples(sweep)
         return None if label is None else suspects(sweep, estimator=label)
-    except StoreError:  # whoever shows the scores or the attribution says what is damaged
+    except (ConfigError, StoreError):  # of which nobody says what is good, or damaged: whoever shows it says that
         return None
+
+
+def _only_one_of_training_examples(sweep: Sweep) -> str | None:
+    there = list_attributions(sweep.paths)
+    asked = sweep.config.scores.detection is not None and sweep.queries.source == "train"
+    return there[0] if asked and len(there) == 1 and read_record(sweep).examples.mislabelled is None else None
 
 
 def declared_better(sweep: Sweep) -> Better:
