@@ -75,8 +75,8 @@ def call(checkout: Path, command: Command, folder: Path) -> Cost:
         )
         seconds = time.perf_counter() - began
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        told = (seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, done.returncode)
-        os.write(end, " ".join(map(str, told)).encode())
+        numbers = (seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, done.returncode)
+        os.write(end, " ".join(map(str, numbers)).encode())
         os._exit(0)
     os.close(end)
     with os.fdopen(pipe) as answer:

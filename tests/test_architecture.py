@@ -28,6 +28,10 @@ from workers.loading import BUILT_IN as TASKS
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("orchestrator", "estimators", "workers")
 KINDS = set(DESIGNS)
+LONGEST_FILE = 400
+"""In lines."""
+LONGEST_FUNCTION = 60
+"""In lines, with its docstring."""
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -215,6 +219,21 @@ def test_the_map_names_every_folder_and_every_loose_file(package: str) -> None:
 
 def test_no_file_lies_loose_in_the_orchestrator() -> None:
     assert [path.name for path in (ROOT / "orchestrator").glob("*.py")] == ["__init__.py"]
+
+
+def test_files_and_functions_are_short() -> None:
+    """Compiled kernels may be longer: a compiler's cache watches one file."""
+    kernels = {"workers/kernels/cpu.py", "estimators/lasso/descent.py"}
+    long = []
+    for path in modules():
+        name, text = str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+        if name in kernels:
+            continue
+        if text.count("\n") > LONGEST_FILE:
+            long.append(name)
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        long += [f"{name}: {one.name}" for one in functions if (one.end_lineno or 0) - one.lineno >= LONGEST_FUNCTION]
+    assert long == []
 
 
 def test_tests_mirror_the_folders() -> None:

@@ -219,12 +219,12 @@ class OwnBatches(Readable):
 
     def read(self, indices: Tensor) -> Nested:
         """Return the batch. Raises DataError for examples that cannot be read, TaskError for a batch that is none."""
-        wanted, told = indices.flatten().cpu().numpy(), f"batch({self.source!r}, indices)"
+        wanted, call = indices.flatten().cpu().numpy(), f"batch({self.source!r}, indices)"
         try:
             found = self.task.batch(self.source, wanted)
         except Exception as error:
-            raise DataError(f"{told} fails for {_told(wanted)}: {one_line(error)}") from error
-        return placed(found, indices, told, self.dtype, self.device)
+            raise DataError(f"{call} fails for {_told(wanted)}: {one_line(error)}") from error
+        return placed(found, indices, call, self.dtype, self.device)
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> OwnBatches:
         """Have every batch cast when it is read."""

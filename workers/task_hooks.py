@@ -62,11 +62,11 @@ def empty_outputs_of(
     for it as an option. Raises TaskError for another shape.
     """
     hook: Callable[[], Measured] | None = _found(task, "measure_empty")
-    if hook is None or measure not in (told := hook()):
+    if hook is None or measure not in (outputs := hook()):
         return None
     queries = queries or Queries()
     count = task.n if queries.source == "train" else task.t
-    values = np.asarray(told[measure], dtype=np.float32)
+    values = np.asarray(outputs[measure], dtype=np.float32)
     if values.shape != (count,):
         raise TaskError(
             f"{type(task).__name__}.measure_empty()[{measure!r}] has shape {values.shape}, expected ({count},)"
@@ -124,10 +124,10 @@ def mislabelled(task: Task | DifferentiableTask) -> NDArray[np.bool_] | None:
 
     None where it mislabelled none: there is nothing to detect. Raises TaskError for another shape.
     """
-    told = _found(task, "flipped")
-    if told is None:
+    flipped = _found(task, "flipped")
+    if flipped is None:
         return None
-    found: NDArray[np.bool_] = np.asarray(told)
+    found: NDArray[np.bool_] = np.asarray(flipped)
     if found.shape != (task.n,) or found.dtype != np.bool_:
         raise TaskError(
             f"{type(task).__name__}.flipped: its shape is {found.shape} {found.dtype}, expected ({task.n},) bool"

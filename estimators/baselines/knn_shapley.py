@@ -116,8 +116,8 @@ class KnnShapleyEffects(ModelEffects):
     def details(self) -> Mapping[str, Any]:
         """Return the options, and the sign that the measure gave."""
         options = self._options
-        told = {"k": options.k, "weights": options.weights, "features": options.features}
-        return {"direction": self._direction, **told}
+        said = {"k": options.k, "weights": options.weights, "features": options.features}
+        return {"direction": self._direction, **said}
 
 
 def _refuse_without_classes(task: GradientTask) -> None:

@@ -105,8 +105,8 @@ class Budgeted:
         seed, t = self.evidence.seed, self.evidence.t
         chosen = np.sort(np.random.default_rng([seed, 3]).permutation(t)[:queries])
         curve = learning_curve(runs.masks, runs.outputs[:, chosen], runs.subsets, self.settings, seed)
-        told = curve.told()
-        return replace(told, seconds=time.perf_counter() - started)
+        found = curve.told()
+        return replace(found, seconds=time.perf_counter() - started)
 
     def _here(self, runs: Runs, expected: FitCost) -> FitCost:
         """Return what a large fit costs in the pieces that it is cut into, on this machine, whose rates are measured for it."""

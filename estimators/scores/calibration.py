@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -69,28 +70,30 @@ def calibration(
     drawn = Resamples.draw(s, t, resamples, seed)
     moments = _Moments.of(made.predicted, made.measured, drawn.rows)
     pp, py, yy = (drawn.means(one) for one in (moments.pp, moments.py, moments.yy))
-
-    def score(metric: str, resampled: Floats, per_query: Floats, left_out: float) -> Score:
-        return Score(
-            metric,
-            *estimate(resampled, level),
-            ceiling=np.nan,
-            per_query=per_query,
-            queries=t - int(left_out),
-            subsets=s,
-            seeds=int(seeds_per_subset(runs).max()),
-            basis=replace(made.basis, queries_left_out=left_out),
-            resampled=resampled,
-        )
-
+    score = partial(_score, made, seeds=int(seeds_per_subset(runs).max()), level=level)
+    slopes = _by_query(moments.py[0], moments.pp[0])
+    explained = _by_query(2 * moments.py[0] - moments.pp[0], moments.yy[0])
     return Calibration(
-        score("slope", _ratio(py, pp), _by_query(moments.py[0], moments.pp[0]), made.basis.constant_predictions),
-        score(
-            "explained_variance",
-            _ratio(2 * py - pp, yy),
-            _by_query(2 * moments.py[0] - moments.pp[0], moments.yy[0]),
-            0,
-        ),
+        score("slope", _ratio(py, pp), slopes, made.basis.constant_predictions),
+        score("explained_variance", _ratio(2 * py - pp, yy), explained, 0),
+    )
+
+
+def _score(
+    made: Predictions, metric: str, resampled: Floats, per_query: Floats, left_out: float, *, seeds: int, level: float
+) -> Score:
+    """Return one of the two numbers, of the data first in `resampled` (1 + b,); `left_out` queries have no part in it."""
+    s, t = made.measured.shape
+    return Score(
+        metric,
+        *estimate(resampled, level),
+        ceiling=np.nan,
+        per_query=per_query,
+        queries=t - int(left_out),
+        subsets=s,
+        seeds=seeds,
+        basis=replace(made.basis, queries_left_out=left_out),
+        resampled=resampled,
     )
 
 

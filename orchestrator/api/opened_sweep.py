@@ -17,7 +17,7 @@ from orchestrator.api.score_table import ScoreTable
 from orchestrator.report.page.notebook import sweep_html
 from orchestrator.retraining.counts import finished
 from orchestrator.scoring.stale import stale_scores
-from orchestrator.scoring.suspects import SHOWN, suspects
+from orchestrator.scoring.suspects import SHOWN, declared_better, suspects
 from orchestrator.scoring.table import read_scores
 from orchestrator.stages.status import Status, status
 from orchestrator.store.attributions import list_attributions, read_attribution
@@ -214,10 +214,8 @@ class OpenedSweep:
 
     def _ends(self, measure: str) -> tuple[tuple[str, str], int]:
         """Return what the two ends of an attribution are called, and the sign that puts the first one high."""
-        scores = self._sweep.config.scores
-        told = [section.better for section in (scores.detection, scores.removal) if section and section.better]
         try:
-            return ("helpful", "harmful"), direction(measure, told[0] if told else None)
+            return ("helpful", "harmful"), direction(measure, declared_better(self._sweep))
         except ConfigError:
             return ("raises", "lowers"), 1
 

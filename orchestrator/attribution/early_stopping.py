@@ -22,21 +22,28 @@ from orchestrator.store.accounting import as_they_came
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
-from orchestrator.sweeps.stopping_record import Look, Stopped, StoppingRecord, read_stopping, stopped_designs
+from orchestrator.sweeps.stopping_record import (
+    Look,
+    Stopped,
+    StoppingRecord,
+    read_stopping,
+    stopped_designs,
+    watched_label,
+)
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError
 
 
 def watched(config: Config, design: str) -> Estimator:
     """Return whose values a design is watched by: the one named, else the configured one that suits, else its default."""
-    label = config.stop[design].estimator
-    if label is not None:
-        return config.estimators[label].options
-    suiting = config.designs[design].watched_by
-    if suiting is None:
+    label = watched_label(config, design)
+    if not label:
         raise ConfigError(f"stop.{design}: a design of kind {config.designs[design].kind!r} has no values to watch")
-    same = [section.options for section in config.estimators.values() if section.estimator == suiting]
-    return same[0] if same else find(suiting)()
+    section = config.estimators.get(label)
+    suits = section is not None and section.estimator == config.designs[design].watched_by
+    if section is not None and (suits or config.stop[design].estimator is not None):
+        return section.options
+    return find(label)()
 
 
 class Stopper:
@@ -48,8 +55,8 @@ class Stopper:
         kept = read_stopping(sweep)
         self.curves = {
             name: kept[name]
-            if name in kept and kept[name].criterion == section.when
-            else StoppingRecord(name, section.when)
+            if name in kept and kept[name].is_of(sweep.config)
+            else StoppingRecord(name, section.when, estimator=watched_label(sweep.config, name))
             for name, section in sweep.config.stop.items()
         }
         self._criteria: dict[str, Criterion] = {

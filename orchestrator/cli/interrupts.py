@@ -24,7 +24,7 @@ class Interrupts:
         self._patience = patience
         self._on_first = on_first
         self._count = 0
-        self._told = False
+        self._announced = False
         self._first = 0.0
         self._former: dict[int, Any] = {}
 
@@ -51,8 +51,8 @@ class Interrupts:
 
         Here and not in the handler: that may interrupt a write to the very stream that `on_first` writes to.
         """
-        if self._count and not self._told:
-            self._told = True
+        if self._count and not self._announced:
+            self._announced = True
             self._on_first()
         return self._count > 0
 

@@ -236,7 +236,7 @@ def import_runs(
 
 
 def _print_suspects(sweep: Sweep) -> None:
-    """Name the examples that look mislabelled, where the task mislabelled some."""
+    """Name the examples that look mislabelled, where it is known whose word to take."""
     from orchestrator.cli.leaderboard import suspects_table
     from orchestrator.scoring.suspects import named_suspects
 

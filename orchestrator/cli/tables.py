@@ -94,13 +94,13 @@ def _forecast_notes(forecast: Forecast, measure: str) -> list[str]:
     """Return what a person must know to read a forecast."""
     lines = []
     if forecast.attributions:
-        told = (
+        times = (
             f"{one.estimator} more than {duration(one.seconds)} ({one.unknown})"
             if one.unknown
             else f"{one.estimator} {duration(one.seconds)}"
             for one in forecast.attributions
         )
-        lines.append(f"attributions: {', '.join(told)}")
+        lines.append(f"attributions: {', '.join(times)}")
     reasons: dict[str, list[str]] = {}
     for stage in forecast.stages:
         if stage.unknown:

@@ -50,11 +50,13 @@ def _indices(path: Path) -> NDArray[np.int64]:
 def _examples(source: Path, n: int | None) -> int:
     """Return n from the metadata (`data_length`), from the user, or from both when they agree."""
     path = source / METADATA
-    told = None
-    if path.is_file():
-        told = loading.read(path).get("data_length")
-    if told is None and n is None:
-        raise ConfigError(f"{source}: does not say how many training examples there were; give --n")
-    if told is not None and n is not None and int(told) != n:
-        raise ConfigError(f"--n {n}: {path} says data_length {told}")
-    return int(told) if told is not None else int(n or 0)
+    declared: object = loading.read(path).get("data_length") if path.is_file() else None
+    if declared is None:
+        if n is None:
+            raise ConfigError(f"{source}: does not say how many training examples there were; give --n")
+        return n
+    if type(declared) is not int or declared < 1:
+        raise DataError(f"{path}: data_length: expected the number of training examples, found {declared!r}")
+    if n is not None and n != declared:
+        raise ConfigError(f"--n {n}: {path} says data_length {declared}")
+    return declared

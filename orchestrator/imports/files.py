@@ -66,7 +66,7 @@ def beside(source: Path, stem: str) -> Path | None:
     return next((path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()), None)
 
 
-def told_n(path: Path, n: int | None) -> tuple[int, dict[str, Any]]:
+def declared_n(path: Path, n: int | None) -> tuple[int, dict[str, Any]]:
     """Return the number of examples, and all that the JSON file beside an array says: {"n": ...}.
 
     n is from that file, from the user, or from both when they agree. Raises ConfigError where neither tells it.
@@ -80,9 +80,9 @@ def told_n(path: Path, n: int | None) -> tuple[int, dict[str, Any]]:
         found = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{about}: cannot be read as JSON: {error}") from error
-    told = found.get("n") if isinstance(found, dict) else None
-    if type(told) is not int or told < 1:
+    declared = found.get("n") if isinstance(found, dict) else None
+    if type(declared) is not int or declared < 1:
         raise DataError(f'{about}: expected {{"n": ...}}, the number of examples')
-    if n is not None and n != told:
-        raise ConfigError(f"--n {n}: {about} says n {told}")
-    return told, found
+    if n is not None and n != declared:
+        raise ConfigError(f"--n {n}: {about} says n {declared}")
+    return declared, found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.imports.files import SUFFIXES, beside, open_array, outputs_file, told_n
+from orchestrator.imports.files import SUFFIXES, beside, declared_n, open_array, outputs_file
 from orchestrator.imports.foreign_runs import ForeignRuns, match
 from orchestrator.imports.sparse_masks import SparseMasks
 from workers.errors import DataError
@@ -24,7 +24,7 @@ def read(source: Path, outputs: str | None, n: int | None) -> ForeignRuns:
     """Return the runs of such a folder, or of the file in it. Raises DataError, ConfigError."""
     path = source if source.is_file() else beside(source, STEM)
     assert path is not None
-    examples, _ = told_n(path, n)
+    examples, _ = declared_n(path, n)
     indices = open_array(path)
     if indices.ndim != 2:
         raise DataError(f"{path}: has shape {indices.shape}, expected (runs, examples kept)")

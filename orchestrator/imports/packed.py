@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.imports.files import open_array, outputs_file, told_n
+from orchestrator.imports.files import declared_n, open_array, outputs_file
 from orchestrator.imports.foreign_runs import ForeignRuns, match
 from orchestrator.imports.sparse_masks import Indices
 from workers.errors import DataError
@@ -47,7 +47,7 @@ def read(source: Path, outputs: str | None, n: int | None) -> ForeignRuns:
     """Return the runs of such a folder, or of the file in it. Raises DataError, ConfigError."""
     path = source if source.is_file() else source / NAME
     packed = open_array(path)
-    examples, about = told_n(path, n)
+    examples, about = declared_n(path, n)
     if about.get("bitorder", "big") != "big":
         raise DataError(f"{path.with_suffix('.json')}: says bitorder {about['bitorder']!r}, expected 'big'")
     if packed.ndim != 2 or packed.dtype != np.uint8 or packed.shape[1] != -(-examples // 8):

@@ -123,12 +123,12 @@ def _stage_seconds(store: RunStore, attributes: Mapping[str, Attributes]) -> dic
 def _made_with(sweep: Sweep, store: RunStore) -> dict[str, str]:
     """Return the libraries' versions, and how and why packs are trained as they are."""
     strategy, expected = read_strategy(sweep), read_forecast(sweep)
-    told = {key: str(value) for key, value in store.attributes.items() if value}
+    attributes = {key: str(value) for key, value in store.attributes.items() if value}
     if strategy is not None:
-        told["training"] = f"{strategy.method} ({strategy.reason})"
+        attributes["training"] = f"{strategy.method} ({strategy.reason})"
     if expected is not None and expected.pack:
-        told["packs of"] = expected.pack
-    return told
+        attributes["packs of"] = expected.pack
+    return attributes
 
 
 def _health(store: RunStore, name: str, counts: tuple[int, int, int]) -> DesignHealth:

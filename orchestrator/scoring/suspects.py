@@ -62,7 +62,9 @@ def suspects_of(sweep: Sweep, label: str, kept: StoredAttribution, k: int = SHOW
     """Return the `k` most suspicious examples of an attribution that was read. Raises as `suspects` does."""
     measure, record = kept.attributes.measure, read_record(sweep).examples
     try:
-        examples, suspicion = Valued(kept.values, kept.utility, measure, sweep.queries).suspicion(_better(sweep))
+        examples, suspicion = Valued(kept.values, kept.utility, measure, sweep.queries).suspicion(
+            declared_better(sweep)
+        )
     except ConfigError as error:
         raise ConfigError(f"scores.detection.{error}") from error
     order = np.argsort(-suspicion, kind="stable")[:k]
@@ -91,19 +93,29 @@ def best_detector(sweep: Sweep) -> str | None:
 
 
 def named_suspects(sweep: Sweep) -> Suspects | None:
-    """Return the suspects of the best detector, None where there is none: what is shown without being asked for."""
+    """Return the suspects that are shown without being asked for, None where there are none.
+
+    Those of the best detector; where the task mislabelled nothing, of the only attribution, if its queries are the training
+    examples: whether a label is learned by heart is what such a sweep asks.
+    """
     try:
-        label = best_detector(sweep)
+        label = best_detector(sweep) or _only_one_of_training_examples(sweep)
         return None if label is None else suspects(sweep, estimator=label)
-    except StoreError:  # whoever shows the scores or the attribution says what is damaged
+    except (ConfigError, StoreError):  # of which nobody says what is good, or damaged: whoever shows it says that
         return None
 
 
-def _better(sweep: Sweep) -> Better:
+def _only_one_of_training_examples(sweep: Sweep) -> str | None:
+    there = list_attributions(sweep.paths)
+    asked = sweep.config.scores.detection is not None and sweep.queries.source == "train"
+    return there[0] if asked and len(there) == 1 and read_record(sweep).examples.mislabelled is None else None
+
+
+def declared_better(sweep: Sweep) -> Better:
     """Return which values of a measure of the task's own are good, where the configuration says so."""
     scores = sweep.config.scores
-    told = [section.better for section in (scores.detection, scores.removal) if section and section.better]
-    return told[0] if told else None
+    declared = [section.better for section in (scores.detection, scores.removal) if section and section.better]
+    return declared[0] if declared else None
 
 
 def _only_one(sweep: Sweep) -> str:

@@ -143,7 +143,7 @@ def _write(sweep: Sweep, parts: Sequence[Part]) -> None:
 
 def _fill(sweep: Sweep, paths: SweepPaths, parts: Sequence[Part]) -> None:
     runs = parts[0].surveyed.runs
-    told = {
+    sources = {
         key: text
         for part in parts
         for key, text in (
@@ -160,7 +160,7 @@ def _fill(sweep: Sweep, paths: SweepPaths, parts: Sequence[Part]) -> None:
         t=runs.t,
         measures=sweep.config.measures,
         designs=[_layout(part) for part in parts],
-        attributes={**versions(), **told},
+        attributes={**versions(), **sources},
     ) as store:
         for part in parts:
             _fill_design(store, part, sweep.config.measures[0])

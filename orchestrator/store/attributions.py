@@ -96,8 +96,8 @@ class Attributes:
         known = {one.name: plain[one.name] for one in fields(cls) if one.name in plain}
         known |= {name: tuple(known[name]) for name in ("needs", "fitted_on") if name in known}
         for name in ("rows", "source"):  # what cannot be compared with what is there is said to be unknown
-            told = known.pop(name, None)
-            known[name] = {str(key): str(digest) for key, digest in told.items()} if isinstance(told, dict) else {}
+            hashes = known.pop(name, None)
+            known[name] = {str(key): str(digest) for key, digest in hashes.items()} if isinstance(hashes, dict) else {}
         if known.get("degrees_of_freedom") is None:  # JSON has no infinity
             known["degrees_of_freedom"] = math.inf
         try:

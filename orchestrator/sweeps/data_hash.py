@@ -31,15 +31,15 @@ def data_hash(task: Task | DifferentiableTask) -> str:
 
     from workers.task import DifferentiableTask, trains_itself
 
-    told = fingerprint_of(task)
+    fingerprint = fingerprint_of(task)
     held = {name: value for name, value in getattr(task, "__dict__", {}).items() if isinstance(value, Tensor)}
     if isinstance(task, DifferentiableTask):
         held |= _named(task)
     elif trains_itself(task):
         held |= _some_examples(task, ("train", "task"))
-    if not held and not told:
+    if not held and not fingerprint:
         return ""
-    digest = hashlib.sha256(told.encode())
+    digest = hashlib.sha256(fingerprint.encode())
     for name, leaf in sorted(held.items()):
         digest.update(f"{name} {leaf.dtype} {tuple(leaf.shape)}".encode())
         for part in _rows(leaf):

@@ -60,10 +60,10 @@ class Examples:
     @cached_property
     def mislabelled(self) -> NDArray[np.bool_] | None:
         """(n,) which training examples the task mislabelled on purpose; None where it mislabelled none."""
-        told = [
+        flags = [
             (index, wrong) for source, index, wrong in self._read("source", "index", "mislabelled") if wrong is not None
         ]
-        return np.array([wrong for _, wrong in sorted(told)], dtype=np.bool_) if told else None
+        return np.array([wrong for _, wrong in sorted(flags)], dtype=np.bool_) if flags else None
 
     @property
     def show(self) -> Callable[[str, int], Shown] | None:
@@ -121,12 +121,12 @@ def keep_examples(sweep: Sweep) -> None:
 
     def row(source: str, index: int) -> dict[str, Any]:
         flag = None if wrong is None or source == "task" else bool(wrong[index])
-        told: dict[str, Any] = {"source": source, "index": index, "mislabelled": flag}
+        row: dict[str, Any] = {"source": source, "index": index, "mislabelled": flag}
         if label is not None:
-            told["label"] = str(_asked(label, "label", source, index))
+            row["label"] = str(_asked(label, "label", source, index))
         if show is not None:
-            told |= _kept(_asked(show, "show", source, index), f"show({source!r}, {index})", room)
-        return told
+            row |= _kept(_asked(show, "show", source, index), f"show({source!r}, {index})", room)
+        return row
 
     buffer = io.BytesIO()
     with parquet.ParquetWriter(buffer, _schema(), compression="zstd") as writer:

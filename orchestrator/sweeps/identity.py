@@ -11,10 +11,12 @@ from workers.errors import StoreError
 
 
 def refuse_other(sweep: Sweep, *, edited: bool = False) -> None:
-    """Refuse a folder that was made from another configuration, naming the first key that differs.
+    """Refuse a folder that was made from another configuration, naming the first key that differs: the task, before its arguments.
 
     With `edited` the one that it holds may have been edited.
     """
+    if sweep.paths.root.exists() and not sweep.paths.root.is_dir():
+        raise StoreError(f"{sweep.paths.root}: is a file, expected a folder for the sweep; choose another --out")
     if not sweep.paths.config.is_file():
         if sweep.paths.runs.exists():
             raise StoreError(f"{sweep.paths.root}: has runs but no {sweep.paths.config.name}; delete the folder")
@@ -58,7 +60,7 @@ def accept_edit(sweep: Sweep, store: RunStore) -> None:
 def _difference(kept: Sweep, asked: Sweep) -> str:
     """Name the first key in which two configurations ask for other runs."""
     then, now = _flat(kept.config.deciding()), _flat(asked.config.deciding())
-    for key in sorted({*then, *now}):
+    for key in sorted({*then, *now}, key=lambda key: (key != "task.name", key)):
         was, is_now = then.get(key, "absent"), now.get(key, "absent")
         if was != is_now:
             return f"{key} is {is_now!r} here and {was!r} there"

@@ -133,8 +133,8 @@ def versions() -> dict[str, str]:
     """Return the versions of what computes."""
     import torch
 
-    told = {"python": sys.version.split()[0], "torch_cpu": torch.backends.cpu.get_cpu_capability()}
-    return told | {name: version(name) for name in PACKAGES}
+    found = {"python": sys.version.split()[0], "torch_cpu": torch.backends.cpu.get_cpu_capability()}
+    return found | {name: version(name) for name in PACKAGES}
 
 
 def read_provenance(paths: SweepPaths) -> tuple[Provenance, ...]:

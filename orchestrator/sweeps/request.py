@@ -44,6 +44,10 @@ def _configured(config: Configuration, overrides: Sequence[tuple[str, Any]]) -> 
         return load(fspath(config), overrides)
     if isinstance(config, Mapping):
         return _validated(config, overrides)
+    from orchestrator.config.schema import Config
+
+    if not isinstance(config, Config):
+        raise ConfigError(f"configuration: expected a file, a name, a mapping or a Config, found {config!r}")
     return config if not overrides else _validated(config.resolved(), overrides)
 
 

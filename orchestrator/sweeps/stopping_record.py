@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from orchestrator.config.schema import Config
 from orchestrator.config.stopping_criteria import parse
 from orchestrator.store.ledger import DONE
 from orchestrator.store.run_store import RunStore
@@ -33,6 +34,15 @@ class StoppingRecord:
     design: str
     criterion: str
     looks: list[Look] = field(default_factory=list)
+    estimator: str = ""
+    """Whose values were looked at, by its name in the configuration; empty where nobody said."""
+
+    def is_of(self, config: Config) -> bool:
+        """Whether the configuration has this criterion, over the values of this estimator."""
+        section = config.stop.get(self.design)
+        if section is None or section.when != self.criterion:
+            return False
+        return "" in (self.estimator, asked := watched_label(config, self.design)) or asked == self.estimator
 
     @property
     def met(self) -> bool:
@@ -69,6 +79,18 @@ def _found(comparison: str, value: float | None) -> str:
     return f"{quantity} {'not known' if value is None else format(value, ',.4g')} ({bound})"
 
 
+def watched_label(config: Config, design: str) -> str:
+    """Return whose values a design is watched by: the estimator named, else the configured one that suits, else its default.
+
+    Empty where the design's kind has no values to watch, or cannot say.
+    """
+    named, suiting = config.stop[design].estimator, config.designs[design].watched_by
+    if named is not None:
+        return named
+    same = [label for label, section in config.estimators.items() if section.estimator == suiting]
+    return same[0] if same else suiting or ""
+
+
 def stopped_designs(sweep: Sweep, store: RunStore) -> dict[str, Stopped]:
     """Return the designs that are drawn from no more, by name: the criterion that they have was met, and is by what is there.
 
@@ -76,8 +98,7 @@ def stopped_designs(sweep: Sweep, store: RunStore) -> dict[str, Stopped]:
     """
     found = {}
     for name, record in read_stopping(sweep).items():
-        section = sweep.config.stop.get(name)
-        if section is None or section.when != record.criterion or name not in store.designs:
+        if name not in store.designs or not record.is_of(sweep.config):
             continue
         states = store.states(name)
         done = int((states == DONE).sum())

@@ -56,8 +56,8 @@ def keep_record(sweep: Sweep, *, again: bool = False) -> None:
             keep_examples(sweep)
         return
     keep_examples(sweep)
-    told = {measure: empty_outputs(sweep, measure) for measure in sweep.config.measures}
-    empty = {measure: tuple(values.tolist()) for measure, values in told.items() if values is not None}
+    outputs = {measure: empty_outputs(sweep, measure) for measure in sweep.config.measures}
+    empty = {measure: tuple(values.tolist()) for measure, values in outputs.items() if values is not None}
     kept = _Kept(description=description_of(sweep.task), empty=empty)
     # Last: while it is not there, nothing counts as kept.
     write_atomically(sweep.paths.task, json.dumps(kept.model_dump(), ensure_ascii=False, indent=1).encode())

@@ -87,13 +87,13 @@ def _fingerprint(task: DifferentiableTask, device: str, pack: int | None) -> str
     """Return a hash of all that decides which way is fastest."""
     name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else cpu.CPU_NAME
     module, _ = build_module(task.module, 0, torch.float32)
-    told = [
+    parts = [
         _FORMAT, f"{type(task).__module__}.{type(task).__qualname__}", repr(module), task.recipe.model_dump_json(),
         task.n, _shapes(task), device, name,
         torch.__version__, torch.get_num_threads(), task.train_weights is not None,
         *([] if pack is None else [pack]),
     ]  # fmt: skip
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _shapes(task: DifferentiableTask) -> list[list[object]]:

@@ -102,26 +102,28 @@ def fastest(task: DifferentiableTask, device: str, pack: int | None = None) -> S
         alone, rate = probe.rates(
             [probe.alone(), lambda runs: [trainer.train(run, trainer.begin(run)) for run in runs]]
         )
-        told = f"resident kernels {rate / alone:.2f} times as fast as alone, on a short training"
-        return Strategy("resident", 1, False, told) if rate > alone * _GAIN else Strategy("alone", 1, False, told)
-    alone, channels_last, told = _best_alone(probe)
+        reason = f"resident kernels {rate / alone:.2f} times as fast as alone, on a short training"
+        return Strategy("resident", 1, False, reason) if rate > alone * _GAIN else Strategy("alone", 1, False, reason)
+    alone, channels_last, reason = _best_alone(probe)
     probe.most = pack
     width, rate, why_not = best_lockstep(probe, least=alone * _HOPELESS)
-    told += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible: "
-    told += why_not
+    reason += f"; lockstep by {width} {rate / alone:.2f} times as fast" if width > 1 else "; lockstep is not possible: "
+    reason += why_not
     ways: list[tuple[float, Method, int]] = [(rate, "stacked", width)]
     if task.recipe.compile and width > 1:
         narrow, compiled, why_not = compiled_lockstep(probe, width)
-        told += f", compiled by {narrow} {compiled / alone:.2f} times" if compiled else f", compiling failed: {why_not}"
+        reason += (
+            f", compiled by {narrow} {compiled / alone:.2f} times" if compiled else f", compiling failed: {why_not}"
+        )
         ways.append((compiled, "compiled", narrow))
     for rate, method, width in sorted(ways, reverse=True):
         if rate <= alone * _GAIN:
             break
         if torch.device(device).type != "cpu" or is_reproducible(probe, method, width):
-            return Strategy(method, width, False, told)
-        told += f", but {method} a run's last bits would depend on its neighbours"
-        told += ": ask for a width to have it so" + ("" if task.recipe.compile else ", or for recipe.compile")
-    return Strategy("alone", 1, channels_last, told)
+            return Strategy(method, width, False, reason)
+        reason += f", but {method} a run's last bits would depend on its neighbours"
+        reason += ": ask for a width to have it so" + ("" if task.recipe.compile else ", or for recipe.compile")
+    return Strategy("alone", 1, channels_last, reason)
 
 
 def is_resident(task: DifferentiableTask, device: str) -> bool:
@@ -134,8 +136,8 @@ def _best_alone(probe: Probe) -> tuple[float, bool, str]:
     if not _are_images(probe.task) or probe.task.recipe.precision == "float64":
         return probe.rates([probe.alone()])[0], False, "alone"
     plain, last = probe.rates([probe.alone(), probe.alone(channels_last=True)])
-    told = f"alone, channels last {last / plain:.2f} times as fast as first"
-    return (last, True, told) if last > plain * _GAIN else (plain, False, told)
+    reason = f"alone, channels last {last / plain:.2f} times as fast as first"
+    return (last, True, reason) if last > plain * _GAIN else (plain, False, reason)
 
 
 def _are_images(task: DifferentiableTask) -> bool:

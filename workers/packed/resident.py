@@ -290,8 +290,8 @@ def _dropping(chain: Chain) -> list[Dense]:
 
 def _drops(chain: Chain) -> Array:
     """Return (dropouts, 2): below which 31 random bits a unit is dropped, and by how much the others are scaled."""
-    told = [(int(layer.p * 2**31), 1 / (1 - layer.p)) for layer in _dropping(chain)]
-    return np.array(told, dtype=np.float64).reshape(-1, 2)
+    rows = [(int(layer.p * 2**31), 1 / (1 - layer.p)) for layer in _dropping(chain)]
+    return np.array(rows, dtype=np.float64).reshape(-1, 2)
 
 
 def _split(start: int, stop: int, most: int) -> list[int]:

@@ -26,7 +26,7 @@ from workers.training.descent import Descent
 from workers.training.last_batch import named_remedy
 from workers.training.layouts import pool_before_relu, to_channels_last
 from workers.training.precision import DTYPES, forward, normalize_in_full
-from workers.training.present_norm import exchange_norms
+from workers.training.present_norm import PresentBatchNorm, exchange_norms
 from workers.training.statistics import recompute
 
 
@@ -49,8 +49,7 @@ def train(
     examples = task.examples("train").to(dtype, device)
     batches = Batches(task, run, streams.order)
     norms = exchange_norms(module) if batches.shared else []
-    if channels_last:
-        examples = _channels_last(module, examples)
+    examples = _channels_last(module, examples) if channels_last else examples
     descent = Descent(recipe, module)
     rates = recipe.learning_rates(batches.size).tolist()
     numbers = streams.dropout_keys(batches.count, len(dropouts))
@@ -60,11 +59,7 @@ def train(
 
     def keep(epoch: int, step: int) -> None:
         if epoch in run.checkpoint_epochs:
-            state = {
-                name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-                for name, value in module.state_dict().items()
-            }
-            kept.append(Checkpoint(epoch, step, rates[max(step - 1, 0)], state))
+            kept.append(Checkpoint(epoch, step, rates[max(step - 1, 0)], _state_of(module)))
 
     keep(0, 0)
     step, seen = 0, 0
@@ -90,12 +85,25 @@ def train(
         if epoch == recipe.epochs:
             descent.finish()
             if recipe.batch_norm == "recomputed":
-                for norm in norms:
-                    norm.present = torch.ones((), dtype=torch.bool)
+                _all_present(norms)
                 recompute(task, module, examples, batches.trained_on)
         keep(epoch, step)
     draws.check()
     return module.eval(), tuple(kept)
+
+
+def _all_present(norms: Sequence[PresentBatchNorm]) -> None:
+    """Let every example of the batches to come count in the statistics."""
+    for norm in norms:
+        norm.present = torch.ones((), dtype=torch.bool)
+
+
+def _state_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of all that a module holds, as it is at this moment, contiguous and on the CPU."""
+    return {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in module.state_dict().items()
+    }
 
 
 class Draws:

@@ -28,19 +28,21 @@ from workers.errors import LeaseError, StoreError
 def check_creation(make: Make, shape: Shape = USUAL) -> None:
     """A store knows what it was created with, has only pending rows, and is not created twice."""
     with planned(make, shape) as trial:
-        store, told = trial.store, trial.contents
+        store, contents = trial.store, trial.contents
         known = (store.config_hash, store.n, store.t, store.measures, store.attributes)
-        given = (told["config_hash"], N, T, MEASURES, told["attributes"])
+        given = (contents["config_hash"], N, T, MEASURES, contents["attributes"])
         assert known == given, f"the store says that it was created with {known}, expected {given}"
         designs = list(store.designs.items())
-        assert designs == [(one.name, one) for one in told["designs"]], f"the store says that its designs are {designs}"
+        assert designs == [(one.name, one) for one in contents["designs"]], (
+            f"the store says that its designs are {designs}"
+        )
         trial.expect(done=[])
         trial.close()
         for write in (False, True):
             with trial.storage.open(write=write) as opened:
                 assert not opened.is_new, "a store that was opened says that it was created in this session"
         with refused(StoreError, "creating a store where one is"):
-            trial.storage.create(told)
+            trial.storage.create(contents)
         trial.expect(done=[])
 
 
@@ -76,8 +78,8 @@ def check_commits(make: Make, shape: Shape = USUAL) -> None:
             trial.expect(done)
         commits = trial.store.record("fit", 0).commits
         found = [(one.rows, one.worker, one.started, one.seconds, one.provenance) for one in commits]
-        told = [((row,), "w0", 1.7e9, 2.5, PROVENANCE) for row in packs[0]]
-        assert found == told, f"the record has the commits {found}, expected {told}"
+        expected = [((row,), "w0", 1.7e9, 2.5, PROVENANCE) for row in packs[0]]
+        assert found == expected, f"the record has the commits {found}, expected {expected}"
         states = trial.store.states(HELD_OUT.name).tolist()
         assert states == [PENDING] * HELD_OUT.runs, f"commits to one design changed another's states to {states}"
         with refused(ValueError, "committing a done row again"):
@@ -133,8 +135,8 @@ def check_checkpoints(make: Make, shape: Shape = USUAL) -> None:
         trial.commit([row], epochs=(0, 2, 10))
         kept = trial.store.checkpoints("fit", row)
         found = [(one.epoch, one.step, one.learning_rate, one.state["w"].tolist()) for one in kept]
-        told = [(e, 10 * e, 0.1, [[float(row + e)] * 2] * 2) for e in (0, 2, 10)]
-        assert found == told, f"the checkpoints are {found}, expected {told}"
+        expected = [(e, 10 * e, 0.1, [[float(row + e)] * 2] * 2) for e in (0, 2, 10)]
+        assert found == expected, f"the checkpoints are {found}, expected {expected}"
         trial.expect([row])
         trial.store.forget("fit", [row])
         assert trial.store.checkpoints("fit", row) == (), "a forgotten row still has checkpoints"

@@ -55,8 +55,8 @@ def _reads(trial: Trial, store: RunStore, key: str) -> Reads:
     stop = min(first + trial.pack, trial.runs)
     if kind_of(key) == "checkpoint":
         row = row_of(key)
-        told = [trial.outcome(row, epochs=EPOCHS).checkpoints[at].state["w"].tolist() for at in range(len(EPOCHS))]
-        return {"checkpoints": (lambda: [one.state["w"].tolist() for one in store.checkpoints("fit", row)], told)}
+        expected = [trial.outcome(row, epochs=EPOCHS).checkpoints[at].state["w"].tolist() for at in range(len(EPOCHS))]
+        return {"checkpoints": (lambda: [one.state["w"].tolist() for one in store.checkpoints("fit", row)], expected)}
     if kind_of(key) == "masks":
         name = key.split("/")[2]
         return {name: (lambda: getattr(store, name)("fit", first, stop), trial.plan(first, stop)[name])}
@@ -95,13 +95,13 @@ def _expect_refusal(trial: Trial, store: RunStore, key: str, what: str, *, gone:
                 f"{name} of a pack beside {what}",
             )
         for measure in MEASURES:
-            told = trial.outputs_of(range(other, stop), measure)
-            same(store.outputs("fit", measure, other, stop), told, f"the outputs of a pack beside {what}")
+            expected = trial.outputs_of(range(other, stop), measure)
+            same(store.outputs("fit", measure, other, stop), expected, f"the outputs of a pack beside {what}")
 
 
 def _expect_no_damaged_value(trial: Trial, store: RunStore, key: str, what: str) -> None:
     """Raise AssertionError where a store that had read everything before the harm gives anything but that, or a refusal."""
-    for name, (read, told) in _reads(trial, store, key).items():
+    for name, (read, expected) in _reads(trial, store, key).items():
         try:
             found = read()
         except StoreError:
@@ -110,10 +110,10 @@ def _expect_no_damaged_value(trial: Trial, store: RunStore, key: str, what: str)
             raise AssertionError(
                 f"{what} read through `{name}` raises {type(error).__name__}, expected StoreError"
             ) from error
-        if isinstance(told, np.ndarray):
-            same(found, told, f"{what} read through `{name}`: the values")
+        if isinstance(expected, np.ndarray):
+            same(found, expected, f"{what} read through `{name}`: the values")
         else:
-            assert found == told, f"{what} read through `{name}`: the values are {found}, expected {told}"
+            assert found == expected, f"{what} read through `{name}`: the values are {found}, expected {expected}"
 
 
 @contextmanager
@@ -135,11 +135,13 @@ def check_verification(make: Make) -> None:
         assert len(harmed) == trial.packs, f"the storage has {len(harmed)} chunks of a measure, expected {trial.packs}"
         for key, good in harmed.items():
             trial.storage.write(key, good[:-1])
-        told: list[tuple[int, int]] = []
-        found = [damage.pack for damage in trial.store.verify("fit", lambda done, all_: told.append((done, all_)))]
+        steps_told: list[tuple[int, int]] = []
+        found = [
+            damage.pack for damage in trial.store.verify("fit", lambda done, all_: steps_told.append((done, all_)))
+        ]
         assert found == list(range(trial.packs)), f"all packs are damaged, verify finds damage in the packs {found}"
         steps = [(done, trial.packs) for done in range(1, trial.packs + 1)]
-        assert told == steps, f"verify told its progress as {told}, expected {steps}"
+        assert steps_told == steps, f"verify told its progress as {steps_told}, expected {steps}"
         others = [damage.path for damage in trial.store.verify(HELD_OUT.name)]
         assert not others, f"verify of one design finds the damage of another: {others[0]}"
         for key, good in harmed.items():

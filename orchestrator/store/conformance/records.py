@@ -23,9 +23,9 @@ class Delivered:
     """What each row took."""
 
 
-def expect_records(store: RunStore, told: Delivered) -> None:
+def expect_records(store: RunStore, delivered: Delivered) -> None:
     """Raise AssertionError unless summaries and records of `fit` say what was delivered, and no more."""
-    done = sorted(told.hashes)
+    done = sorted(delivered.hashes)
     finished = store.finished("fit").tolist()
     assert finished == done, f"the finished rows are {finished}, expected {done}"
     assert store.has_begun == bool(done), f"`has_begun` is {store.has_begun}, and {len(done)} rows are done"
@@ -34,30 +34,30 @@ def expect_records(store: RunStore, told: Delivered) -> None:
     assert not beyond, f"there is a summary of pack {min(beyond, default=0)}, the design has {layout.packs} packs"
     for pack in range(layout.packs):
         if pack in summaries:
-            _expect_summary(summaries[pack], told)
+            _expect_summary(summaries[pack], delivered)
             _expect_record(store.record("fit", pack), summaries[pack], layout.rows(pack))
         else:
-            unsaid = {*done, *told.failed} & set(layout.rows(pack))
+            unsaid = {*done, *delivered.failed} & set(layout.rows(pack))
             assert not unsaid, f"row {min(unsaid, default=0)} is done or failed, and its pack has no summary"
 
 
-def _expect_summary(summary: PackSummary, told: Delivered) -> None:
+def _expect_summary(summary: PackSummary, delivered: Delivered) -> None:
     size = len(summary.states)
     every = range(summary.pack * size, (summary.pack + 1) * size)
-    rows = [row for row in every if row in told.hashes or row in told.failed]
+    rows = [row for row in every if row in delivered.hashes or row in delivered.failed]
     expected = {
         "rows": (summary.rows, tuple(rows)),
         "states": (
             summary.states.tolist(),
-            [DONE if row in told.hashes else FAILED if row in told.failed else PENDING for row in every],
+            [DONE if row in delivered.hashes else FAILED if row in delivered.failed else PENDING for row in every],
         ),
-        "done rows": (summary.done(), tuple(row for row in rows if row in told.hashes)),
-        "seconds": (summary.seconds, (told.seconds,) * len(rows)),
-        "hashes": (summary.hashes, tuple(told.hashes.get(row) for row in rows)),
-        "failures": ([one.row for one in summary.failures], [row for row in rows if row in told.failed]),
+        "done rows": (summary.done(), tuple(row for row in rows if row in delivered.hashes)),
+        "seconds": (summary.seconds, (delivered.seconds,) * len(rows)),
+        "hashes": (summary.hashes, tuple(delivered.hashes.get(row) for row in rows)),
+        "failures": ([one.row for one in summary.failures], [row for row in rows if row in delivered.failed]),
         "checkpoints": (
             {row: dict(files) for row, files in summary.checkpoints.items()},
-            {row: dict(told.files[row]) for row in rows if row in told.files},
+            {row: dict(delivered.files[row]) for row in rows if row in delivered.files},
         ),
     }
     for what, (found, wanted) in expected.items():

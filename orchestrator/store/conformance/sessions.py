@@ -49,8 +49,8 @@ def check_snapshots(make: Make) -> None:
                 assert within == before, f"a snapshot ends with one inside it: {_difference(before, within)}"
             trial.expect(range(8), failed=[8], store=reader)
             found = reader.finished(HELD_OUT.name).tolist()
-            told = list(range(HELD_OUT.runs))
-            assert found == told, f"after a snapshot a reader sees the finished rows {found}, expected {told}"
+            expected = list(range(HELD_OUT.runs))
+            assert found == expected, f"after a snapshot a reader sees the finished rows {found}, expected {expected}"
 
 
 def _answers(store: RunStore) -> dict[str, Any]:

@@ -192,8 +192,8 @@ def expect_rows(trial: Trial, store: RunStore, done: list[int], failed: list[int
         expected[done] = trial.outputs_of(done, measure)
         same(store.outputs("fit", measure), expected, f"the outputs through {measure!r} of rows done and not")
     found = [(one.row, one.kind, one.message, one.traceback) for one in store.failures("fit")]
-    told = [(row, FAILURE.kind, FAILURE.message, FAILURE.traceback) for row in failed]
-    assert found == told, f"the failures are {found}, expected {told}"
+    failures = [(row, FAILURE.kind, FAILURE.message, FAILURE.traceback) for row in failed]
+    assert found == failures, f"the failures are {found}, expected {failures}"
     damages = store.verify("fit")
     assert not damages, f"verify finds {damages[0].what} damaged where nothing was harmed: {damages[0].reason}"
     expect_records(store, trial.delivered(done, failed))

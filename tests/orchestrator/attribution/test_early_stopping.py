@@ -89,6 +89,24 @@ def test_another_criterion_goes_on(stopped: Raw, make_sweep: Make, inline_pool: 
     assert read_stopping(second)["fit"].criterion == "runs >= 60"
 
 
+def test_another_estimator_s_values_are_looked_at_anew(stopped: Raw, make_sweep: Make, inline_pool: Any) -> None:
+    stopped["stop"]["fit"] = {"when": "standard_error < 0.5 and runs >= 20", "every": 4}
+    first = make_sweep(stopped)
+    with prepare(first) as store:
+        retrain(first, store, pool=inline_pool(first))
+        assert list(stopped_designs(first, store)) == ["fit"]
+    assert read_stopping(first)["fit"].estimator == "difference_in_means"
+    # Means of subsets with and without an example have errors; of those that a datamodel fits it tells none.
+    stopped["estimators"] = {"fitted": {"estimator": "datamodel"}}
+    stopped["stop"]["fit"]["estimator"] = "fitted"
+    second = make_sweep(stopped)
+    with prepare(second) as store:
+        assert not stopped_designs(second, store)
+        retrain(second, store, pool=inline_pool(second))
+        assert done(second, store) == 100
+    assert read_stopping(second)["fit"].estimator == "fitted"
+
+
 def test_the_errors_of_the_values_are_watched_as_they_shrink(stopped: Raw, make_sweep: Make, inline_pool: Any) -> None:
     stopped["stop"]["fit"] = {"when": "standard_error < 0.2 or rank_stability > 2 over the last 2", "every": 4}
     sweep = make_sweep(stopped)

@@ -534,6 +534,10 @@ def test_a_store_that_cannot_be_read_is_refused(
         ("designs.fit.alpha=0.4", "designs.fit.alpha is 0.4 here and 0.5 there"),
         ("task.arguments.recipe.epochs=4", "task.arguments.recipe.epochs is 4 here and 3 there"),
         ("measures=[margin]", "measures is ['margin'] here and ['margin', 'loss'] there"),
+        (
+            "task={name: characters, arguments: {path: none.txt}}",
+            "task.name is 'characters' here and 'digits' there",
+        ),
         ("designs.more={kind: full}", "designs.more.checkpoints is 'last' here and 'absent' there"),
     ],
 )
@@ -636,6 +640,8 @@ def test_a_place_that_cannot_be_written_is_refused(refused: Refused, tiny_yaml: 
     assert f"cannot write {tmp_path}/file/sweep/config.yaml: Not a directory" in refused(
         "run", tiny_yaml, "--out", tmp_path / "file" / "sweep"
     )
+    line = f"error: {tmp_path}/file: is a file, expected a folder for the sweep; choose another --out"
+    assert line in refused("run", tiny_yaml, "pack=auto", "--out", tmp_path / "file")
     assert "/proc/sweep" in refused("run", tiny_yaml, "--out", "/proc/sweep")
     assert str(tmp_path / "none" / "x.yaml") in refused("init", tmp_path / "none" / "x.yaml")
 

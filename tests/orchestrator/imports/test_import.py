@@ -298,6 +298,9 @@ def test_what_is_not_there_is_said(refused: Refused, write: Write, made: Any, tm
     assert "give --n" in refused("import", *pairs[:4], *out)
     dattri = write("dattri", made, "dattri")
     assert "data_length 12" in refused("import", *dattri, "--n", 13, *out)
+    for wrong in ("many", 0, 12.0, "true"):
+        (Path(str(dattri[1])) / "metadata.yml").write_text(f"data_length: {wrong}\n")
+        assert "data_length: expected the number of training examples" in refused("import", *dattri, *out)
 
 
 def test_other_examples_or_queries_are_refused(refused: Refused, write: Write, made: Any, tmp_path: Path) -> None:

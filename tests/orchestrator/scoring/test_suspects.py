@@ -136,6 +136,37 @@ def test_a_task_that_mislabelled_none_has_suspects_too(
     assert "Suspects" not in command("score", sweep.paths.root).out
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({}, True),
+        ({"queries": {"source": "task"}}, False),
+        ({"scores": {"detection": None}}, False),
+        ({"estimators": {"random": {}, "other": {"estimator": "random"}}}, False),
+    ],
+)
+def test_labels_that_may_be_wrong_are_named_where_one_attribution_is_of_the_training_examples(
+    tiny: Any, make_sweep: Any, inline_pool: Any, command: Any, change: dict[str, Any], named: bool
+) -> None:
+    tiny["designs"] = {"fit": {"kind": "subsets", "subsets": 2}}
+    tiny |= {"queries": {"source": "train"}, "estimators": {"random": {}}} | change
+    sweep = make_sweep(tiny)
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        attribute(sweep, store)
+    said = command("score", sweep.paths.root).out
+    command("report", sweep.paths.root)
+    page = html.unescape((sweep.paths.root / "report.html").read_text())
+    assert ("Suspects of random (margin)" in said) is named
+    assert ("The task says of none that its label is wrong: look at them." in page) is named
+    assert "Finding the mislabelled ones" not in page
+    if named:
+        found = orchestrator.open_sweep(sweep.paths.root).suspects()["example"].tolist()
+        assert [int(one) for one in re.findall(r"^│ +(\d+) │", said, re.M)] == found
+        shown = page[page.index("<h3>Suspects") :]
+        assert [int(one) for one in re.findall(r'alt="training example (\d+), label', shown)][:10] == found
+
+
 def test_a_measure_of_which_nobody_said_what_is_good_is_refused(
     game: dict[str, Any], make_sweep: Any, inline_pool: Any, rewrite: Any
 ) -> None:

@@ -93,3 +93,10 @@ def test_what_no_file_could_say_is_refused(tiny: dict[str, Any]) -> None:
         requested({**tiny, "folder": 3})
     with pytest.raises(ConfigError, match="the value is not YAML: day is out of range"):
         requested(tiny, overrides=["name=2024-02-30"])
+
+
+@pytest.mark.parametrize("config", [3, None, ["digits"]])
+def test_what_is_no_configuration_is_said_in_a_line(config: Any) -> None:
+    for overrides in ((), ["seed=1"]):
+        with pytest.raises(ConfigError, match=r"^configuration: expected a file, a name, a mapping or a Config, found"):
+            requested(config, overrides=overrides)
