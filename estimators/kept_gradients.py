@@ -9,10 +9,16 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from workers.errors import StoreError
+
 ROWS = "rows"
 """The array (n, k) of every model: a query's projected gradient times it is what the model brings to the query."""
 MULTIPLIERS = "multipliers"
 """An array (n,) of some: the mean over the models of what they bring is multiplied with the mean of these."""
+
+
+class LackingGradients(StoreError):
+    """Fewer networks' gradients are kept than there are."""
 
 
 class Array(Protocol):

@@ -14,7 +14,7 @@ from estimators.evidence import Evidence
 from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, multipliers_of, products
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.per_example import rows_within, slices
-from estimators.kept_gradients import ROWS, Array, KeptGradients, difference
+from estimators.kept_gradients import ROWS, Array, KeptGradients, LackingGradients, difference
 from estimators.reference_estimator import Material
 from workers.data.examples import Arrays, Readable
 from workers.data.nested import Nested, length
@@ -126,7 +126,7 @@ def new_queries(estimator: ProjectingEstimator, evidence: Evidence, batch: Neste
 def _found(effects: ProjectedEffects, model: Model, checkpoint: Checkpoint, number: int) -> KeptGradients:
     found = effects.material.gradients.kept(number)
     if found is None:
-        raise StoreError(f"gradients of {number} reference networks are kept, expected more")
+        raise LackingGradients(f"gradients of {number} reference networks are kept, expected more")
     if other := difference(found.identity, effects.identity(model, checkpoint, number)):
         raise StoreError(f"gradients of reference network {number} are kept of something else: {other}")
     return found
