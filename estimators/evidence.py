@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from estimators.kept_gradients import GradientStore
 from estimators.workspace import Workspace
 from workers.errors import ConfigError
 from workers.runs import Checkpoint, Queries
@@ -99,6 +100,8 @@ class Evidence:
     """(t,) the outputs of a model of no data, where the task or the design gives them."""
     workspace: Workspace = field(default_factory=Workspace)
     """Where long work is done."""
+    gradients: GradientStore = field(default_factory=GradientStore)
+    """Where an estimator that is asked to (`store`) keeps the projected gradients of the training examples."""
 
     def of_kind(self, *kinds: str, design: str | None = None) -> Runs:
         """Return the runs of the one design of these kinds, or of the one named. Raises ConfigError when there is not one."""

@@ -27,7 +27,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -36,6 +36,7 @@ from pydantic import Field
 
 from estimators.contract import Attribution, Estimator, Need
 from estimators.evidence import Evidence, Reference
+from estimators.kept_gradients import GradientStore
 from workers.errors import ConfigError, DivergedError
 from workers.runs import Checkpoint
 
@@ -70,6 +71,8 @@ class Material:
     """Patterns of the names of the parameters that are differentiated."""
     dropout: int | None = None
     """How many thinned networks stand for each model; None for the model itself."""
+    gradients: GradientStore = field(default_factory=GradientStore)
+    """Where an estimator that is asked to keeps the projected gradients of the training examples."""
 
     @property
     def members(self) -> int:
@@ -181,7 +184,7 @@ class ReferenceEstimator(Estimator):
         precision = self.dtype(task)
         train, queries = Examples.training(task, precision), Examples.queried(task, evidence.queries, precision)
         known = (task, evidence.measure, train, queries, references, precision, evidence.seed)
-        return Material(*known, self.parameters, self.dropout)
+        return Material(*known, self.parameters, self.dropout, evidence.gradients)
 
 
 class ModelEffects(ABC):
@@ -204,13 +207,16 @@ class ModelEffects(ABC):
         With `dropout` these are thinned networks in place of models of their own (dropout ensembles: Deng et al. 2024, "Efficient
         ensembles improve training data attribution").
         """
+        for model, checkpoint, weight in self.networks(reference):
+            for where, block in self.of_model(model, checkpoint):
+                yield where, block if weight == 1 else weight * block
+
+    def networks(self, reference: Reference) -> Iterator[tuple[Model, Checkpoint, float]]:
+        """Yield every network that stands for a reference, the checkpoint that it is of, and its weight."""
         members = self.material.members
         for checkpoint, given in self.chosen(reference):
-            weight = given / members
             for member in range(members):
-                model = self.model(checkpoint, self.material.mask(reference, member))
-                for where, block in self.of_model(model, checkpoint):
-                    yield where, block if weight == 1 else weight * block
+                yield self.model(checkpoint, self.material.mask(reference, member)), checkpoint, given / members
 
     def values(self, total: Tensor) -> Tensor:
         """Return tau (n, t) from the sum over the references (n, t) float64: their mean."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -91,6 +92,16 @@ class GradientTask(ABC):
     @abstractmethod
     def features(self, module: nn.Module, batch: Nested) -> Tensor:
         """Return the representation (b, d) of every example."""
+
+    def read_queries(self, path: Path) -> Nested:
+        """Return new queries from a file, as a batch of the task's own: (q, ...) at every leaf.
+
+        By default from an .npz whose arrays are the leaves of a batch by name, such as `inputs`, `inputs.tokens`, `targets`.
+        Raises DataError for a file that cannot be read so.
+        """
+        from workers.data.new_queries import read_batch
+
+        return read_batch(path, self.examples("task"))
 
     def sampled_output_gradients(self, outputs: Nested, batch: Nested, rng: np.random.Generator) -> Tensor | None:
         """Return random vectors (b, c), one an example, for the module's outputs (c numbers an example) of a batch.

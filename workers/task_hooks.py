@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.data.nested import Nested
 from workers.errors import TaskError
 from workers.runs import Queries
 from workers.task import DifferentiableTask, Task
@@ -27,6 +29,7 @@ METHODS = {
     "label": ("source", "index"),
     "describe": (),
     "fingerprint": (),
+    "read_queries": ("path",),
 }
 """Hooks that are methods, and what they are called with."""
 
@@ -104,6 +107,15 @@ def labeller_of(task: Task | DifferentiableTask) -> Callable[[str, int], str] | 
     None where the task has none: effects are not told by class, and pictures stand without a label.
     """
     hook: Callable[[str, int], str] | None = _found(task, "label")
+    return hook
+
+
+def queries_reader_of(task: Task | DifferentiableTask) -> Callable[[Path], Nested] | None:
+    """Return `read_queries(path)`: new queries from a file, as a batch of the task's own.
+
+    None where it has none: they are read from an .npz with the leaves of a batch (`GradientTask.read_queries`).
+    """
+    hook: Callable[[Path], Nested] | None = _found(task, "read_queries")
     return hook
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
+from estimators.reference_estimator import Material
 from workers.errors import ConfigError
-from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from estimators.gradients.factored_projection import FactoredProjection
-    from estimators.gradients.functional_model import Examples, Model
-    from estimators.gradients.layers import Layers
+    from estimators.gradients.functional_model import Model
 
 
-class Logra(ReferenceEstimator):
+class Logra(ProjectingEstimator):
     """tau[i, q] = - (1/n) sum over layers of phi_q^T (H + damping I)^-1 phi_i, averaged over models.
 
     Choe et al. 2024, section 3: phi = P_out^T G P_in is the gradient of a layer's matrix G (the loss's at example i, the
@@ -28,7 +27,8 @@ class Logra(ReferenceEstimator):
     checkpoint. The sides are random, or with `init: pca` the leading eigenvectors of K-FAC's two sides (section 3.2).
 
     A projection of what is inverted is no approximation of the inverse: values have the units of the measure, but not its scale.
-    Cost a model: one pass over the training examples, and for L layers 2 rank^2 n t L operations.
+    Cost a model: one pass over the training examples, and for L layers 2 rank^2 n t L operations. With `store` the rows
+    (H + damping I)^-1 phi_i are kept (2 rank^4 n L operations once), and a new query costs its own gradient and 2 rank^2 n L.
 
     >>> from estimators.gradient_based.logra import Logra
     >>> from estimators.testing import model_evidence
@@ -57,71 +57,58 @@ class Logra(ReferenceEstimator):
         return LograEffects(self, material)
 
 
-class LograEffects(ModelEffects):
+class LograEffects(ProjectedEffects):
     """What the projected gradients of each model bring."""
 
     def __init__(self, options: Logra, material: Material):
-        super().__init__(material)
+        super().__init__(options, material)
         self._options = options
-        self._dampings: list[list[float]] = []
-        self._dimensions: list[int] = []
 
-    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
-        """Yield - sum over layers of phi_q^T (H + damping I)^-1 phi_i."""
+    def training_side(self, model: Model, number: int) -> TrainingSide:
+        """Return - 1/n (H + damping I)^-1 phi_i, layer by layer."""
         import torch
 
-        from estimators.gradients.layers import Layers
+        from estimators.gradients.projectors import Factored
 
-        train, queries = self.material.train, self.material.queries
-        of_losses, of_measure = Layers.of(model, [(self.material.task.losses, train), (self.measure(model), queries)])
-        project = self._projection(model, of_losses)
-        self._dimensions = list(project.sizes)
+        losses, train = self.material.task.losses, self.material.train
+        project = self._projection(model, number)
         self._affordable(project)
-        features, targets = self._features(of_losses, train, project), self._features(of_measure, queries, project)
-        total = torch.zeros(len(train), len(queries), dtype=torch.float64)
-        dampings = []
-        for one, other in zip(features, targets, strict=True):
-            damping, solved = self._solved(one, other)
-            dampings.append(damping)
-            total -= one @ solved.T
-        self._dampings.append(dampings)
-        yield slice(None), total
+        projector = Factored(project)
+        features = projector.rows(model, losses, train, self._options.budget // 4)
+        damped = [self._damped(part) for part in torch.split(features, list(project.sizes), 1)]
 
-    def values(self, total: Tensor) -> Tensor:
-        """Return the mean over the models of a 1/n-th."""
-        return total / (len(self.material.train) * len(self.material.references))
+        def solve(rows: Tensor) -> Tensor:
+            pairs = zip(torch.split(rows, list(project.sizes), 1), damped, strict=True)
+            parts = [torch.cholesky_solve(part.T, factor).T for part, (_, factor) in pairs]
+            return torch.cat(parts, 1) / -len(train)
+
+        told = {"dimensions": list(project.sizes), "damping": [damping for damping, _ in damped]}
+        return TrainingSide(projector, features, solve, told=told)
 
     def details(self) -> Mapping[str, Any]:
         """Return every layer's dimensions, and the dampings model by model."""
-        return {"dimensions": self._dimensions, "damping": self._dampings}
+        return {"dimensions": self.told[-1]["dimensions"], "damping": [one["damping"] for one in self.told]}
 
-    def _projection(self, model: Model, layers: Layers) -> FactoredProjection:
+    def _projection(self, model: Model, number: int) -> FactoredProjection:
         from estimators.gradients.factored_projection import FactoredProjection, equal_ranks
+        from estimators.gradients.layers import Layers
 
+        task, train = self.material.task, self.material.train
+        (layers,) = Layers.of(model, [(task.losses, train)])
         ranks = equal_ranks(layers.blocks, self._options.rank)
         if self._options.init == "random":
-            seed, stream = self.material.seed, len(self._dampings)
-            return FactoredProjection.random(layers.blocks, ranks, seed, stream, model.dtype)
+            return FactoredProjection.random(layers.blocks, ranks, self.material.seed, number, model.dtype)
         from estimators.curvature.kronecker_fit import Fit
         from estimators.curvature.leading import leading
         from estimators.curvature.pseudo_gradients import LossGradients
 
-        source = LossGradients(self.material.task, self.material.train)
-        curvature = Fit(layers, source, self._options.budget // 2).kfac()
+        curvature = Fit(layers, LossGradients(task, train), self._options.budget // 2).kfac()
         return leading(curvature, ranks)
 
-    def _features(self, layers: Layers, examples: Examples, project: FactoredProjection) -> list[Tensor]:
-        """Return the projected gradients, (b, k) float64 a layer."""
-        import torch
-
-        rows = layers.rows(examples, self._options.budget // 4)
-        parts: list[Sequence[Tensor]] = [project.parts(factors) for _, factors in layers.batches(examples, rows)]
-        return [torch.cat(one).double() for one in zip(*parts, strict=True)]
-
-    def _solved(self, features: Tensor, targets: Tensor) -> tuple[float, Tensor]:
-        """Return the damping, and (H + damping I)^-1 phi_q (t, k), for one layer."""
+    def _damped(self, features: Tensor) -> tuple[float, Tensor]:
+        """Return the damping, and the Cholesky factor of H + damping I, for one layer's features (n, k)."""
         from estimators.curvature.damping import MEAN_FRACTION
-        from estimators.curvature.solvers import CholeskySolver
+        from estimators.curvature.dense import damped_factor
 
         weights = self.material.train.weights
         # A weighted example's gradient is w_i g_i, and it counts w_i times in the second moment of the g_i.
@@ -134,7 +121,7 @@ class LograEffects(ModelEffects):
             raise ConfigError(
                 "logra: all gradients of a layer are 0, so its damping is: expected a damping of your own"
             )
-        return damping, CholeskySolver(moment, damping)(targets).values
+        return damping, damped_factor(moment, damping)
 
     def _affordable(self, project: FactoredProjection) -> None:
         """Raise ConfigError when the features take more than half the budget."""

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from estimators.evidence import Reference
+from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, Solve, TrainingSide
 from estimators.gradients.projection import Kind, Projection
-from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from estimators.reference_estimator import Material
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from estimators.gradients.functional_model import Examples, Model
+    from estimators.gradients.functional_model import Model
+    from estimators.gradients.projectors import Projector
     from workers.data.nested import Nested
     from workers.task import GradientTask, Objective
 
@@ -78,7 +80,7 @@ def _slope(task: GradientTask, module: nn.Module, batch: Nested) -> Tensor:
     return slope.flatten()
 
 
-class Trak(ReferenceEstimator):
+class Trak(ProjectingEstimator):
     """tau[:, q] = (mean over models of Phi (Phi^T R Phi + damping I)^-1 phi_q) * (mean over models of r).
 
     Park et al. 2023, equations 13-15 and section 3.2: Phi (n, k) has the rows phi_i = P^T grad f_i(theta), f the margin
@@ -90,6 +92,9 @@ class Trak(ReferenceEstimator):
     With `projection: factored` P is no matrix of independent entries: each layer's gradient is projected on both of its sides
     (LoGra: Choe et al. 2024), in as many dimensions for each as make up at most `project_dim`. Inner products are kept in
     expectation, with more variance than by independent entries; the cost does not grow with p times `project_dim`.
+
+    With `store` the rows Phi (Phi^T R Phi + damping I)^-1 and the residuals are kept, and a new query costs its own projected
+    gradient and 2 n k operations a model.
 
     The leverage (the denominator of the leave-one-out formula) is left out, as in the paper. Label smoothing is not
     seen by r.
@@ -134,18 +139,13 @@ class Trak(ReferenceEstimator):
         return TrakEffects(self, material)
 
 
-class TrakEffects(ModelEffects):
+class TrakEffects(ProjectedEffects):
     """The Newton steps of the models, and the residuals that they are multiplied with in the end."""
 
     def __init__(self, options: Trak, material: Material):
-        import torch
-
-        super().__init__(material)
+        super().__init__(options, material)
         self._options = options
         self._output = trak_output(material.task)
-        self._residuals = torch.zeros(len(material.train), dtype=torch.float64)
-        self._dampings: list[float] = []
-        self._dimension = 0
 
     def chosen(self, reference: Reference) -> Iterator[tuple[Checkpoint, float]]:
         """Yield the checkpoints to use, each a model of its own; the initial model only where there is no other."""
@@ -154,32 +154,46 @@ class TrakEffects(ModelEffects):
             yield from ((checkpoint, 1.0) for checkpoint in earlier if checkpoint.epoch > 0)
         yield last, 1.0
 
-    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
-        """Yield Phi (Phi^T R Phi + damping I)^-1 phi_q, and remember the residuals."""
+    def training_side(self, model: Model, number: int) -> TrainingSide:
+        """Return Phi (Phi^T R Phi + damping I)^-1, with the residuals as multipliers."""
         from estimators.gradients.forward import values_of
 
-        train, queries, output = self.material.train, self.material.queries, self._output
-        measure = self.measure(model)
-        projected = self._projected_dim(model.p)
-        self._dimension = self._affordable(projected or model.p, len(train) + len(queries))
+        train, output = self.material.train, self._output
+        projector = self._projector(model, number)
+        self._refuse_unaffordable(projector.k)
         f = values_of(model, output.value, train)
         weights = f.new_ones(f.shape) if train.weights is None else train.weights.double()
         curvature = weights * output.curvature(f) if self._options.reweight else weights
-        linearized = (output.value, replace(train, weights=None))
-        features, targets = self._features(model, [linearized, (measure, queries)], projected)
-        self._dampings.append(self._damping(features, curvature))
-        yield slice(None), newton_effects(features, targets, curvature, self._dampings[-1])
-        self._residuals += weights * values_of(model, output.residual, train)
-
-    def values(self, total: Tensor) -> Tensor:
-        """Return the mean Newton step times the mean residual, both over all checkpoints."""
-        count = len(self._dampings)
-        # The total is one of means over the networks that stand for a model.
-        return total * self.material.members / count * (self._residuals / count).unsqueeze(1)
+        features = projector.rows(model, output.value, replace(train, weights=None), self._options.budget // 4)
+        damping = self._damping(features, curvature)
+        solve, of_examples = newton_step(features, curvature, damping)
+        residuals = weights * values_of(model, output.residual, train)
+        told = {"damping": damping, "dimension": projector.k}
+        return TrainingSide(projector, features, solve, of_examples, residuals, told)
 
     def details(self) -> Mapping[str, Any]:
         """Return the dampings, the features' dimension, and how many checkpoints were averaged."""
-        return {"damping": self._dampings, "dimension": self._dimension, "checkpoints": len(self._dampings)}
+        return {
+            "damping": [one["damping"] for one in self.told],
+            "dimension": self.told[-1]["dimension"],
+            "checkpoints": len(self.told),
+        }
+
+    def _projector(self, model: Model, number: int) -> Projector:
+        """Return the model's own projection, if one is asked for."""
+        from estimators.gradients.factored_projection import FactoredProjection, ranks_within
+        from estimators.gradients.layers import Layers
+        from estimators.gradients.projectors import Factored, Independent, Unprojected
+
+        dimension, kind, seed = self._projected_dim(model.p), self._options.projection, self.material.seed
+        if dimension is None:
+            return Unprojected(model.p)
+        if kind != "factored":
+            part = self._options.budget // 4
+            return Independent(Projection(model.p, dimension, seed, number, model.dtype, part, kind))
+        (layers,) = Layers.of(model, [(self._output.value, self.material.train)])
+        ranks = ranks_within(layers.blocks, dimension)
+        return Factored(FactoredProjection.random(layers.blocks, ranks, seed, number, model.dtype))
 
     def _projected_dim(self, p: int) -> int | None:
         """Return the dimension to project p parameters to, or None to leave them."""
@@ -187,65 +201,15 @@ class TrakEffects(ModelEffects):
             return None if p <= EXACT_UP_TO else AUTO_DIM
         return self._options.project_dim
 
-    def _affordable(self, dimension: int, rows: int) -> int:
-        """Return `dimension`. Raises ConfigError when `rows` of features take more than half the budget."""
+    def _refuse_unaffordable(self, dimension: int) -> None:
+        """Raise ConfigError when the features take more than half the budget."""
+        rows = len(self.material.train) + len(self.material.queries)
         held = rows * dimension * 8
         if held > self._options.budget // 2:
             raise ConfigError(
                 f"trak: features of {rows} examples in {dimension} dimensions take {held / 2**30:.2g} GiB, more than half "
                 f"of memory_gb={self._options.memory_gb:g}: expected a smaller project_dim or a larger memory_gb"
             )
-        return dimension
-
-    def _features(
-        self, model: Model, objectives: Sequence[tuple[Objective, Examples]], dimension: int | None
-    ) -> list[Tensor]:
-        """Return the gradients of each objective, projected by the model's own projection if asked: (b, k) float64."""
-        from estimators.gradients.per_example import blocks
-
-        stream, budget = len(self._dampings), self._options.budget // 4
-        kind, seed = self._options.projection, self.material.seed
-        if dimension is not None and kind == "factored":
-            return self._factored(model, objectives, dimension)
-        made = None
-        if dimension is not None and kind != "factored":
-            made = Projection(model.p, dimension, seed, stream, model.dtype, budget, kind)
-        return [
-            self._filled(
-                ((where, rows if made is None else made(rows)) for where, rows in blocks(model, *pair, budget)), pair[1]
-            )
-            for pair in objectives
-        ]
-
-    def _factored(self, model: Model, objectives: Sequence[tuple[Objective, Examples]], dimension: int) -> list[Tensor]:
-        """Return the gradients projected layer by layer, in at most `dimension` dimensions."""
-        from estimators.gradients.factored_projection import FactoredProjection, ranks_within
-        from estimators.gradients.layers import Layers
-
-        found = Layers.of(model, objectives)
-        ranks = ranks_within(found[0].blocks, dimension)
-        stream = len(self._dampings)
-        project = FactoredProjection.random(found[0].blocks, ranks, self.material.seed, stream, model.dtype)
-        self._dimension = project.k
-        return [
-            self._filled(
-                (
-                    (where, project(factors))
-                    for where, factors in layers.batches(examples, layers.rows(examples, self._options.budget // 4))
-                ),
-                examples,
-            )
-            for layers, (_, examples) in zip(found, objectives, strict=True)
-        ]
-
-    def _filled(self, parts: Iterable[tuple[slice, Tensor]], examples: Examples) -> Tensor:
-        """Return the parts of some examples as one, (b, k) float64."""
-        import torch
-
-        features = torch.empty(len(examples), self._dimension, dtype=torch.float64)
-        for where, rows in parts:
-            features[where] = rows
-        return features
 
     def _damping(self, features: Tensor, curvature: Tensor) -> float:
         if self._options.damping != "auto":
@@ -253,26 +217,26 @@ class TrakEffects(ModelEffects):
         return AUTO_FRACTION * float(curvature @ features.square().sum(1)) / min(features.shape)
 
 
-def newton_effects(features: Tensor, targets: Tensor, curvature: Tensor, damping: float) -> Tensor:
-    """Return Phi (Phi^T R Phi + damping I)^-1 Phi_q^T, (n, t), for Phi (n, k), Phi_q (t, k), R = diag(`curvature`).
+def newton_step(features: Tensor, curvature: Tensor, damping: float) -> tuple[Solve, bool]:
+    """Return what preconditions Phi (n, k) to Phi (Phi^T R Phi + damping I)^-1, R = diag(`curvature`), as `TrainingSide` has it.
 
-    With more dimensions than examples, in its equal form (damping I + K R)^-1 Phi Phi_q^T with K = Phi Phi^T (n, n),
-    which for damping 0 is the limit damping -> 0. Raises ConfigError when the matrix is singular.
+    With at most as many dimensions as examples a map of rows (r, k). With more of them its equal form
+    (damping I + K R)^-1 Phi with K = Phi Phi^T (n, n), a map of columns (n, r), which for damping 0 is the limit damping -> 0.
+    Raises ConfigError when the matrix is singular.
     """
     import torch
 
-    from estimators.curvature.solvers import CholeskySolver
+    from estimators.curvature.dense import damped_factor
 
     n, k = features.shape
     if k <= n:
-        gram = features.T @ (features * curvature.unsqueeze(1))
-        return features @ CholeskySolver(gram, damping)(targets).values.T
+        factor = damped_factor(features.T @ (features * curvature.unsqueeze(1)), damping)
+        return (lambda rows: torch.cholesky_solve(rows.T, factor).T), False
     system = (features @ features.T) * curvature
     system.diagonal().add_(damping)
-    effects: Tensor
-    effects, info = torch.linalg.solve_ex(system, features @ targets.T)
+    lu, pivots, info = torch.linalg.lu_factor_ex(system)
     if int(info) != 0:
         raise ConfigError(
             f"trak: the kernel matrix ({n} x {n}) with damping {damping:g} is singular: expected a larger damping"
         )
-    return effects
+    return (lambda columns: torch.linalg.lu_solve(lu, pivots, columns)), True

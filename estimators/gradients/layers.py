@@ -18,6 +18,7 @@ from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.parameter_blocks import ParameterBlock, blocks_of
 from estimators.gradients.per_example import PIECE, gradients, rows_within, slices
 from estimators.gradients.recorded_pass import RecordedPass, recorded_pass
+from workers.errors import ConfigError
 from workers.task import Objective
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
@@ -67,6 +68,21 @@ class Layers:
             made.append(cls(model, objective, order, trial.layouts))
         return tuple(made)
 
+    @classmethod
+    def within(cls, blocks: Sequence[ParameterBlock], model: Model, objective: Objective, examples: Examples) -> Layers:
+        """Find the layers of one objective, with blocks that others have: those that its layers do not make up are formed.
+
+        Raises ConfigError for blocks that are not of this model's parameters.
+        """
+        held = sorted(name for block in blocks for name in block.names)
+        if held != sorted(model.parameters) or sum(block.size for block in blocks) != model.p:
+            raise ConfigError(f"blocks of {', '.join(held)} are not those of the model: {', '.join(model.parameters)}")
+        trial = _tried(model, objective, examples)
+        found = {_key(block): block for block in trial.blocks}
+        return cls(
+            model, objective, tuple(found.get(_key(one), replace(one, calls=())) for one in blocks), trial.layouts
+        )
+
     def factors(self, examples: Examples) -> list[Factor]:
         """Return the gradients of every example's weighted objective, block by block."""
         known: dict[str, Factor] = {}
@@ -76,12 +92,11 @@ class Layers:
             for block in self.blocks:
                 if block.calls:
                     known[block.weight] = block.factor(seen.calls, placed, self.model.parameters[block.weight])
-        others = [block.weight for block in self.blocks if not block.calls]
+        others = [block for block in self.blocks if not block.calls]
         if others:
-            general = self.model.restricted(others)
-            flat = gradients(general, self.objective, examples, budget=2**62)
-            for name, value in general.unflatten(flat).items():
-                known[name] = Formed(value.reshape(len(examples), 1, -1))
+            general = self.model.restricted([name for block in others for name in block.names])
+            tree = general.unflatten(gradients(general, self.objective, examples, budget=2**62))
+            known |= {block.weight: Formed(block.gathered(tree)) for block in others}
         return [known[block.weight] for block in self.blocks]
 
     def rows(self, examples: Examples, budget: int) -> int:

@@ -35,7 +35,7 @@ class Projection:
         self, p: int, k: int, seed: int, stream: int, dtype: torch.dtype, budget: int, kind: Kind = "rademacher"
     ):
         self.p, self.k, self.kind, self.dtype = p, k, kind, dtype
-        self._key = (seed, stream)
+        self.seed, self.stream = seed, stream
         self._kept: list[Tensor] | None = None
         self._keep = p * k * dtype.itemsize <= budget
 
@@ -54,8 +54,8 @@ class Projection:
         """Draw rows index * BLOCK and following, unscaled: (at most BLOCK, k)."""
         import torch
 
-        seed, stream = self._key
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, index))))
+        key = np.random.SeedSequence(self.seed, spawn_key=(self.stream, index))
+        rng = np.random.Generator(np.random.PCG64(key))
         rows = min(BLOCK, self.p - index * BLOCK)
         if self.kind == "normal":
             return torch.from_numpy(rng.standard_normal((rows, self.k), dtype=np.float32)).to(self.dtype)

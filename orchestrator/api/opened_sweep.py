@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from orchestrator.api.score_table import ScoreTable
 from orchestrator.report.page.notebook import sweep_html
 from orchestrator.retraining.counts import finished
+from orchestrator.scoring.ends import ends_of
 from orchestrator.scoring.stale import stale_scores
-from orchestrator.scoring.suspects import SHOWN, declared_better, suspects
+from orchestrator.scoring.suspects import SHOWN, suspects
 from orchestrator.scoring.table import read_scores
 from orchestrator.stages.status import Status, status
 from orchestrator.store.attributions import list_attributions, read_attribution
+from orchestrator.store.query_attributions import list_query_attributions, read_query_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
 from workers.errors import ConfigError, StoreError, near
-from workers.measures import direction
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -145,7 +146,7 @@ class OpenedSweep:
         if k < 0:
             raise ConfigError(f"k {k}: expected how many examples of each kind to return, at least 0")
         values = tau[:, query].astype(np.float64)
-        names, sign = self._ends(measure)
+        names, sign = ends_of(self._sweep.config, measure)
         labels = read_record(self._sweep).examples.labels
         parts = []
         for name, oriented in zip(names, (sign * values, -sign * values), strict=True):
@@ -193,6 +194,69 @@ class OpenedSweep:
         table.attrs = {"estimator": found.estimator, "measure": found.measure, "verdict": found.verdict}
         return table
 
+    def attribute_queries(
+        self,
+        file: str | PathLike[str],
+        estimator: str | None = None,
+        *,
+        measure: str | None = None,
+        k: int = 10,
+        name: str | None = None,
+        accept_changes: bool = False,
+    ) -> pd.DataFrame:
+        """Attribute the queries in a file, from the gradients that an estimator keeps; return the strongest examples of each.
+
+        What `counterfactory attribute DIR --queries FILE` does: it runs the task's code, takes the lease, and writes the
+        attribution, which `query_attribution` returns. `estimator` is by default the only one with `store: true`, `name` the
+        file's. Columns: those of `top`, `query` first, and `text` where the task shows texts; `attrs` name the queries, the
+        estimator and the measure. Raises UserError, one line, for a file that cannot be read, and for gradients that are not
+        kept or damaged.
+        """
+        from orchestrator.cli.session import before_new_queries
+        from orchestrator.stages.new_queries import attribute_new_queries
+
+        sweep = self._sweep.with_options()
+        check = before_new_queries(sweep, accept_changes=accept_changes)
+        with RunStore.open(sweep.paths, write=True) as store:
+            done = attribute_new_queries(
+                sweep,
+                store,
+                Path(file),
+                estimator=estimator,
+                measure=measure,
+                top=_whole("k", k),
+                name=name,
+                before_task=check,
+            )
+        found = done.top
+        found.attrs = {"queries": done.queries, "estimator": done.estimator, "measure": done.measure}
+        return found
+
+    @property
+    def query_attributions(self) -> tuple[tuple[str, str], ...]:
+        """The attributions of queries that came later: what the queries are called, and the estimator."""
+        return tuple(list_query_attributions(self._sweep.paths))
+
+    def query_attribution(self, queries: str, estimator: str) -> xr.DataArray:
+        """Return the attribution of queries that came later: dimensions example (n) and query (q, their places in the file).
+
+        Raises StoreError, with near names, for unknown ones.
+        """
+        import xarray as xr
+
+        kept = read_query_attribution(self._sweep.paths, queries, estimator)
+        n, q = kept.values.shape
+        attributes = {
+            "measure": kept.attributes.measure,
+            "estimator": kept.attributes.estimator,
+            "options": json.dumps(kept.attributes.options),
+            "models": kept.attributes.models,
+            "sweep": str(self.folder),
+            **kept.attributes.details.get("queries", {}),
+        }
+        coordinates = {"example": np.arange(n), "query": np.arange(q)}
+        return xr.DataArray(kept.values, coordinates, ("example", "query"), name=estimator, attrs=attributes)
+
     def failures(self) -> pd.DataFrame:
         """Return the failed runs: columns design, row, kind (class of the exception), message, traceback."""
         with RunStore.open(self._sweep.paths) as store:
@@ -211,13 +275,6 @@ class OpenedSweep:
     def _queries(self, store: RunStore) -> NDArray[np.int64]:
         """Return which positions of their source the queries are, (t,)."""
         return self._sweep.queries.take(store.t)
-
-    def _ends(self, measure: str) -> tuple[tuple[str, str], int]:
-        """Return what the two ends of an attribution are called, and the sign that puts the first one high."""
-        try:
-            return ("helpful", "harmful"), direction(measure, declared_better(self._sweep))
-        except ConfigError:
-            return ("raises", "lowers"), 1
 
     def __repr__(self) -> str:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +27,7 @@ from orchestrator.cli.parameters import (
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
+    from orchestrator.store.run_store import RunStore
     from orchestrator.sweeps.sweep import Sweep
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -118,8 +120,36 @@ def attribute(
     folder: Folder,
     again: Annotated[bool, typer.Option("--again", help="Compute all of them anew.")] = False,
     accept_changes: AcceptChanges = False,
+    queries: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Attribute these queries instead, from kept gradients; docs/gradients.md."),
+    ] = None,
+    estimator: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --queries: by which estimator; the only one that keeps gradients."),
+    ] = None,
+    measure: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --queries: which measure; the one that it attributes.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=0, help="With --queries: so many examples of each end of every query (10).")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="With --queries: what they are called in the sweep; the file's name.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="With --queries: write the strongest examples there.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Compute the attributions of the sweep in DIR from its finished runs."""
+    """Compute the attributions of the sweep in DIR from its finished runs; with --queries those of new queries."""
+    given = {"--estimator": estimator, "--measure": measure, "--top": top, "--name": name, "--csv": csv}
+    if queries is None:
+        named = [option for option, value in {**given, "--json": as_json or None}.items() if value is not None]
+        if named:
+            raise ConfigError(f"{named[0]} goes with --queries FILE")
+    elif again:
+        raise ConfigError("--again computes the sweep's own attributions: leave it out with --queries")
     sweep = to_go_on(folder, accept_changes)
     from orchestrator.cli.session import attribute_watched, say_missing
     from orchestrator.store.run_store import RunStore
@@ -129,9 +159,40 @@ def attribute(
         if accept_changes:
             accept_edit(sweep, store)
         say_missing(sweep)
+        if queries is not None:
+            _attribute_new(sweep, store, queries, given, accept_changes, as_json)
+            return
         failed = attribute_watched(sweep, store, again, accept_changes=accept_changes)
     if failed:
         raise typer.Exit(1)
+
+
+def _attribute_new(
+    sweep: Sweep, store: RunStore, queries: Path, given: Mapping[str, Any], accept_changes: bool, as_json: bool
+) -> None:
+    """Attribute new queries, and print or write their strongest examples."""
+    from orchestrator.cli.new_queries import strongest_table
+    from orchestrator.cli.session import before_new_queries
+    from orchestrator.cli.tables import records
+    from orchestrator.stages.new_queries import TOP, attribute_new_queries
+
+    done = attribute_new_queries(
+        sweep,
+        store,
+        queries,
+        estimator=given["--estimator"],
+        measure=given["--measure"],
+        top=TOP if given["--top"] is None else given["--top"],
+        name=given["--name"],
+        before_task=before_new_queries(sweep, accept_changes=accept_changes),
+    )
+    if given["--csv"] is not None:
+        done.top.to_csv(given["--csv"], index=False)
+    if as_json:
+        print_json(records(done.top))
+    else:
+        where = sweep.paths.query_attribution(done.queries, done.estimator)
+        out.print(strongest_table(done, str(where)))
 
 
 @app.command()

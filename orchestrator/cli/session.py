@@ -293,3 +293,13 @@ def attribute_watched(
 
     made = attributing.attribute(sweep, store, say, again=again, say=tell, before_task=before_task)
     return sum(bool(one.error) for one in made)
+
+
+def before_new_queries(sweep: Sweep, *, accept_changes: bool = False, console: Console = err) -> Callable[[], None]:
+    """Return what is called before the task is built for new queries: it says whose code that is, and refuses changed code."""
+
+    def check() -> None:
+        announce(sweep, console)
+        compared(sweep, accept=accept_changes, data=False)
+
+    return check

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.scores.per_example import Better, Valued
+from estimators.scores.per_example import Valued
 from orchestrator.scoring.detection import DETECTION
+from orchestrator.scoring.ends import declared_better
 from orchestrator.scoring.stale import stale_scores
 from orchestrator.scoring.table import read_score_rows
 from orchestrator.store.attributions import StoredAttribution, list_attributions, read_attribution
@@ -63,7 +64,7 @@ def suspects_of(sweep: Sweep, label: str, kept: StoredAttribution, k: int = SHOW
     measure, record = kept.attributes.measure, read_record(sweep).examples
     try:
         examples, suspicion = Valued(kept.values, kept.utility, measure, sweep.queries).suspicion(
-            declared_better(sweep)
+            declared_better(sweep.config)
         )
     except ConfigError as error:
         raise ConfigError(f"scores.detection.{error}") from error
@@ -109,13 +110,6 @@ def _only_one_of_training_examples(sweep: Sweep) -> str | None:
     there = list_attributions(sweep.paths)
     asked = sweep.config.scores.detection is not None and sweep.queries.source == "train"
     return there[0] if asked and len(there) == 1 and read_record(sweep).examples.mislabelled is None else None
-
-
-def declared_better(sweep: Sweep) -> Better:
-    """Return which values of a measure of the task's own are good, where the configuration says so."""
-    scores = sweep.config.scores
-    declared = [section.better for section in (scores.detection, scores.removal) if section and section.better]
-    return declared[0] if declared else None
 
 
 def _only_one(sweep: Sweep) -> str:

@@ -13,6 +13,7 @@ from estimators.evidence import Evidence
 from estimators.reference_estimator import ReferenceEstimator
 from estimators.registry import package_of
 from orchestrator.attribution.evidence import gather, reference_designs, with_models
+from orchestrator.attribution.gradients import SweepGradients, store_of, why_lacking
 from orchestrator.attribution.numbers_of_models import Answers
 from orchestrator.attribution.standing import rows_given, source_of, stamp_of, why_stale
 from orchestrator.attribution.workspace import SweepWorkspace
@@ -98,7 +99,8 @@ def attribute(
             if measure not in evidence:
                 evidence[measure] = gather(sweep, store, measure)
             workspace = SweepWorkspace(sweep.paths, one.label, origin.key, sweep.config.ray, say)
-            given = replace(evidence[measure], workspace=workspace)
+            gradients = SweepGradients(sweep.paths, store_of(sweep.config, one.label), sweep.data_hash, say, again)
+            given = replace(evidence[measure], workspace=workspace, gradients=gradients)
             if one.section.options.needed & {"gradients", "checkpoints"}:
                 origin = replace(origin, made_under=before_task())
                 given = with_models(given, sweep, store)
@@ -129,7 +131,10 @@ def _asked(sweep: Sweep, store: RunStore, label: str, section: EstimatorSection,
     origin = _Origin(stamp_of(section, measure), rows_given(sweep, store, section), source_of(section))
     stored = not again and label in list_attributions(sweep.paths)
     standing = read_attributes_of(sweep.paths, label) if stored else None
-    stale = "" if standing is None else why_stale(standing, origin.stamp, origin.rows, origin.source)
+    stale = ""
+    if standing is not None:
+        stale = why_stale(standing, origin.stamp, origin.rows, origin.source)
+        stale = stale or why_lacking(sweep.config, sweep.paths, label, standing.models)
     return _Asked(label, section, measure, origin, None if stale else standing, stale)
 
 

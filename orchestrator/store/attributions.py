@@ -24,9 +24,9 @@ from orchestrator.store.durable import (
     write_atomically,
 )
 from orchestrator.store.manifest import read_manifest
-from orchestrator.store.metadata import METADATA, ArrayMetadata, read_attributes
+from orchestrator.store.metadata import METADATA, ArrayMetadata, make_group, read_attributes
 from orchestrator.store.paths import SweepPaths, is_name
-from orchestrator.store.plain_files import entries_of, is_folder, is_plain, status_of
+from orchestrator.store.plain_files import entries_of, is_folder, status_of
 from orchestrator.store.strict_json import jsonable
 from workers.errors import StoreError, near
 
@@ -147,7 +147,7 @@ def write_attribution(paths: SweepPaths, name: str, stored: StoredAttribution) -
     """
     arrays = stored.arrays()
     with folder_at_once(paths.attribution(name)) as temporary:
-        _make_root(paths.attributions)
+        make_group(paths.attributions)
         _write_group(temporary, arrays, {**stored.attributes.to_json(), _DIGEST: _digest(arrays)})
 
 
@@ -236,13 +236,6 @@ def list_attributions(paths: SweepPaths) -> list[str]:
     """Return the names of all attributions, sorted."""
     entries = entries_of(paths.attributions)
     return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and is_name(entry.name))
-
-
-def _make_root(path: Path) -> None:
-    """Create the group of all attributions; its metadata is what any Zarr v3 group without attributes has."""
-    make_folder(path)
-    if not is_plain(path / METADATA):
-        write_atomically(path / METADATA, b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
 
 
 def _write_group(path: Path, arrays: Mapping[str, Floats], attributes: Mapping[str, Any]) -> None:

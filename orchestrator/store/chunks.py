@@ -28,13 +28,15 @@ class CodecError(ValueError):
 
 @dataclass(frozen=True)
 class ChunkFormat:
-    """How the chunks of one array are written: [bits,] zstd, crc32c over the compressed bytes."""
+    """How the chunks of one array are written: [bits,] [zstd,] crc32c over the bytes as they lie on the disk."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     """(rows, ...) of a whole chunk."""
     fill: Any
     """What stands in rows that are beyond the array's end."""
+    compressed: bool = True
+    """By zstd; not where numbers look random, and are to be read as fast as they can be."""
 
     def codecs(self) -> tuple[str, ...]:
         """Return what zarr.json must name, in this order."""
@@ -46,15 +48,16 @@ class ChunkFormat:
         bits: list[dict[str, Any]] = [{"name": "numcodecs.packbits", "configuration": {}}] if packed else []
         plain = {"name": "bytes"} if packed else {"name": "bytes", "configuration": {"endian": "little"}}
         zstd = {"name": "zstd", "configuration": {"level": LEVEL, "checksum": False}}
-        return [*bits, plain, zstd, {"name": "crc32c"}]
+        return [*bits, plain, *([zstd] if self.compressed else []), {"name": "crc32c"}]
 
     def encode(self, values: NDArray[Any]) -> bytes:
         """Return the bytes of a chunk that holds `values` (r, ...), r up to the chunk's rows, and fill below them."""
         whole = np.full(self.shape, self.fill, dtype=self.dtype)
         whole[: len(values)] = values
-        compressed = bytes(Zstd(level=LEVEL).encode(_packed(whole) if self.dtype == np.bool_ else _little(whole)))
-        checksum: int = google_crc32c.value(compressed)
-        return compressed + checksum.to_bytes(_CHECKSUM_BYTES, "little")
+        plain = _packed(whole) if self.dtype == np.bool_ else _little(whole)
+        content = bytes(Zstd(level=LEVEL).encode(plain)) if self.compressed else plain.tobytes()
+        checksum: int = google_crc32c.value(content)
+        return content + checksum.to_bytes(_CHECKSUM_BYTES, "little")
 
     def decode(self, content: bytes) -> NDArray[Any]:
         """Return a chunk's values, of its whole shape. Raises CodecError for bytes that do not decode.
@@ -62,20 +65,33 @@ class ChunkFormat:
         Nothing larger than the chunk is allocated, whatever the bytes say, and nothing at all for too few bytes. Good bytes of
         a smaller chunk come with zeros at the end: only the rows' hashes tell them.
         """
-        compressed = content[:-_CHECKSUM_BYTES]
-        if google_crc32c.value(compressed) != int.from_bytes(content[-_CHECKSUM_BYTES:], "little"):
+        stored = content[:-_CHECKSUM_BYTES]
+        if google_crc32c.value(stored) != checksum_of(content):
             raise CodecError("its checksum does not agree")
         packed, count = self.dtype == np.bool_, math.prod(self.shape)
         size = 1 + -(-count // 8) if packed else count * self.dtype.itemsize
-        if size > len(compressed) * MOST_PER_BYTE:
-            raise CodecError(f"it has {len(compressed):,} bytes, too few for the {size:,} of a chunk")
-        plain = np.zeros(size, dtype=np.uint8)
-        try:
-            Zstd().decode(compressed, plain)
-        except (ValueError, RuntimeError) as error:
-            raise CodecError(f"it does not decompress: {error}") from error
-        values = _unpacked(plain, count) if packed else plain.view(self.dtype.newbyteorder("<")).astype(self.dtype)
+        plain = _decompressed(stored, size) if self.compressed else np.frombuffer(stored, dtype=np.uint8)
+        if len(plain) != size:
+            raise CodecError(f"it has {len(plain):,} bytes, expected the {size:,} of a chunk")
+        little = self.dtype.newbyteorder("<")
+        values = _unpacked(plain, count) if packed else plain.view(little).astype(self.dtype, copy=False)
         return values.reshape(self.shape)
+
+
+def checksum_of(content: bytes) -> int:
+    """Return the checksum that a chunk's bytes end with."""
+    return int.from_bytes(content[-_CHECKSUM_BYTES:], "little")
+
+
+def _decompressed(stored: bytes, size: int) -> NDArray[np.uint8]:
+    if size > len(stored) * MOST_PER_BYTE:
+        raise CodecError(f"it has {len(stored):,} bytes, too few for the {size:,} of a chunk")
+    plain = np.zeros(size, dtype=np.uint8)
+    try:
+        Zstd().decode(stored, plain)
+    except (ValueError, RuntimeError) as error:
+        raise CodecError(f"it does not decompress: {error}") from error
+    return plain
 
 
 def _little(values: NDArray[Any]) -> NDArray[Any]:

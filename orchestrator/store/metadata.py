@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from orchestrator.store.durable import refusing, write_atomically
-from orchestrator.store.plain_files import text_of
+from orchestrator.store.durable import make_folder, refusing, write_atomically
+from orchestrator.store.plain_files import is_plain, text_of
 from workers.errors import StoreError
 
 METADATA = "zarr.json"
@@ -86,6 +86,13 @@ def resize(path: Path, rows: int) -> None:
 def write_metadata(path: Path, content: Mapping[str, Any]) -> None:
     """Replace the zarr.json in the folder `path`; what was there stays until the new one is on the disk."""
     write_atomically(path / METADATA, json.dumps(content, indent=2).encode())
+
+
+def make_group(path: Path) -> None:
+    """Make a folder a group without attributes, if it is none yet, durably."""
+    make_folder(path)
+    if not is_plain(path / METADATA):
+        write_atomically(path / METADATA, b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
 
 
 @contextmanager

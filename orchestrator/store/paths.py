@@ -58,6 +58,16 @@ class SweepPaths:
         return self.root / "attributions.zarr"
 
     @property
+    def gradients(self) -> Path:
+        """The Zarr group of what is kept of the training examples' gradients."""
+        return self.root / "gradients.zarr"
+
+    @property
+    def queries(self) -> Path:
+        """The Zarr group of attributions of queries that came later."""
+        return self.root / "queries.zarr"
+
+    @property
     def pieces(self) -> Path:
         """Folder of the finished pieces of attributions that are being computed."""
         return self.root / "pieces"
@@ -136,6 +146,18 @@ class SweepPaths:
     def attribution(self, name: str) -> Path:
         """One attribution (Zarr group)."""
         return self.attributions / check_name(name)
+
+    def estimator_gradients(self, name: str) -> Path:
+        """What is kept of the gradients that one estimator looks at (Zarr group)."""
+        return self.gradients / check_name(name)
+
+    def network_gradients(self, name: str, number: int) -> Path:
+        """Those at one network (Zarr group)."""
+        return self.estimator_gradients(name) / str(number)
+
+    def query_attribution(self, queries: str, name: str) -> Path:
+        """One estimator's attribution of some queries that came later (Zarr group)."""
+        return self.queries / check_name(queries) / check_name(name)
 
 
 def is_name(name: str) -> bool:

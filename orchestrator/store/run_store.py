@@ -108,6 +108,7 @@ class RunStore:
             if write:
                 with refusing("clean", paths.root):
                     remove_partials(paths.runs, paths.ledger, paths.checkpoints, paths.attributions, paths.pieces)
+                    remove_partials(paths.gradients, paths.queries)
                     remove_abandoned(paths.root)  # scores and reports are written there without the lease
             manifest = read_manifest(paths)
             return cls(paths, manifest, lease)

@@ -117,12 +117,12 @@ class _Kept(BaseModel):
     records: tuple[Provenance, ...] = Field(min_length=1)
 
 
-def provenance(sweep: Sweep) -> Provenance:
-    """Return what runs trained here and now are trained under; builds the task."""
+def provenance(sweep: Sweep, data: str | None = None) -> Provenance:
+    """Return what runs trained here and now are trained under; builds the task, and hashes its data unless that is known."""
     recipe = getattr(sweep.task, "recipe", None)
     return Provenance(
         configuration=sweep.config.identity(),
-        data=sweep.data_hash(),
+        data=sweep.data_hash() if data is None else data,
         recipe=without_secrets(recipe.model_dump(mode="json"))[0] if isinstance(recipe, BaseModel) else {},
         source=source_hashes(sweep.spec),
         versions=versions(),
@@ -175,12 +175,15 @@ def record(sweep: Sweep, now: Provenance) -> str:
     return now.id
 
 
-def compared(sweep: Sweep, *, accept: bool) -> tuple[Provenance, list[Difference]]:
+def compared(sweep: Sweep, *, accept: bool, data: bool = True) -> tuple[Provenance, list[Difference]]:
     """Return what runs are trained under here, and how that differs from what the sweep's were; builds the task.
 
-    Raises StoreError, one line that names what differs, unless that is of no account or to be accepted.
+    Without `data` the task's data are not looked at, and taken for what they were. Raises StoreError, one line that names what
+    differs, unless that is of no account or to be accepted.
     """
-    now, records = provenance(sweep), read_provenance(sweep.paths)
+    records = read_provenance(sweep.paths)
+    known = None if data else records[-1].data if records else ""
+    now = provenance(sweep, known)
     remedy = "choose another --out, or go on all the same with --accept-changes"
     if not records:
         if not accept:

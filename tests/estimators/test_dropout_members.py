@@ -85,7 +85,7 @@ def test_trak_takes_every_member_for_a_model(evidence):
         effects = options.effects(material)
         model = effects.model(checkpoint, material.mask(evidence.references[0], member))
         ((_, block),) = effects.of_model(model, checkpoint)
-        steps, residuals = steps + block / 2, residuals + effects._residuals / 2
+        steps, residuals = steps + block / 2, residuals + effects._multipliers / 2
     np.testing.assert_allclose(options.attribute(evidence).values, steps * residuals[:, None], rtol=1e-5, atol=1e-8)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from workers.data.examples import Batch
+from workers.data.new_queries import read_npz
 from workers.data.shared import Arrays, to_tensor
-from workers.errors import ConfigError
+from workers.errors import ConfigError, DataError
 from workers.recipe import Recipe
 from workers.task import Classification
 from workers.tasks.splits import class_told, flip_labels, order, split
@@ -87,6 +90,23 @@ class ImageTask(Classification):
     def module(self) -> nn.Module:
         """Return a new network."""
         return self._network.make()
+
+    def read_queries(self, path: Path) -> Batch:
+        """Return the images `x` (q, h, w) or (q, h, w, 3) and the labels `y` (q,) of an .npz, as this task's own are.
+
+        Pixels are on its scale before standardization, classes numbered as its are. Raises DataError for anything else.
+        """
+        arrays, pool = read_npz(path, ["x", "y"]), self._images["task"].pool
+        x, y = arrays["x"], arrays["y"].reshape(-1)
+        if x.dtype.kind not in "uif" or x.shape[1:] != pool.shape[1:]:
+            expected = ", ".join(map(str, pool.shape[1:]))
+            raise DataError(f"{path}: x is {x.dtype} {x.shape}, expected images of shape (q, {expected})")
+        last = len(self.classes) - 1
+        if len(y) != len(x) or len(y) == 0 or y.dtype.kind not in "ui" or y.min() < 0 or y.max() > last:
+            raise DataError(
+                f"{path}: y must be {len(x)} classes from 0 to {last}, at least one, found {y.dtype} {y.shape}"
+            )
+        return Batch(self._pixels(Images(x, y, np.arange(len(x)))), to_tensor(y, np.int64))
 
     def show(self, source: str, index: int) -> NDArray[np.uint8]:
         """Return the image as it was before standardization: (h, w) or (h, w, 3) uint8."""

@@ -17,6 +17,7 @@ from workers import measures
 from workers.data import datasets
 from workers.data.examples import Batch
 from workers.data.tokens import FILL, Tokens, trained
+from workers.errors import DataError
 from workers.measures import Measure
 from workers.recipe import Recipe
 from workers.residuals import sampled_residuals
@@ -124,7 +125,8 @@ class LanguageModel(NextToken):
         self._title = Path(path).name.partition(".")[0]
         self._size = (width, heads, layers, dropout, attention_dropout)
         text = datasets.text(path)
-        documents = [part for part in text.split(separator) if part.strip()]
+        documents = _documents(text, separator)
+        self._read = (separator, tokens, vocabulary, length, path)
         train, queries = split(len(documents), n, t, split_seed)
         self._texts: dict[str, list[str]] = {
             "train": [documents[i] for i in train],
@@ -136,6 +138,24 @@ class LanguageModel(NextToken):
         rows = np.arange(len(chosen))
         self.train_inputs, self.train_targets = _examples(found, rows[:n], length)
         self.query_inputs, self.query_targets = _examples(found, rows[n:], length)
+
+    def read_queries(self, path: Path) -> Batch:
+        """Return the documents of another text file, divided as this task's are.
+
+        Raises DataError for a file without documents, and for characters that are not known.
+        """
+        separator, kind, vocabulary, length, own = self._read
+        documents = _documents(datasets.text(path), separator)
+        if not documents:
+            raise DataError(f"{path}: holds no document")
+        if kind == "trained":
+            found = trained(documents, self._texts["train"], vocabulary)
+        else:
+            whole = datasets.text(own)
+            if strange := sorted({*"".join(documents)} - {*whole}):
+                raise DataError(f"{path}: the character {strange[0]!r} is not known")
+            found = _characters(documents, whole)
+        return Batch(*_examples(found, np.arange(len(documents)), length))
 
     def _mean(self, values: Tensor, targets: Tensor) -> Tensor:
         """Return the mean over the tokens that are there, (b,)."""
@@ -150,6 +170,10 @@ class LanguageModel(NextToken):
         """Return the task in one line."""
         cut = f"{self._cut:,} of them cut to {self.train_inputs.shape[1]} of {self._known:,} known tokens"
         return f"{self._title}: {self.n:,} training and {self.t:,} query documents, {cut}, {self._network()}"
+
+
+def _documents(text: str, separator: str) -> list[str]:
+    return [part for part in text.split(separator) if part.strip()]
 
 
 def _characters(texts: Sequence[str], whole: str) -> Tokens:

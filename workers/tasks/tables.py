@@ -33,6 +33,8 @@ class Table:
     """(m,) numbers or text."""
     groups: dict[str, NDArray[np.int64]]
     """Name -> (m,) group ids."""
+    predicted: str = ""
+    """The target's column."""
 
     @property
     def categorical(self) -> tuple[str, ...]:
@@ -69,7 +71,49 @@ def read(path: str | Path, target: str | None, drop: Sequence[str] = (), group: 
     names, arrays, numeric = zip(*features, strict=True)
     groups = {} if group is None else {group: encode(columns[group])[1]}
     title = Path(path).name.partition(".")[0]
-    return Table(title, names, np.stack(arrays, axis=1), np.array(numeric), columns[target], groups)
+    return Table(title, names, np.stack(arrays, axis=1), np.array(numeric), columns[target], groups, target)
+
+
+def more(table: Table, path: str | Path) -> Table:
+    """Read other rows of the same columns; columns that are no features of the table are passed over.
+
+    Raises DataError for a column that is missing or of another kind, for a category that the table does not have, and as `read`
+    does for missing values.
+    """
+    columns = tables.table(path)
+    known = dict.fromkeys([*(name for name, _ in _sources(table)), table.predicted])
+    if lacking := [name for name in known if name not in columns]:
+        raise DataError(f"{path} has no column {lacking[0]!r}: {near(lacking[0], list(columns))}")
+    for name in known:
+        refuse_missing(path, name, columns[name])
+    for name in table.categorical:
+        categories = {value for column, value in _sources(table) if column == name}
+        strange = [str(value) for value in columns[name] if str(value) not in categories]
+        if strange:
+            raise DataError(
+                f"{path}: column {name!r} has {strange[0]!r}: {near(strange[0], sorted(map(str, categories)))}"
+            )
+    features = []
+    for name, category in _sources(table):
+        values = columns[name]
+        if category is None and values.dtype == object:
+            raise DataError(f"{path}: column {name!r} must be numbers, found {values[0]!r}")
+        features.append(
+            values.astype(np.float64) if category is None else (values.astype(str) == category).astype(float)
+        )
+    if (columns[table.predicted].dtype == object) != (table.target.dtype == object):
+        expected = "text" if table.target.dtype == object else "numbers"
+        raise DataError(f"{path}: column {table.predicted!r} must be {expected}, found {columns[table.predicted][0]}")
+    return replace(table, x=np.stack(features, axis=1), target=columns[table.predicted], groups={})
+
+
+def _sources(table: Table) -> list[tuple[str, str | None]]:
+    """Return of every feature the column that it is made of, and the category that it indicates."""
+    found: list[tuple[str, str | None]] = []
+    for feature, numeric in zip(table.columns, table.numeric, strict=True):
+        name, is_category, category = feature.partition("=")
+        found.append((name, category) if is_category and not numeric else (feature, None))
+    return found
 
 
 def bundled(name: str) -> tuple[Table, tuple[str, ...]]:
@@ -118,6 +162,15 @@ def classes(title: str, values: NDArray[Any]) -> tuple[tuple[str, ...], NDArray[
     if len(names) < 2:
         raise DataError(f"{title}: the target of a classification needs two classes, found only {names}")
     return names, codes
+
+
+def codes_of(path: str | Path, values: NDArray[Any], known: Sequence[str]) -> NDArray[np.int64]:
+    """Return the place of every value (m,) among the known classes. Raises DataError for one that is not among them."""
+    places = {name: place for place, name in enumerate(known)}
+    strange = [str(value) for value in values if str(value) not in places]
+    if strange:
+        raise DataError(f"{path}: the class {strange[0]!r} is not known: {near(strange[0], list(known))}")
+    return np.array([places[str(value)] for value in values], dtype=np.int64)
 
 
 def _features(name: str, values: NDArray[Any]) -> list[tuple[str, NDArray[np.float64], bool]]:

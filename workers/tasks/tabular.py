@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
 from workers import measures
+from workers.data.examples import Batch
 from workers.data.shared import to_tensor
 from workers.recipe import Recipe
 from workers.task import Classification, DifferentiableTask, Regression
@@ -98,6 +101,26 @@ class _Tabular(DifferentiableTask):
         self.train_targets = to_tensor(targets[self._setting.train], targets.dtype)
         self.query_targets = to_tensor(targets[self._setting.queries], targets.dtype)
 
+    def read_queries(self, path: Path) -> Batch:
+        """Return the rows of another table (CSV, TSV, Parquet) with the same columns, brought to the training rows' scale.
+
+        Raises DataError for a table with other columns or with categories that are not known.
+        """
+        setting = self._setting
+        found = tables.more(setting.table, path)
+        x = self._scaled(setting.table.x, found.x, setting.table.numeric) if setting.standardize else found.x
+        return Batch(to_tensor(x, np.float32), self._targets_of(found, path))
+
+    def _scaled(
+        self, known: NDArray[np.float64], more: NDArray[np.float64], columns: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """Return more rows on the scale that the training rows among the known ones have."""
+        return standardized(np.concatenate([known, more]), self._setting.train, columns)[len(known) :]
+
+    @abstractmethod
+    def _targets_of(self, found: Table, path: Path) -> Tensor:
+        """Return the targets of other rows, (q,)."""
+
     def module(self) -> nn.Module:
         """Return a new MLP."""
         return mlp(self._setting.table.x.shape[1], self._setting.hidden, self.outputs, self._setting.dropout)
@@ -147,6 +170,13 @@ class TabularRegression(_Tabular, Regression):
         if standardize_target:
             targets = standardized(targets[:, None], setting.train)[:, 0]
         self._set_targets(targets.astype(np.float32))
+        self._standardize_target = standardize_target
+
+    def _targets_of(self, found: Table, path: Path) -> Tensor:
+        values = tables.numeric_target(found)
+        if self._standardize_target:
+            values = self._scaled(tables.numeric_target(self._setting.table)[:, None], values[:, None])[:, 0]
+        return to_tensor(values, np.float32)
 
 
 class TabularClassification(_Tabular, Classification):
@@ -156,9 +186,12 @@ class TabularClassification(_Tabular, Classification):
 
     def __init__(self, setting: _Setting):
         super().__init__(setting)
-        names, codes = tables.class_target(setting.table)
-        self.outputs = len(names)
+        self._classes, codes = tables.class_target(setting.table)
+        self.outputs = len(self._classes)
         self._set_targets(codes)
+
+    def _targets_of(self, found: Table, path: Path) -> Tensor:
+        return to_tensor(tables.codes_of(path, found.target, self._classes), np.int64)
 
 
 def standardized(

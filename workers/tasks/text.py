@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from workers.data import tables, tokens
+from workers.data.examples import Batch
 from workers.data.shared import to_tensor
 from workers.errors import ConfigError, DataError, near
 from workers.recipe import Recipe
@@ -21,7 +22,7 @@ from workers.tasks import arguments
 from workers.tasks.arguments import RecipeArgument, check_heads, checked, override
 from workers.tasks.networks import TextClassifier
 from workers.tasks.splits import class_told, flip_labels, split
-from workers.tasks.tables import classes, refuse_missing
+from workers.tasks.tables import classes, codes_of, refuse_missing
 
 RECIPE = Recipe(optimizer="adamw", lr=1e-3, weight_decay=0.01, schedule="one_cycle", batch_size=32, epochs=10)
 
@@ -59,7 +60,9 @@ class Text(Classification):
         check_heads(width, heads)
         self.recipe = override(RECIPE, recipe)
         self._title = Path(path).name.partition(".")[0]
-        texts, self._classes, codes = _columns(path, text, target)
+        target = list(tables.table(path))[-1] if target is None else target
+        texts, values = _columns(path, text, target)
+        self._classes, codes = _classes(path, target, values)
         train, queries = split(len(texts), n, t, split_seed)
         self._texts: dict[str, list[str]] = {
             "train": [texts[row] for row in train],
@@ -67,6 +70,7 @@ class Text(Classification):
         }
         self._true = {"train": codes[train], "task": codes[queries]}
         self._tokenize(length, vocabulary)
+        self._columns, self._vocabulary = (text, target), vocabulary
         self._make = (self._tokens.vocabulary, length, len(self._classes), width, heads, layers, dropout)
         self._set_targets(flip_labels, flip_seed)
 
@@ -79,13 +83,26 @@ class Text(Classification):
         self.query_inputs = self._inputs(everything[len(training) :], length)
 
     def _inputs(self, texts: NDArray[np.int64], length: int) -> dict[str, Tensor]:
-        padded = torch.from_numpy(self._tokens.padded(texts, length))
-        return {"tokens": padded, "mask": padded != tokens.FILL}
+        return _masked(torch.from_numpy(self._tokens.padded(texts, length)))
 
     def _set_targets(self, fraction: float, seed: int) -> None:
         labels, self.flipped = flip_labels(self._true["train"], len(self._classes), fraction, seed)
         self.train_targets = to_tensor(labels, np.int64)
         self.query_targets = to_tensor(self._true["task"], np.int64)
+
+    def read_queries(self, path: Path) -> Batch:
+        """Return the texts and classes of another table (CSV, TSV, Parquet) with the same two columns.
+
+        Raises DataError for a column that is missing, for an empty text and for a class that is not known.
+        """
+        text, target = self._columns
+        lacking = [name for name in self._columns if name not in (columns := tables.table(path))]
+        if lacking:
+            raise DataError(f"{path} has no column {lacking[0]!r}: {near(lacking[0], list(columns))}")
+        texts, values = _columns(path, text, target)
+        found = tokens.trained(texts, self._texts["train"], self._vocabulary)
+        padded = torch.from_numpy(found.padded(np.arange(len(texts)), self._make[1]))
+        return Batch(_masked(padded), to_tensor(codes_of(path, values, self._classes), np.int64))
 
     def module(self) -> nn.Module:
         """Return a new encoder."""
@@ -109,15 +126,16 @@ class Text(Classification):
         return f"{self._title}: {texts}, {count} classes, {vocabulary:,} tokens known, {network}"
 
 
-def _columns(
-    path: str | Path, text: str, target: str | None
-) -> tuple[Sequence[str], tuple[str, ...], NDArray[np.int64]]:
-    """Return the texts (m), the names of the classes, and the class of every text (m,).
+def _masked(padded: Tensor) -> dict[str, Tensor]:
+    return {"tokens": padded, "mask": padded != tokens.FILL}
+
+
+def _columns(path: str | Path, text: str, target: str) -> tuple[Sequence[str], NDArray[Any]]:
+    """Return the texts (m), and the column of their classes (m,).
 
     Raises ConfigError for a column that is not there, DataError for one that does not hold what it should.
     """
     columns: dict[str, NDArray[Any]] = tables.table(path)
-    target = list(columns)[-1] if target is None else target
     for argument, name in (("text", text), ("target", target)):
         if name not in columns:
             raise ConfigError(f"{argument}: {path} has no column {name!r}: {near(name, list(columns))}")
@@ -130,9 +148,14 @@ def _columns(
     blank = [row for row, one in enumerate(texts) if not one.strip()]
     if blank:
         raise DataError(f"{path}: column {text!r} has {len(blank)} empty texts, the first in row {blank[0] + 1}")
-    names, codes = classes(str(path), columns[target])
-    if 2 * len(names) > len(texts):
+    return list(texts), columns[target]
+
+
+def _classes(path: str | Path, target: str, values: NDArray[Any]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the names of the classes, and the class of every text (m,). Raises DataError where there are none."""
+    names, codes = classes(str(path), values)
+    if 2 * len(names) > len(values):
         raise DataError(
-            f"{path}: column {target!r} has {len(names)} values in {len(texts)} rows, expected classes that repeat"
+            f"{path}: column {target!r} has {len(names)} values in {len(values)} rows, expected classes that repeat"
         )
-    return list(texts), names, codes
+    return names, codes

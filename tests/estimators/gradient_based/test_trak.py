@@ -5,11 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estimators.evidence import Evidence, Reference
-from estimators.gradient_based.trak import Trak, newton_effects
+from estimators.gradient_based.projected import TrainingSide
+from estimators.gradient_based.trak import Trak, newton_step
 from estimators.gradients.factored_projection import FactoredProjection, ranks_within
 from estimators.gradients.forward import values_of
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.layers import Layers
+from estimators.gradients.projectors import Unprojected
 from workers import Recipe
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
@@ -150,9 +152,11 @@ def test_both_forms_of_the_effects_agree(seed, damping):
         curvature[0] = 0
         a = features.numpy().T @ (features * curvature[:, None]).numpy() + damping * np.eye(k)
         expected = features.numpy() @ np.linalg.solve(a, targets.numpy().T)
-        np.testing.assert_allclose(
-            newton_effects(features, targets, curvature, damping), expected, rtol=1e-6, atol=1e-8
-        )
+        solve, of_examples = newton_step(features, curvature, damping)
+        side = TrainingSide(Unprojected(k), features, solve, of_examples)
+        assert of_examples == (k > n)
+        for found in (side.effects(targets), side.rows(torch.float64) @ targets.T):
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_projections_are_seeded_and_approach_the_exact_answer(evidence):

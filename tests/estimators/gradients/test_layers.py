@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from estimators.gradients import factors
+from estimators.gradients import layers as layers_module
 from estimators.gradients.factors import EmbeddingRows, Outer, contracted, inner_products
 from estimators.gradients.layers import Layers
 from estimators.gradients.per_example import gradients
 from tests.estimators.modules import CASES, setting
+from workers.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -91,3 +93,27 @@ def test_inner_products_are_those_of_formed_gradients(
         torch.testing.assert_close(inner_products(left, right), wanted)
     torch.testing.assert_close(contracted(left, right.formed()), wanted)
     torch.testing.assert_close(left.take(slice(0, 1)).formed(), left.formed()[:1])
+
+
+@pytest.mark.parametrize("formed", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_the_blocks_of_one_objective_hold_for_another(name: str, formed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, model, train, queries = setting(name)
+    measure = task.objective("margin")
+    (of_losses,) = Layers.of(model, [(task.losses, train)])
+    if formed:
+        monkeypatch.setattr(layers_module, "_tried", lambda *_: layers_module._Trial())
+    found = Layers.within(of_losses.blocks, model, measure, queries)
+    assert [(one.names, one.form, one.shape) for one in found.blocks] == [
+        (one.names, one.form, one.shape) for one in of_losses.blocks
+    ]
+    assert formed != any(one.calls for one in found.blocks)
+    wanted = gradients(model, measure, queries, 2**30)
+    torch.testing.assert_close(found.flat(found.factors(queries)), wanted, rtol=1e-8, atol=1e-10)
+
+
+def test_blocks_of_another_model_are_refused() -> None:
+    task, model, train, _ = setting("mlp")
+    (layers,) = Layers.of(model, [(task.losses, train)])
+    with pytest.raises(ConfigError, match=r"are not those of the model"):
+        Layers.within(layers.blocks[1:], model, task.losses, train)

@@ -1,0 +1,189 @@
+"""What estimators share that answer a query by inner products with projected gradients of the training examples: those may be
+kept, and new queries are then answered without a pass over the training set."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from pydantic import Field
+
+from estimators.kept_gradients import MULTIPLIERS, ROWS, Array, KeptGradients, difference
+from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from workers.runs import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from estimators.gradients.functional_model import Model
+    from estimators.gradients.projectors import Projector
+
+FORMAT = 1
+"""Raised when other rows are kept for the same options."""
+PIECE = 1024
+"""Rows that are preconditioned at once."""
+Solve: TypeAlias = "Callable[[Tensor], Tensor]"
+
+
+class ProjectingEstimator(ReferenceEstimator):
+    """An estimator that multiplies a query's projected gradient with rows that the training examples alone decide."""
+
+    changing_nothing: ClassVar[frozenset[str]] = frozenset({"models", "memory_gb", "store"})
+    """Options that the rows of a model do not depend on."""
+
+    store: bool = Field(
+        False,
+        description="keep the projected gradients of the training examples in the sweep: new queries then need no pass over them",
+    )
+
+    @abstractmethod
+    def effects(self, material: Material) -> ProjectedEffects:
+        """Return what will say, model by model, what each brings. Raises ConfigError for a task that it cannot work on."""
+
+
+@dataclass(frozen=True)
+class TrainingSide:
+    """What the training examples bring to any query at one model, in float64: rows (n, k) to multiply its (k,) with."""
+
+    projector: Projector
+    features: Tensor
+    """(n, k) their projected gradients."""
+    solve: Solve
+    """Preconditions: a symmetric map of rows (r, k), or where it is `of_examples` any map of columns (n, r)."""
+    of_examples: bool = False
+    """Whether what preconditions is a matrix of the examples, and not of the dimensions."""
+    multipliers: Tensor | None = None
+    """(n,) whose mean over the models multiplies the mean of the effects."""
+    told: Mapping[str, Any] | None = None
+    """What is worth telling, as JSON holds it."""
+
+    def effects(self, targets: Tensor) -> Tensor:
+        """Return what they bring to queries with these projected gradients (t, k): (n, t)."""
+        if self.of_examples:
+            return self.solve(self.features @ targets.T)
+        return self.features @ self.solve(targets).T
+
+    def rows(self, dtype: torch.dtype) -> Tensor:
+        """Return the same as rows (n, k): the effects are their products with the targets."""
+        import torch
+
+        if self.of_examples:
+            return self.solve(self.features).to(dtype)
+        found = torch.empty(self.features.shape, dtype=dtype)
+        for start in range(0, len(found), PIECE):
+            found[start : start + PIECE] = self.solve(self.features[start : start + PIECE])
+        return found
+
+
+class ProjectedEffects(ModelEffects):
+    """The rows of every network times the queries' projected gradients, averaged over the networks."""
+
+    def __init__(self, options: ProjectingEstimator, material: Material):
+        super().__init__(material)
+        self._projecting = options
+        self._multipliers: Tensor | None = None
+        self.told: list[Mapping[str, Any]] = []
+        """What each network so far told of itself."""
+
+    @abstractmethod
+    def training_side(self, model: Model, number: int) -> TrainingSide:
+        """Return what the training examples bring at the network of this number, whatever the measure and the queries."""
+
+    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
+        """Yield the effects at one network; its rows are kept, or those that are kept are used, where there is a store."""
+        queries, budget = self.material.queries, self._projecting.budget // 4
+        measure, number = self.measure(model), len(self.told)
+        if not self._projecting.store:
+            side = self.training_side(model, number)
+            self.remember(side.told or {}, side.multipliers)
+            yield slice(None), side.effects(side.projector.rows(model, measure, queries, budget))
+            return
+        kept = self._kept(model, checkpoint, number)
+        targets = self.projector(kept, model).rows(model, measure, queries, budget)
+        self.remember(kept.told, multipliers_of(kept))
+        yield slice(None), products(kept.arrays[ROWS], targets)
+
+    def values(self, total: Tensor) -> Tensor:
+        """Return the mean over the networks, times the mean of their multipliers."""
+        # The total is one of means over the networks that stand for a model.
+        return self.scaled(total * self.material.members / len(self.told))
+
+    def remember(self, told: Mapping[str, Any], multipliers: Tensor | None) -> None:
+        """Count a network in."""
+        self.told.append(told)
+        if multipliers is not None:
+            self._multipliers = multipliers if self._multipliers is None else self._multipliers + multipliers
+
+    def scaled(self, means: Tensor, where: slice = slice(None)) -> Tensor:
+        """Return the effects of some examples (b, t) from their means over the networks."""
+        if self._multipliers is None:
+            return means
+        return means * (self._multipliers[where] / len(self.told)).unsqueeze(1)
+
+    def projector(self, kept: KeptGradients, model: Model) -> Projector:
+        """Return what projects queries as the examples were. Raises ConfigError where that is not of this model."""
+        from estimators.gradients.projectors import made_again
+
+        return made_again(kept.projection, kept.arrays, model, self._projecting.budget // 4)
+
+    def identity(self, model: Model, checkpoint: Checkpoint, number: int) -> dict[str, Any]:
+        """Return what decides a network's rows."""
+        options = self._projecting.model_dump(mode="json", exclude=set(self._projecting.changing_nothing))
+        return {
+            "format": FORMAT,
+            "estimator": self._projecting.name,
+            "options": options,
+            "checkpoint": digest(checkpoint),
+            "epoch": checkpoint.epoch,
+            "network": number,
+            "seed": self.material.seed,
+            "n": len(self.material.train),
+            "dtype": str(model.dtype).removeprefix("torch."),
+        }
+
+    def _kept(self, model: Model, checkpoint: Checkpoint, number: int) -> KeptGradients:
+        """Return what is kept of a network, which is computed where it is not there or is another's."""
+        store, wanted = self.material.gradients, self.identity(model, checkpoint, number)
+        found = store.kept(number)
+        if found is None or difference(found.identity, wanted):
+            side = self.training_side(model, number)
+            arrays = {ROWS: side.rows(model.dtype), **side.projector.arrays()}
+            if side.multipliers is not None:
+                arrays[MULTIPLIERS] = side.multipliers
+            plain: dict[str, Array] = {name: one.numpy() for name, one in arrays.items()}
+            found = KeptGradients(wanted, side.projector.told(), side.told or {}, plain)
+            store.keep(number, found)
+        return found
+
+
+def multipliers_of(kept: KeptGradients) -> Tensor | None:
+    """Return the multipliers (n,), where there are some."""
+    import torch
+
+    return torch.tensor(kept.arrays[MULTIPLIERS][:]) if MULTIPLIERS in kept.arrays else None
+
+
+def products(rows: Array, targets: Tensor, piece: int = PIECE) -> Tensor:
+    """Return rows (n, k) times targets (t, k), (n, t) float64, `piece` rows at a time."""
+    import torch
+
+    found = torch.empty(rows.shape[0], len(targets), dtype=torch.float64)
+    for start in range(0, len(found), piece):
+        where = slice(start, start + piece)
+        found[where] = torch.tensor(rows[where], dtype=torch.float64) @ targets.T
+    return found
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """Return a hash of a checkpoint's parameters and buffers."""
+    import torch
+
+    made = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(checkpoint.state.items()):
+        made.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        made.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return made.hexdigest()
