@@ -32,6 +32,7 @@ BUILT_IN = {
     "ekfac": "estimators.gradient_based.ekfac:Ekfac",
     "shampoo": "estimators.gradient_based.shampoo:Shampoo",
     "logra": "estimators.gradient_based.logra:Logra",
+    "grass": "estimators.gradient_based.grass:Grass",
     "alo": "estimators.gradient_based.alo:Alo",
     "representer": "estimators.gradient_based.representer:Representer",
     "datainf": "estimators.gradient_based.datainf:DataInf",

@@ -68,8 +68,7 @@ class LograEffects(ModelEffects):
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield - sum over layers of phi_q^T (H + damping I)^-1 phi_i."""
-        import torch
-
+        from estimators.curvature.projected import SecondMoment, products
         from estimators.gradients.layers import Layers
 
         train, queries = self.material.train, self.material.queries
@@ -78,14 +77,10 @@ class LograEffects(ModelEffects):
         self._dimensions = list(project.sizes)
         self._affordable(project)
         features, targets = self._features(of_losses, train, project), self._features(of_measure, queries, project)
-        total = torch.zeros(len(train), len(queries), dtype=torch.float64)
-        dampings = []
-        for one, other in zip(features, targets, strict=True):
-            damping, solved = self._solved(one, other)
-            dampings.append(damping)
-            total -= one @ solved.T
+        moments = [SecondMoment(one, train.weights) for one in features]
+        total, dampings = products(features, targets, moments, self._options.damping, self._options.name)
         self._dampings.append(dampings)
-        yield slice(None), total
+        yield slice(None), -total
 
     def values(self, total: Tensor) -> Tensor:
         """Return the mean over the models of a 1/n-th."""
@@ -118,24 +113,6 @@ class LograEffects(ModelEffects):
         parts: list[Sequence[Tensor]] = [project.parts(factors) for _, factors in layers.batches(examples, rows)]
         return [torch.cat(one).double() for one in zip(*parts, strict=True)]
 
-    def _solved(self, features: Tensor, targets: Tensor) -> tuple[float, Tensor]:
-        """Return the damping, and (H + damping I)^-1 phi_q (t, k), for one layer."""
-        from estimators.curvature.damping import MEAN_FRACTION
-        from estimators.curvature.solvers import CholeskySolver
-
-        weights = self.material.train.weights
-        # A weighted example's gradient is w_i g_i, and it counts w_i times in the second moment of the g_i.
-        weighed = features if weights is None else features * _inverse_root(weights.double()).unsqueeze(1)
-        moment = weighed.T @ weighed / len(features)
-        damping = self._options.damping
-        if not isinstance(damping, float):
-            damping = MEAN_FRACTION * float(moment.trace()) / len(moment)
-        if damping == 0:
-            raise ConfigError(
-                "logra: all gradients of a layer are 0, so its damping is: expected a damping of your own"
-            )
-        return damping, CholeskySolver(moment, damping)(targets).values
-
     def _affordable(self, project: FactoredProjection) -> None:
         """Raise ConfigError when the features take more than half the budget."""
         options = self._options
@@ -147,10 +124,3 @@ class LograEffects(ModelEffects):
                 f"{held / 2**30:.2g} GiB, more than half of memory_gb={options.memory_gb:g}: expected a smaller rank "
                 "or a larger memory_gb"
             )
-
-
-def _inverse_root(weights: Tensor) -> Tensor:
-    """Return w^(-1/2), and 0 where the weight is: that example has no gradient."""
-    import torch
-
-    return torch.where(weights > 0, weights.clamp(min=torch.finfo(weights.dtype).tiny).rsqrt(), 0.0)

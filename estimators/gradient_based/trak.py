@@ -88,8 +88,9 @@ class Trak(ReferenceEstimator):
     are taken before the product. tau is in units of the measure, for R with `reweight` or in regression.
 
     With `projection: factored` P is no matrix of independent entries: each layer's gradient is projected on both of its sides
-    (LoGra: Choe et al. 2024), in as many dimensions for each as make up at most `project_dim`. Inner products are kept in
-    expectation, with more variance than by independent entries; the cost does not grow with p times `project_dim`.
+    (LoGra: Choe et al. 2024), in as many dimensions for each as make up at most `project_dim`; with `sparse` and
+    `factored_sparse` it is GraSS's and FactGraSS's (Hu et al. 2025). Inner products are kept in expectation, with more
+    variance than by independent entries; the cost does not grow with p times `project_dim`.
 
     The leverage (the denominator of the leave-one-out formula) is left out, as in the paper. Label smoothing is not
     seen by r.
@@ -111,10 +112,10 @@ class Trak(ReferenceEstimator):
         "auto",
         description="dimension of projected gradients; null = exact; auto = exact up to 20,000 parameters, else 4096",
     )
-    projection: Kind | Literal["factored"] = Field(
+    projection: Kind | Literal["sparse", "factored", "factored_sparse"] = Field(
         "rademacher",
-        description="the random projection: its entries rademacher or normal, as in the paper; or factored, by each layer's "
-        "sides, which forms no gradient",
+        description="the random projection: its entries rademacher or normal, as in the paper; sparse, as in GraSS; factored or "
+        "factored_sparse, by each layer's sides, which forms no gradient",
     )
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="added to the Gram matrix's diagonal; auto = the mean of its non-zero eigenvalues"
@@ -202,14 +203,18 @@ class TrakEffects(ModelEffects):
     ) -> list[Tensor]:
         """Return the gradients of each objective, projected by the model's own projection if asked: (b, k) float64."""
         from estimators.gradients.per_example import blocks
+        from estimators.gradients.sparse_projection import SparseProjection
 
         stream, budget = len(self._dampings), self._options.budget // 4
         kind, seed = self._options.projection, self.material.seed
-        if dimension is not None and kind == "factored":
-            return self._factored(model, objectives, dimension)
-        made = None
-        if dimension is not None and kind != "factored":
-            made = Projection(model.p, dimension, seed, stream, model.dtype, budget, kind)
+        made: Callable[[Tensor], Tensor] | None = None
+        if dimension is not None:
+            if kind == "factored" or kind == "factored_sparse":
+                return self._factored(model, objectives, dimension)
+            if kind == "sparse":
+                made = SparseProjection(model.p, dimension, seed, stream, model.dtype)
+            else:
+                made = Projection(model.p, dimension, seed, stream, model.dtype, budget, kind)
         return [
             self._filled(
                 ((where, rows if made is None else made(rows)) for where, rows in blocks(model, *pair, budget)), pair[1]
@@ -220,12 +225,14 @@ class TrakEffects(ModelEffects):
     def _factored(self, model: Model, objectives: Sequence[tuple[Objective, Examples]], dimension: int) -> list[Tensor]:
         """Return the gradients projected layer by layer, in at most `dimension` dimensions."""
         from estimators.gradients.factored_projection import FactoredProjection, ranks_within
+        from estimators.gradients.factored_sparse_projection import FactoredSparseProjection
         from estimators.gradients.layers import Layers
 
         found = Layers.of(model, objectives)
         ranks = ranks_within(found[0].blocks, dimension)
         stream = len(self._dampings)
-        project = FactoredProjection.random(found[0].blocks, ranks, self.material.seed, stream, model.dtype)
+        kind = FactoredSparseProjection if self._options.projection == "factored_sparse" else FactoredProjection
+        project = kind.random(found[0].blocks, ranks, self.material.seed, stream, model.dtype)
         self._dimension = project.k
         return [
             self._filled(

@@ -33,6 +33,30 @@ class Side:
         matrix = torch.eye(size, dtype=dtype, device=tokens.device) if self.matrix is None else self.matrix
         return matrix[tokens]
 
+    def dimensions(self, size: int) -> int:
+        """Return k, for a side of `size`."""
+        return size if self.matrix is None else self.matrix.shape[1]
+
+
+@dataclass(frozen=True)
+class Picked(Side):
+    """A side of which some entries are kept, each times one factor: `places` (k,) int64."""
+
+    places: Tensor
+    factor: float
+
+    def of(self, values: Tensor) -> Tensor:
+        """Return (..., k) from values (..., size)."""
+        return self.factor * values[..., self.places.to(values.device)]
+
+    def rows(self, tokens: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+        """Return the rows (..., k) of tokens, which stand for unit vectors of `size`."""
+        return self.factor * (tokens.unsqueeze(-1) == self.places.to(tokens.device)).to(dtype)
+
+    def dimensions(self, size: int) -> int:
+        """Return k."""
+        return len(self.places)
+
 
 @dataclass(frozen=True)
 class FactoredProjection:
@@ -70,10 +94,7 @@ class FactoredProjection:
     def sizes(self) -> tuple[int, ...]:
         """Dimensions of every block's part, k_out k_in."""
         return tuple(
-            math.prod(
-                size if side.matrix is None else side.matrix.shape[1]
-                for side, size in zip(sides, block.shape, strict=True)
-            )
+            math.prod(side.dimensions(size) for side, size in zip(sides, block.shape, strict=True))
             for block, sides in zip(self.blocks, self.sides, strict=True)
         )
 
@@ -128,8 +149,7 @@ def _projected(factor: Factor, out: Side, inner: Side, block: ParameterBlock) ->
         entered = inner.of(factor.outputs)
         return Outer(entered, out.rows(factor.tokens, block.shape[0], entered.dtype)).formed()
     assert isinstance(factor, Formed)
-    turned = inner.of(factor.values)
-    return turned if out.matrix is None else out.matrix.T @ turned
+    return out.of(inner.of(factor.values).mT).mT
 
 
 def _normal(size: int, k: int, key: np.random.SeedSequence) -> Tensor:
