@@ -33,6 +33,7 @@ BUILT_IN = {
     "shampoo": "estimators.gradient_based.shampoo:Shampoo",
     "logra": "estimators.gradient_based.logra:Logra",
     "grass": "estimators.gradient_based.grass:Grass",
+    "trackstar": "estimators.gradient_based.trackstar:TrackStar",
     "alo": "estimators.gradient_based.alo:Alo",
     "representer": "estimators.gradient_based.representer:Representer",
     "datainf": "estimators.gradient_based.datainf:DataInf",

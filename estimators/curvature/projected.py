@@ -63,14 +63,14 @@ def products(
     total = features[0].new_zeros(len(features[0]), len(targets[0]))
     dampings = []
     for one, other, curvature in zip(features, targets, curvatures, strict=True):
-        dampings.append(damping_of(curvature, name) if isinstance(damping, str) else damping)
+        dampings.append(damping_of(curvature.mean_eigenvalue(), name) if isinstance(damping, str) else damping)
         total += one @ curvature.solved(other, dampings[-1]).T
     return total, dampings
 
 
-def damping_of(curvature: ProjectedCurvature, name: str) -> float:
+def damping_of(mean_eigenvalue: float, name: str) -> float:
     """Return a tenth of the mean eigenvalue. Raises ConfigError, in the estimator's name, where it is 0."""
-    found = MEAN_FRACTION * curvature.mean_eigenvalue()
+    found = MEAN_FRACTION * mean_eigenvalue
     if found == 0:
         raise ConfigError(f"{name}: all gradients of a layer are 0, so its damping is: expected a damping of your own")
     return found
