@@ -85,12 +85,17 @@ class Trak(ReferenceEstimator):
     (classification) or the prediction (regression); phi_q = P^T grad of the measure at query q (f itself, or by the
     chain rule any other measure); r_i = -dloss/df = 1 - p_i, or y_i - f_i. R is the identity as in the authors'
     estimator, or diag(d2loss/df2) with `reweight`; examples' weights multiply R and r. As the authors do, the two means
-    are taken before the product. tau is in units of the measure, for R with `reweight` or in regression.
+    are taken before the product. Without a damping, as in the paper, the inverse is the pseudo-inverse. tau is in units of the
+    measure, for R with `reweight` or in regression.
 
     With `projection: factored` P is no matrix of independent entries: each layer's gradient is projected on both of its sides
     (LoGra: Choe et al. 2024), in as many dimensions for each as make up at most `project_dim`; with `sparse` and
     `factored_sparse` it is GraSS's and FactGraSS's (Hu et al. 2025). Inner products are kept in expectation, with more
     variance than by independent entries; the cost does not grow with p times `project_dim`.
+
+    With `relative` tau[i, :] is divided by (mean over models of (phi_i^T (Phi^T R Phi + damping I)^-1 phi_i)^(1/2)) |r_i|, the
+    relative influence of Barshan et al. 2020 (l-RelatIF) in the space of features: of r_i its sign is left, and outliers that
+    change everything lead fewer lists.
 
     The leverage (the denominator of the leave-one-out formula) is left out, as in the paper. Label smoothing is not
     seen by r.
@@ -118,17 +123,22 @@ class Trak(ReferenceEstimator):
         "factored_sparse, by each layer's sides, which forms no gradient",
     )
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        "auto", description="added to the Gram matrix's diagonal; auto = the mean of its non-zero eigenvalues"
+        0.0,
+        description="added to the Gram matrix's diagonal, 0 as in the paper; auto = the mean of its non-zero eigenvalues",
     )
-    checkpoints: Literal["last", "all"] = Field(
-        "last", description="last of each reference model, or all after epoch 0, each as a model of its own"
+    checkpoints: Literal["last", "early", "all"] = Field(
+        "last",
+        description="last of each reference model, or those after epoch 0 before it, or both, each as a model of its own",
     )
     reweight: bool = Field(False, description="weight the Gram matrix by the loss's second derivative")
+    relative: bool = Field(
+        False, description="divide by the size of what each example does to its own output (relative influence)"
+    )
 
     @property
     def claims_units(self) -> bool:
         """Where the Gram matrix is the loss's curvature: in classification only with `reweight`."""
-        return self.reweight
+        return self.reweight and not self.relative
 
     def effects(self, material: Material) -> TrakEffects:
         """Average over models. Raises ConfigError for a flat measure, features beyond the budget, a singular matrix."""
@@ -144,19 +154,26 @@ class TrakEffects(ModelEffects):
         super().__init__(material)
         self._options = options
         self._output = trak_output(material.task)
-        self._residuals = torch.zeros(len(material.train), dtype=torch.float64)
+        self._residuals, self._sizes = torch.zeros(2, len(material.train), dtype=torch.float64)
         self._dampings: list[float] = []
         self._dimension = 0
 
     def chosen(self, reference: Reference) -> Iterator[tuple[Checkpoint, float]]:
         """Yield the checkpoints to use, each a model of its own; the initial model only where there is no other."""
-        *earlier, last = reference.checkpoints
-        if self._options.checkpoints == "all":
-            yield from ((checkpoint, 1.0) for checkpoint in earlier if checkpoint.epoch > 0)
-        yield last, 1.0
+        *before, last = reference.checkpoints
+        earlier = [checkpoint for checkpoint in before if checkpoint.epoch > 0]
+        wanted = self._options.checkpoints
+        if wanted == "early" and not earlier:
+            raise ConfigError(
+                f"{self._options.name}: checkpoints: early needs one between epoch 0 and the last, the reference model of seed "
+                f"{reference.seed} has {[checkpoint.epoch for checkpoint in reference.checkpoints]}"
+            )
+        chosen = {"last": [last], "early": earlier, "all": [*earlier, last]}[wanted]
+        yield from ((checkpoint, 1.0) for checkpoint in chosen)
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield Phi (Phi^T R Phi + damping I)^-1 phi_q, and remember the residuals."""
+        from estimators.curvature.newton_steps import newton_steps
         from estimators.gradients.forward import values_of
 
         train, queries, output = self.material.train, self.material.queries, self._output
@@ -169,14 +186,23 @@ class TrakEffects(ModelEffects):
         linearized = (output.value, replace(train, weights=None))
         features, targets = self._features(model, [linearized, (measure, queries)], projected)
         self._dampings.append(self._damping(features, curvature))
-        yield slice(None), newton_effects(features, targets, curvature, self._dampings[-1])
+        steps = newton_steps(features, curvature, self._dampings[-1])
+        yield slice(None), steps.effects(targets)
+        if self._options.relative:
+            self._sizes += steps.leverages().sqrt()
         self._residuals += weights * values_of(model, output.residual, train)
 
     def values(self, total: Tensor) -> Tensor:
-        """Return the mean Newton step times the mean residual, both over all checkpoints."""
+        """Return the mean Newton step times the mean residual, both over all checkpoints; relative, but for their size."""
+        import torch
+
         count = len(self._dampings)
+        factors = self._residuals / count
+        if self._options.relative:
+            factors = torch.where(self._sizes > 0, factors.sign() * count / self._sizes, 0.0)
         # The total is one of means over the networks that stand for a model.
-        return total * self.material.members / count * (self._residuals / count).unsqueeze(1)
+        values: Tensor = total * self.material.members / count * factors.unsqueeze(1)
+        return values
 
     def details(self) -> Mapping[str, Any]:
         """Return the dampings, the features' dimension, and how many checkpoints were averaged."""
@@ -258,28 +284,3 @@ class TrakEffects(ModelEffects):
         if self._options.damping != "auto":
             return self._options.damping
         return AUTO_FRACTION * float(curvature @ features.square().sum(1)) / min(features.shape)
-
-
-def newton_effects(features: Tensor, targets: Tensor, curvature: Tensor, damping: float) -> Tensor:
-    """Return Phi (Phi^T R Phi + damping I)^-1 Phi_q^T, (n, t), for Phi (n, k), Phi_q (t, k), R = diag(`curvature`).
-
-    With more dimensions than examples, in its equal form (damping I + K R)^-1 Phi Phi_q^T with K = Phi Phi^T (n, n),
-    which for damping 0 is the limit damping -> 0. Raises ConfigError when the matrix is singular.
-    """
-    import torch
-
-    from estimators.curvature.solvers import CholeskySolver
-
-    n, k = features.shape
-    if k <= n:
-        gram = features.T @ (features * curvature.unsqueeze(1))
-        return features @ CholeskySolver(gram, damping)(targets).values.T
-    system = (features @ features.T) * curvature
-    system.diagonal().add_(damping)
-    effects: Tensor
-    effects, info = torch.linalg.solve_ex(system, features @ targets.T)
-    if int(info) != 0:
-        raise ConfigError(
-            f"trak: the kernel matrix ({n} x {n}) with damping {damping:g} is singular: expected a larger damping"
-        )
-    return effects
