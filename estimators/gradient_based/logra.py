@@ -14,6 +14,7 @@ from workers.runs import Checkpoint
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from estimators.curvature.pseudo_gradients import LossGradients
     from estimators.gradients.factored_projection import FactoredProjection
     from estimators.gradients.functional_model import Examples, Model
     from estimators.gradients.layers import Layers
@@ -27,8 +28,12 @@ class Logra(ReferenceEstimator):
     training losses' projected gradients (their "raw projected Hessian", an empirical Fisher matrix), layer by layer, at the last
     checkpoint. The sides are random, or with `init: pca` the leading eigenvectors of K-FAC's two sides (section 3.2).
 
+    With `curvature: ekfac` H is Q diag(s) Q^T (section 3.1), with Q = Q_out (x) Q_in the eigenvectors of the projected factors'
+    two second moments, of P_out^T g over examples (summed over positions) and of P_in^T x over examples and positions, and
+    s = (1/n) sum of w_i (Q^T phi_i)^2: two matrices of rank x rank instead of one of rank^2 x rank^2.
+
     A projection of what is inverted is no approximation of the inverse: values have the units of the measure, but not its scale.
-    Cost a model: one pass over the training examples, and for L layers 2 rank^2 n t L operations.
+    Cost a model: one pass over the training examples (two with `ekfac`), and for L layers 2 rank^2 n t L operations.
 
     >>> from estimators.gradient_based.logra import Logra
     >>> from estimators.testing import model_evidence
@@ -46,6 +51,9 @@ class Logra(ReferenceEstimator):
     rank: int = Field(64, ge=1, description="dimensions that each side of a layer is projected to; smaller sides stay")
     init: Literal["random", "pca"] = Field(
         "random", description="the sides' projections: random, or leading eigenvectors of K-FAC's sides"
+    )
+    curvature: Literal["raw", "ekfac"] = Field(
+        "raw", description="the second moment of projected gradients as it is, or by EK-FAC on their projected factors"
     )
     damping: Annotated[float, Field(gt=0)] | Literal["mean_eigenvalue"] = Field(
         "mean_eigenvalue",
@@ -68,7 +76,8 @@ class LograEffects(ModelEffects):
 
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield - sum over layers of phi_q^T (H + damping I)^-1 phi_i."""
-        from estimators.curvature.projected import SecondMoment, products
+        from estimators.curvature.projected import ProjectedCurvature, SecondMoment, products
+        from estimators.curvature.projected_kronecker import projected_ekfac
         from estimators.gradients.layers import Layers
 
         train, queries = self.material.train, self.material.queries
@@ -77,8 +86,12 @@ class LograEffects(ModelEffects):
         self._dimensions = list(project.sizes)
         self._affordable(project)
         features, targets = self._features(of_losses, train, project), self._features(of_measure, queries, project)
-        moments = [SecondMoment(one, train.weights) for one in features]
-        total, dampings = products(features, targets, moments, self._options.damping, self._options.name)
+        curvatures: Sequence[ProjectedCurvature]
+        if self._options.curvature == "ekfac":
+            curvatures = projected_ekfac(of_losses, self._source(), project, features, self._options.budget // 4)
+        else:
+            curvatures = [SecondMoment(one, train.weights) for one in features]
+        total, dampings = products(features, targets, curvatures, self._options.damping, self._options.name)
         self._dampings.append(dampings)
         yield slice(None), -total
 
@@ -99,11 +112,15 @@ class LograEffects(ModelEffects):
             return FactoredProjection.random(layers.blocks, ranks, seed, stream, model.dtype)
         from estimators.curvature.kronecker_fit import Fit
         from estimators.curvature.leading import leading
+
+        curvature = Fit(layers, self._source(), self._options.budget // 2).kfac()
+        return leading(curvature, ranks)
+
+    def _source(self) -> LossGradients:
+        """Return the gradients whose second moment is the curvature."""
         from estimators.curvature.pseudo_gradients import LossGradients
 
-        source = LossGradients(self.material.task, self.material.train)
-        curvature = Fit(layers, source, self._options.budget // 2).kfac()
-        return leading(curvature, ranks)
+        return LossGradients(self.material.task, self.material.train)
 
     def _features(self, layers: Layers, examples: Examples, project: FactoredProjection) -> list[Tensor]:
         """Return the projected gradients, (b, k) float64 a layer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -103,12 +103,23 @@ class FactoredProjection:
         """Dimensions in all."""
         return sum(self.sizes)
 
+    @property
+    def projected(self) -> tuple[ParameterBlock, ...]:
+        """The blocks as they are after it, (k_out, k_in), with gradients in factors where they were."""
+        found = []
+        for block, pair in zip(self.blocks, self.sides, strict=True):
+            out, inner = (side.dimensions(size) for side, size in zip(pair, block.shape, strict=True))
+            found.append(replace(block, form="formed" if block.form == "formed" else "outer", shape=(out, inner)))
+        return tuple(found)
+
+    def factors(self, factors: Sequence[Factor]) -> list[Outer | Formed]:
+        """Return the projected gradients of some examples in the factors that they have, (b, k_out, k_in) when formed."""
+        triples = zip(factors, self.sides, self.blocks, strict=True)
+        return [_projected(factor, *sides, block) for factor, sides, block in triples]
+
     def parts(self, factors: Sequence[Factor]) -> list[Tensor]:
         """Return the projected gradients of some examples, (b, k_out k_in) a block."""
-        return [
-            _projected(factor, *sides, block).flatten(1)
-            for factor, sides, block in zip(factors, self.sides, self.blocks, strict=True)
-        ]
+        return [factor.formed().flatten(1) for factor in self.factors(factors)]
 
     def __call__(self, factors: Sequence[Factor]) -> Tensor:
         """Return the projected gradients of some examples, (b, k)."""
@@ -141,15 +152,15 @@ def ranks_within(blocks: Sequence[ParameterBlock], k: int) -> list[tuple[int, in
     return equal_ranks(blocks, low)
 
 
-def _projected(factor: Factor, out: Side, inner: Side, block: ParameterBlock) -> Tensor:
-    """Return P_out^T G P_in, (b, k_out, k_in)."""
+def _projected(factor: Factor, out: Side, inner: Side, block: ParameterBlock) -> Outer | Formed:
+    """Return P_out^T G P_in, (b, k_out, k_in) when formed."""
     if isinstance(factor, Outer):
-        return Outer(inner.of(factor.inputs), out.of(factor.outputs)).formed()
+        return Outer(inner.of(factor.inputs), out.of(factor.outputs))
     if isinstance(factor, EmbeddingRows):
         entered = inner.of(factor.outputs)
-        return Outer(entered, out.rows(factor.tokens, block.shape[0], entered.dtype)).formed()
+        return Outer(entered, out.rows(factor.tokens, block.shape[0], entered.dtype))
     assert isinstance(factor, Formed)
-    return out.of(inner.of(factor.values).mT).mT
+    return Formed(out.of(inner.of(factor.values).mT).mT)
 
 
 def _normal(size: int, k: int, key: np.random.SeedSequence) -> Tensor:
