@@ -4,7 +4,7 @@ For scripts and notebooks (docs/python.md):
 
     sweep = orchestrator.run("digits", out="runs/digits")   # everything that `counterfactory run` does
     sweep = orchestrator.open_sweep("runs/digits")          # a finished one, or one that is running: read-only
-    sweep.scores(), sweep.top(query=0, estimator="trak"), sweep.attribution("trak"), sweep.runs("fit")
+    sweep.scores(), sweep.top(query=0, estimator="ekfac"), sweep.attribution("ekfac"), sweep.runs("fit")
     orchestrator.plan("digits")                             # what it would train, and what that would take
     orchestrator.score("runs/digits", tau)                  # judge anybody's (n, t) array
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -123,13 +123,26 @@ class Fit:
 
     def _fitted(self, add: Callable[[_Sides, Factor], None]) -> KroneckerFactored:
         model, blocks = self._layers.model, self._layers.blocks
-        like = next(iter(model.parameters.values()))
-        sides = [_Sides.of(block, like) for block in blocks]
-        for factors in self._batches:
-            for side, factor in zip(sides, factors, strict=True):
-                add(side, factor)
-        bases = tuple(side.basis(block, self._n) for side, block in zip(sides, blocks, strict=True))
-        return KroneckerFactored(model, blocks, bases)
+        return KroneckerFactored(model, blocks, _bases(blocks, self._batches, self._n, add))
+
+
+def kfac_bases(blocks: Sequence[ParameterBlock], batches: Iterable[Sequence[Factor]], count: int) -> list[Basis]:
+    """Return K-FAC's eigenbasis of every block, from batches of `count` gradients in all."""
+    return _bases(blocks, batches, count, _Sides.add)
+
+
+def _bases(
+    blocks: Sequence[ParameterBlock],
+    batches: Iterable[Sequence[Factor]],
+    count: int,
+    add: Callable[[_Sides, Factor], None],
+) -> list[Basis]:
+    sides: list[_Sides] = []
+    for factors in batches:
+        sides = sides or [_Sides.of(block, factor.parts()[-1]) for block, factor in zip(blocks, factors, strict=True)]
+        for side, factor in zip(sides, factors, strict=True):
+            add(side, factor)
+    return [side.basis(block, count) for side, block in zip(sides, blocks, strict=True)]
 
 
 def ekfac(

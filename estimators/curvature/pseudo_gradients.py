@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,7 +29,39 @@ _STREAM = zlib.crc32(b"estimators.pseudo_gradients")
 
 
 @dataclass(frozen=True)
-class PseudoGradients:
+class OutputGradients:
+    """Gradients of <outputs, v>, with a v (c,) beside each example that comes from the Hessian H_i of its loss in the outputs."""
+
+    model: Model
+    task: GradientTask
+    examples: Examples
+
+    def objective(self, module: nn.Module, pair: tuple[Nested, Tensor]) -> Tensor:
+        """Return <outputs, v>, (b,), for a batch and v (b, c)."""
+        batch, beside = pair
+        return (flatten(self.task.forward(module, batch)) * beside).sum(1)
+
+    def outputs(self, batch: Nested) -> Nested:
+        """Return what the module returns for a batch."""
+        with torch.no_grad():
+            found: Nested = self.model.value(
+                self.model.parameters, lambda module, held: self.task.forward(module, held), batch
+            )
+        return found
+
+    def output_curvature(self, size: int, batch: Nested) -> tuple[Tensor, Tensor]:
+        """Return eigenvalues (b, c) and eigenvectors (b, c, c), in columns, of H_i. Raises ConfigError for a large `size` c."""
+        if size > HESSIAN_UP_TO:
+            raise ConfigError(
+                f"the module has {size} outputs an example, too many to form the Hessian of the loss in them (expected at most "
+                f"{HESSIAN_UP_TO}): give the task `sampled_output_gradients(outputs, batch, rng)`, or use fisher: empirical"
+            )
+        curvature = GaussNewton(self.model, self.task, self.examples, budget=2**62)
+        return curvature.output_curvature(batch, None)
+
+
+@dataclass(frozen=True)
+class PseudoGradients(OutputGradients):
     """For every training example the gradient of <outputs, v>, with v random of mean 0 and covariance w_i H_i.
 
     H_i is the Hessian of the loss in the outputs and w_i the example's weight, so that the second moment of these gradients, over
@@ -36,9 +69,6 @@ class PseudoGradients:
     (Kunstner et al. 2019; Martens 2020). `samples` draws an example, always the same for a seed and a stream.
     """
 
-    model: Model
-    task: GradientTask
-    examples: Examples
     seed: int
     stream: int = 0
     samples: int = 1
@@ -47,11 +77,6 @@ class PseudoGradients:
     def count(self) -> int:
         """Number of gradients: draws of all examples."""
         return len(self.examples) * self.samples
-
-    def objective(self, module: nn.Module, pair: tuple[Nested, Tensor]) -> Tensor:
-        """Return <outputs, v>, (b,), for a batch and v (b, c)."""
-        batch, drawn = pair
-        return (flatten(self.task.forward(module, batch)) * drawn).sum(1)
 
     def few(self) -> Examples:
         """Return examples to try the objective on. Raises ConfigError for outputs that are too many to draw v for."""
@@ -76,10 +101,7 @@ class PseudoGradients:
     def _drawn(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """Return the examples with v beside each: batches are (batch, v (b, c))."""
         batch = examples.batch()
-        with torch.no_grad():
-            outputs = self.model.value(
-                self.model.parameters, lambda module, held: self.task.forward(module, held), batch
-            )
+        outputs = self.outputs(batch)
         drawn = self.task.sampled_output_gradients(outputs, batch, rng)
         if drawn is None:
             drawn = self._from_hessians(flatten(outputs), batch, rng)
@@ -89,17 +111,48 @@ class PseudoGradients:
 
     def _from_hessians(self, outputs: Tensor, batch: Nested, rng: np.random.Generator) -> Tensor:
         """Return H^(1/2) times random signs."""
-        size = outputs.shape[1]
-        if size > HESSIAN_UP_TO:
-            raise ConfigError(
-                f"the module has {size} outputs an example, too many to form the Hessian of the loss in them (expected at most "
-                f"{HESSIAN_UP_TO}): give the task `sampled_output_gradients(outputs, batch, rng)`, or use fisher: empirical"
-            )
-        curvature = GaussNewton(self.model, self.task, self.examples, budget=2**62)
-        values, directions = curvature.output_curvature(batch, None)
+        values, directions = self.output_curvature(outputs.shape[1], batch)
         signs = torch.from_numpy(rng.integers(0, 2, tuple(outputs.shape)) * 2.0 - 1).to(values.device)
         along = (values.sqrt() * signs.to(values.dtype)).unsqueeze(2)
         return (directions @ along).squeeze(2)
+
+
+@dataclass(frozen=True)
+class ExactGradients(OutputGradients):
+    """For every training example c gradients of <outputs, v>, with v the columns of (c w_i H_i)^(1/2): nothing is drawn.
+
+    Their second moment, over examples and columns, is the Gauss-Newton matrix itself, the expectation that `PseudoGradients` is
+    drawn from: c gradients an example, for c outputs.
+    """
+
+    @property
+    def count(self) -> int:
+        """Number of gradients: outputs of all examples."""
+        return len(self.examples) * self._size
+
+    @cached_property
+    def _size(self) -> int:
+        return flatten(self.outputs(self.examples[:1].batch())).shape[1]
+
+    def few(self) -> Examples:
+        """Return examples to try the objective on. Raises ConfigError for outputs that are too many to form their Hessian."""
+        return next(self._columns(self.examples[: min(2, len(self.examples))]))
+
+    def batches(self, layers: Layers, rows: int) -> Iterator[list[Factor]]:
+        """Yield the gradients, at most `rows` examples at a time, column by column."""
+        for where in slices(len(self.examples), rows):
+            for examples in self._columns(self.examples[where]):
+                yield layers.factors(examples)
+
+    def _columns(self, examples: Examples) -> Iterator[Examples]:
+        """Yield the examples with one column beside each, column by column."""
+        batch = examples.batch()
+        values, directions = self.output_curvature(self._size, batch)
+        roots = (directions * (self._size * values).sqrt().unsqueeze(1)) @ directions.mT
+        if examples.weights is not None:
+            roots = roots * examples.weights.sqrt()[:, None, None]
+        for column in roots.unbind(2):
+            yield Examples.of((batch, column), len(examples))
 
 
 @dataclass(frozen=True)

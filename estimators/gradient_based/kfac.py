@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from estimators.curvature.kronecker import KroneckerFactored
     from estimators.curvature.kronecker_fit import Fit
-    from estimators.curvature.pseudo_gradients import LossGradients, PseudoGradients
+    from estimators.curvature.pseudo_gradients import ExactGradients, LossGradients, PseudoGradients
     from estimators.gradients.functional_model import Model
 
 
@@ -29,9 +29,10 @@ class Kfac(DampedEstimator):
     the layer and of the gradients of what leaves it (Martens & Grosse 2015, section 3, with homogeneous coordinates; Grosse &
     Martens 2016 for convolutions; Eschenhagen et al. 2023, "expand", for positions of a sequence), at the last checkpoint.
     Random targets are drawn from the model's own prediction, by default one an example: where the model is sure of most
-    examples, few of them say anything, and more `samples` change the values. The damping is added to the products of the
-    sides' eigenvalues; by default it is a tenth of each layer's mean eigenvalue (Grosse et al. 2023). Normalizations, and
-    parameters that no layer is known to use, have their own second moment.
+    examples, few of them say anything, and more `samples` change the values; `fisher: exact` draws none, and passes
+    the examples back once for every output instead. The damping is added to the products of the sides' eigenvalues; by default it
+    is a tenth of each layer's mean eigenvalue (Grosse et al. 2023). Normalizations, and parameters that no layer is known to use,
+    have their own second moment.
 
     Units of the measure, as far as the approximation goes. Cost a model: two passes over the training examples, and for p
     parameters 2 p n t operations; gradients are never formed where an example passes a layer once.
@@ -55,8 +56,10 @@ class Kfac(DampedEstimator):
         description="added to every eigenvalue; mean_eigenvalue = 0.1 x that of each layer, as in the paper; "
         "auto = 1 / sum of lr / (1 - momentum), as that of influence",
     )
-    fisher: Literal["sampled", "empirical"] = Field(
-        "sampled", description="gradients of the curvature: at targets drawn from the model, or at the true ones"
+    fisher: Literal["sampled", "exact", "empirical"] = Field(
+        "sampled",
+        description="gradients of the curvature: at targets drawn from the model, their expectation in closed form (a pass for "
+        "each output), or at the true targets",
     )
     samples: int = Field(1, ge=1, description="targets drawn an example, for fisher: sampled")
 
@@ -115,13 +118,15 @@ class KroneckerEffects(ModelEffects):
             told["without_factors"] = [f"{name}: {why}" for name, why in self._told.without_factors.items()]
         return told
 
-    def _source(self, model: Model) -> PseudoGradients | LossGradients:
+    def _source(self, model: Model) -> PseudoGradients | ExactGradients | LossGradients:
         """Return the gradients whose second moment is the curvature."""
-        from estimators.curvature.pseudo_gradients import LossGradients, PseudoGradients
+        from estimators.curvature.pseudo_gradients import ExactGradients, LossGradients, PseudoGradients
 
         task, train = self.material.task, self.material.train
         if self._options.fisher == "empirical":
             return LossGradients(task, train)
+        if self._options.fisher == "exact":
+            return ExactGradients(model, task, train)
         return PseudoGradients(model, task, train, self.material.seed, len(self._told.damping), self._options.samples)
 
     def _dampings(self, curvature: KroneckerFactored) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -12,10 +12,10 @@ from estimators.reference_estimator import Material
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from estimators.curvature.pseudo_gradients import LossGradients
     from estimators.gradients.factored_projection import FactoredProjection
     from estimators.gradients.functional_model import Model
+    from estimators.gradients.layers import Layers
 
 
 class Logra(ProjectingEstimator):
@@ -26,8 +26,12 @@ class Logra(ProjectingEstimator):
     training losses' projected gradients (their "raw projected Hessian", an empirical Fisher matrix), layer by layer, at the last
     checkpoint. The sides are random, or with `init: pca` the leading eigenvectors of K-FAC's two sides (section 3.2).
 
+    With `curvature: ekfac` H is Q diag(s) Q^T (section 3.1), with Q = Q_out (x) Q_in the eigenvectors of the projected factors'
+    two second moments, of P_out^T g over examples (summed over positions) and of P_in^T x over examples and positions, and
+    s = (1/n) sum of w_i (Q^T phi_i)^2: two matrices of rank x rank instead of one of rank^2 x rank^2.
+
     A projection of what is inverted is no approximation of the inverse: values have the units of the measure, but not its scale.
-    Cost a model: one pass over the training examples, and for L layers 2 rank^2 n t L operations. With `store` the rows
+    Cost a model: one pass over the training examples (two with `ekfac`), and for L layers 2 rank^2 n t L operations. With `store` the rows
     (H + damping I)^-1 phi_i are kept (2 rank^4 n L operations once), and a new query costs its own gradient and 2 rank^2 n L.
 
     >>> from estimators.gradient_based.logra import Logra
@@ -46,6 +50,9 @@ class Logra(ProjectingEstimator):
     rank: int = Field(64, ge=1, description="dimensions that each side of a layer is projected to; smaller sides stay")
     init: Literal["random", "pca"] = Field(
         "random", description="the sides' projections: random, or leading eigenvectors of K-FAC's sides"
+    )
+    curvature: Literal["raw", "ekfac"] = Field(
+        "raw", description="the second moment of projected gradients as it is, or by EK-FAC on their projected factors"
     )
     damping: Annotated[float, Field(gt=0)] | Literal["mean_eigenvalue"] = Field(
         "mean_eigenvalue",
@@ -68,60 +75,46 @@ class LograEffects(ProjectedEffects):
         """Return - 1/n (H + damping I)^-1 phi_i, layer by layer."""
         import torch
 
+        from estimators.curvature.projected import DampedSteps, ProjectedCurvature, SecondMoment
+        from estimators.curvature.projected_kronecker import projected_ekfac
+        from estimators.gradients.layers import Layers
         from estimators.gradients.projectors import Factored
 
-        losses, train = self.material.task.losses, self.material.train
-        project = self._projection(model, number)
+        losses, train, options = self.material.task.losses, self.material.train, self._options
+        (layers,) = Layers.of(model, [(losses, train)])
+        project = self._projection(model, layers, number)
         self._affordable(project)
         projector = Factored(project)
-        features = projector.rows(model, losses, train, self._options.budget // 4)
-        damped = [self._damped(part) for part in torch.split(features, list(project.sizes), 1)]
-
-        def solve(rows: Tensor) -> Tensor:
-            pairs = zip(torch.split(rows, list(project.sizes), 1), damped, strict=True)
-            parts = [torch.cholesky_solve(part.T, factor).T for part, (_, factor) in pairs]
-            return torch.cat(parts, 1) / -len(train)
-
-        told = {"dimensions": list(project.sizes), "damping": [damping for damping, _ in damped]}
-        return TrainingSide(projector, features, solve, told=told)
+        features = torch.split(projector.rows(model, losses, train, options.budget // 4), list(project.sizes), 1)
+        curvatures: Sequence[ProjectedCurvature]
+        if options.curvature == "ekfac":
+            curvatures = projected_ekfac(layers, self._source(), project, features, options.budget // 4)
+        else:
+            curvatures = [SecondMoment(one, train.weights) for one in features]
+        steps = DampedSteps(features, curvatures, options.damping, options.name, factor=-1 / len(train))
+        return TrainingSide(projector, steps, told={"dimensions": list(project.sizes), "damping": steps.dampings})
 
     def details(self) -> Mapping[str, Any]:
         """Return every layer's dimensions, and the dampings model by model."""
         return {"dimensions": self.told[-1]["dimensions"], "damping": [one["damping"] for one in self.told]}
 
-    def _projection(self, model: Model, number: int) -> FactoredProjection:
+    def _projection(self, model: Model, layers: Layers, number: int) -> FactoredProjection:
         from estimators.gradients.factored_projection import FactoredProjection, equal_ranks
-        from estimators.gradients.layers import Layers
 
-        task, train = self.material.task, self.material.train
-        (layers,) = Layers.of(model, [(task.losses, train)])
         ranks = equal_ranks(layers.blocks, self._options.rank)
         if self._options.init == "random":
             return FactoredProjection.random(layers.blocks, ranks, self.material.seed, number, model.dtype)
         from estimators.curvature.kronecker_fit import Fit
         from estimators.curvature.leading import leading
-        from estimators.curvature.pseudo_gradients import LossGradients
 
-        curvature = Fit(layers, LossGradients(task, train), self._options.budget // 2).kfac()
+        curvature = Fit(layers, self._source(), self._options.budget // 2).kfac()
         return leading(curvature, ranks)
 
-    def _damped(self, features: Tensor) -> tuple[float, Tensor]:
-        """Return the damping, and the Cholesky factor of H + damping I, for one layer's features (n, k)."""
-        from estimators.curvature.damping import MEAN_FRACTION
-        from estimators.curvature.dense import damped_factor
+    def _source(self) -> LossGradients:
+        """Return the gradients whose second moment is the curvature."""
+        from estimators.curvature.pseudo_gradients import LossGradients
 
-        weights = self.material.train.weights
-        # A weighted example's gradient is w_i g_i, and it counts w_i times in the second moment of the g_i.
-        weighed = features if weights is None else features * _inverse_root(weights.double()).unsqueeze(1)
-        moment = weighed.T @ weighed / len(features)
-        damping = self._options.damping
-        if not isinstance(damping, float):
-            damping = MEAN_FRACTION * float(moment.trace()) / len(moment)
-        if damping == 0:
-            raise ConfigError(
-                "logra: all gradients of a layer are 0, so its damping is: expected a damping of your own"
-            )
-        return damping, damped_factor(moment, damping)
+        return LossGradients(self.material.task, self.material.train)
 
     def _affordable(self, project: FactoredProjection) -> None:
         """Raise ConfigError when the features take more than half the budget."""
@@ -134,10 +127,3 @@ class LograEffects(ProjectedEffects):
                 f"{held / 2**30:.2g} GiB, more than half of memory_gb={options.memory_gb:g}: expected a smaller rank "
                 "or a larger memory_gb"
             )
-
-
-def _inverse_root(weights: Tensor) -> Tensor:
-    """Return w^(-1/2), and 0 where the weight is: that example has no gradient."""
-    import torch
-
-    return torch.where(weights > 0, weights.clamp(min=torch.finfo(weights.dtype).tiny).rsqrt(), 0.0)

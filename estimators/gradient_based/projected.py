@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -16,7 +16,6 @@ from estimators.reference_estimator import Block, Material, ModelEffects, Refere
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from estimators.gradients.functional_model import Model
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Raised when other rows are kept for the same options."""
 PIECE = 1024
-"""Rows that are preconditioned at once."""
-Solve: TypeAlias = "Callable[[Tensor], Tensor]"
+"""Rows that are multiplied at once."""
 
 
 class ProjectingEstimator(ReferenceEstimator):
@@ -45,38 +43,27 @@ class ProjectingEstimator(ReferenceEstimator):
         """Return what will say, model by model, what each brings. Raises ConfigError for a task that it cannot work on."""
 
 
+class Steps(Protocol):
+    """What projected gradients of the training examples bring to those of queries, in float64."""
+
+    def effects(self, targets: Tensor) -> Tensor:
+        """Return what they bring to queries with these projected gradients (t, k): (n, t)."""
+
+    def rows(self) -> Tensor:
+        """Return the same as rows (n, k): the effects are their products with the targets."""
+
+
 @dataclass(frozen=True)
 class TrainingSide:
-    """What the training examples bring to any query at one model, in float64: rows (n, k) to multiply its (k,) with."""
+    """What the training examples bring to any query at one model."""
 
     projector: Projector
-    features: Tensor
-    """(n, k) their projected gradients."""
-    solve: Solve
-    """Preconditions: a symmetric map of rows (r, k), or where it is `of_examples` any map of columns (n, r)."""
-    of_examples: bool = False
-    """Whether what preconditions is a matrix of the examples, and not of the dimensions."""
+    """What projects the gradients of queries."""
+    steps: Steps
     multipliers: Tensor | None = None
     """(n,) whose mean over the models multiplies the mean of the effects."""
     told: Mapping[str, Any] | None = None
     """What is worth telling, as JSON holds it."""
-
-    def effects(self, targets: Tensor) -> Tensor:
-        """Return what they bring to queries with these projected gradients (t, k): (n, t)."""
-        if self.of_examples:
-            return self.solve(self.features @ targets.T)
-        return self.features @ self.solve(targets).T
-
-    def rows(self, dtype: torch.dtype) -> Tensor:
-        """Return the same as rows (n, k): the effects are their products with the targets."""
-        import torch
-
-        if self.of_examples:
-            return self.solve(self.features).to(dtype)
-        found = torch.empty(self.features.shape, dtype=dtype)
-        for start in range(0, len(found), PIECE):
-            found[start : start + PIECE] = self.solve(self.features[start : start + PIECE])
-        return found
 
 
 class ProjectedEffects(ModelEffects):
@@ -100,7 +87,7 @@ class ProjectedEffects(ModelEffects):
         if not self._projecting.store:
             side = self.training_side(model, number)
             self.remember(side.told or {}, side.multipliers)
-            yield slice(None), side.effects(side.projector.rows(model, measure, queries, budget))
+            yield slice(None), side.steps.effects(side.projector.rows(model, measure, queries, budget))
             return
         kept = self._kept(model, checkpoint, number)
         targets = self.projector(kept, model).rows(model, measure, queries, budget)
@@ -122,7 +109,11 @@ class ProjectedEffects(ModelEffects):
         """Return the effects of some examples (b, t) from their means over the networks."""
         if self._multipliers is None:
             return means
-        return means * (self._multipliers[where] / len(self.told)).unsqueeze(1)
+        return self.multiplied(means, self._multipliers[where] / len(self.told), where)
+
+    def multiplied(self, means: Tensor, multipliers: Tensor, where: slice) -> Tensor:
+        """Return the mean effects (b, t) of these examples times their mean multipliers (b,)."""
+        return means * multipliers.unsqueeze(1)
 
     def projector(self, kept: KeptGradients, model: Model) -> Projector:
         """Return what projects queries as the examples were. Raises ConfigError where that is not of this model."""
@@ -151,7 +142,7 @@ class ProjectedEffects(ModelEffects):
         found = store.kept(number)
         if found is None or difference(found.identity, wanted):
             side = self.training_side(model, number)
-            arrays = {ROWS: side.rows(model.dtype), **side.projector.arrays()}
+            arrays = {ROWS: side.steps.rows().to(model.dtype), **side.projector.arrays()}
             if side.multipliers is not None:
                 arrays[MULTIPLIERS] = side.multipliers
             plain: dict[str, Array] = {name: one.numpy() for name, one in arrays.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from estimators.evidence import Reference
-from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, Solve, TrainingSide
+from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
 from estimators.gradients.projection import Kind, Projection
 from estimators.reference_estimator import Material
 from workers.errors import ConfigError
@@ -87,11 +87,17 @@ class Trak(ProjectingEstimator):
     (classification) or the prediction (regression); phi_q = P^T grad of the measure at query q (f itself, or by the
     chain rule any other measure); r_i = -dloss/df = 1 - p_i, or y_i - f_i. R is the identity as in the authors'
     estimator, or diag(d2loss/df2) with `reweight`; examples' weights multiply R and r. As the authors do, the two means
-    are taken before the product. tau is in units of the measure, for R with `reweight` or in regression.
+    are taken before the product. Without a damping, as in the paper, the inverse is the pseudo-inverse. tau is in units of the
+    measure, for R with `reweight` or in regression.
 
     With `projection: factored` P is no matrix of independent entries: each layer's gradient is projected on both of its sides
-    (LoGra: Choe et al. 2024), in as many dimensions for each as make up at most `project_dim`. Inner products are kept in
-    expectation, with more variance than by independent entries; the cost does not grow with p times `project_dim`.
+    (LoGra: Choe et al. 2024), in as many dimensions for each as make up at most `project_dim`; with `sparse` and
+    `factored_sparse` it is GraSS's and FactGraSS's (Hu et al. 2025). Inner products are kept in expectation, with more
+    variance than by independent entries; the cost does not grow with p times `project_dim`.
+
+    With `relative` tau[i, :] is divided by (mean over models of (phi_i^T (Phi^T R Phi + damping I)^-1 phi_i)^(1/2)) |r_i|, the
+    relative influence of Barshan et al. 2020 (l-RelatIF) in the space of features: of r_i its sign is left, and outliers that
+    change everything lead fewer lists.
 
     With `store` the rows Phi (Phi^T R Phi + damping I)^-1 and the residuals are kept, and a new query costs its own projected
     gradient and 2 n k operations a model.
@@ -116,23 +122,28 @@ class Trak(ProjectingEstimator):
         "auto",
         description="dimension of projected gradients; null = exact; auto = exact up to 20,000 parameters, else 4096",
     )
-    projection: Kind | Literal["factored"] = Field(
+    projection: Kind | Literal["sparse", "factored", "factored_sparse"] = Field(
         "rademacher",
-        description="the random projection: its entries rademacher or normal, as in the paper; or factored, by each layer's "
-        "sides, which forms no gradient",
+        description="the random projection: its entries rademacher or normal, as in the paper; sparse, as in GraSS; factored or "
+        "factored_sparse, by each layer's sides, which forms no gradient",
     )
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        "auto", description="added to the Gram matrix's diagonal; auto = the mean of its non-zero eigenvalues"
+        0.0,
+        description="added to the Gram matrix's diagonal, 0 as in the paper; auto = the mean of its non-zero eigenvalues",
     )
-    checkpoints: Literal["last", "all"] = Field(
-        "last", description="last of each reference model, or all after epoch 0, each as a model of its own"
+    checkpoints: Literal["last", "early", "all"] = Field(
+        "last",
+        description="last of each reference model, or those after epoch 0 before it, or both, each as a model of its own",
     )
     reweight: bool = Field(False, description="weight the Gram matrix by the loss's second derivative")
+    relative: bool = Field(
+        False, description="divide by the size of what each example does to its own output (relative influence)"
+    )
 
     @property
     def claims_units(self) -> bool:
         """Where the Gram matrix is the loss's curvature: in classification only with `reweight`."""
-        return self.reweight
+        return self.reweight and not self.relative
 
     def effects(self, material: Material) -> TrakEffects:
         """Average over models. Raises ConfigError for a flat measure, features beyond the budget, a singular matrix."""
@@ -143,19 +154,33 @@ class TrakEffects(ProjectedEffects):
     """The Newton steps of the models, and the residuals that they are multiplied with in the end."""
 
     def __init__(self, options: Trak, material: Material):
+        import torch
+
         super().__init__(options, material)
         self._options = options
         self._output = trak_output(material.task)
+        self._sizes = torch.zeros(len(material.train), dtype=torch.float64)
+        if options.store and options.relative:
+            raise ConfigError(
+                f"{options.name}: store keeps rows for values that are not relative: expected one of the two"
+            )
 
     def chosen(self, reference: Reference) -> Iterator[tuple[Checkpoint, float]]:
         """Yield the checkpoints to use, each a model of its own; the initial model only where there is no other."""
-        *earlier, last = reference.checkpoints
-        if self._options.checkpoints == "all":
-            yield from ((checkpoint, 1.0) for checkpoint in earlier if checkpoint.epoch > 0)
-        yield last, 1.0
+        *before, last = reference.checkpoints
+        earlier = [checkpoint for checkpoint in before if checkpoint.epoch > 0]
+        wanted = self._options.checkpoints
+        if wanted == "early" and not earlier:
+            raise ConfigError(
+                f"{self._options.name}: checkpoints: early needs one between epoch 0 and the last, the reference model of seed "
+                f"{reference.seed} has {[checkpoint.epoch for checkpoint in reference.checkpoints]}"
+            )
+        chosen = {"last": [last], "early": earlier, "all": [*earlier, last]}[wanted]
+        yield from ((checkpoint, 1.0) for checkpoint in chosen)
 
     def training_side(self, model: Model, number: int) -> TrainingSide:
         """Return Phi (Phi^T R Phi + damping I)^-1, with the residuals as multipliers."""
+        from estimators.curvature.newton_steps import newton_steps
         from estimators.gradients.forward import values_of
 
         train, output = self.material.train, self._output
@@ -166,10 +191,20 @@ class TrakEffects(ProjectedEffects):
         curvature = weights * output.curvature(f) if self._options.reweight else weights
         features = projector.rows(model, output.value, replace(train, weights=None), self._options.budget // 4)
         damping = self._damping(features, curvature)
-        solve, of_examples = newton_step(features, curvature, damping)
+        steps = newton_steps(features, curvature, damping)
+        if self._options.relative:
+            self._sizes += steps.leverages().sqrt()
         residuals = weights * values_of(model, output.residual, train)
-        told = {"damping": damping, "dimension": projector.k}
-        return TrainingSide(projector, features, solve, of_examples, residuals, told)
+        return TrainingSide(projector, steps, residuals, {"damping": damping, "dimension": projector.k})
+
+    def multiplied(self, means: Tensor, residuals: Tensor, where: slice) -> Tensor:
+        """Return the mean Newton steps times the mean residuals; relative, but for the size of what is said of an example."""
+        import torch
+
+        if self._options.relative:
+            sizes = self._sizes[where] / len(self.told)
+            residuals = torch.where(sizes > 0, residuals.sign() / sizes, 0.0)
+        return super().multiplied(means, residuals, where)
 
     def details(self) -> Mapping[str, Any]:
         """Return the dampings, the features' dimension, and how many checkpoints were averaged."""
@@ -183,16 +218,21 @@ class TrakEffects(ProjectedEffects):
         """Return the model's own projection, if one is asked for."""
         from estimators.gradients.factored_projection import FactoredProjection, ranks_within
         from estimators.gradients.layers import Layers
-        from estimators.gradients.projectors import Factored, Independent, Unprojected
+        from estimators.gradients.projectors import Factored, FactoredSparse, Unprojected, Whole
+        from estimators.gradients.sparse_projection import SparseProjection
 
         dimension, kind, seed = self._projected_dim(model.p), self._options.projection, self.material.seed
         if dimension is None:
             return Unprojected(model.p)
-        if kind != "factored":
+        if kind == "sparse":
+            return Whole(SparseProjection(model.p, dimension, seed, number, model.dtype))
+        if kind == "rademacher" or kind == "normal":
             part = self._options.budget // 4
-            return Independent(Projection(model.p, dimension, seed, number, model.dtype, part, kind))
+            return Whole(Projection(model.p, dimension, seed, number, model.dtype, part, kind))
         (layers,) = Layers.of(model, [(self._output.value, self.material.train)])
         ranks = ranks_within(layers.blocks, dimension)
+        if kind == "factored_sparse":
+            return FactoredSparse(layers.blocks, ranks, seed, number, model.dtype)
         return Factored(FactoredProjection.random(layers.blocks, ranks, seed, number, model.dtype))
 
     def _projected_dim(self, p: int) -> int | None:
@@ -215,28 +255,3 @@ class TrakEffects(ProjectedEffects):
         if self._options.damping != "auto":
             return self._options.damping
         return AUTO_FRACTION * float(curvature @ features.square().sum(1)) / min(features.shape)
-
-
-def newton_step(features: Tensor, curvature: Tensor, damping: float) -> tuple[Solve, bool]:
-    """Return what preconditions Phi (n, k) to Phi (Phi^T R Phi + damping I)^-1, R = diag(`curvature`), as `TrainingSide` has it.
-
-    With at most as many dimensions as examples a map of rows (r, k). With more of them its equal form
-    (damping I + K R)^-1 Phi with K = Phi Phi^T (n, n), a map of columns (n, r), which for damping 0 is the limit damping -> 0.
-    Raises ConfigError when the matrix is singular.
-    """
-    import torch
-
-    from estimators.curvature.dense import damped_factor
-
-    n, k = features.shape
-    if k <= n:
-        factor = damped_factor(features.T @ (features * curvature.unsqueeze(1)), damping)
-        return (lambda rows: torch.cholesky_solve(rows.T, factor).T), False
-    system = (features @ features.T) * curvature
-    system.diagonal().add_(damping)
-    lu, pivots, info = torch.linalg.lu_factor_ex(system)
-    if int(info) != 0:
-        raise ConfigError(
-            f"trak: the kernel matrix ({n} x {n}) with damping {damping:g} is singular: expected a larger damping"
-        )
-    return (lambda columns: torch.linalg.lu_solve(lu, pivots, columns)), True

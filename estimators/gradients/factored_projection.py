@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,30 @@ class Side:
         """Return the rows (..., k) of tokens, which stand for unit vectors of `size`."""
         matrix = torch.eye(size, dtype=dtype, device=tokens.device) if self.matrix is None else self.matrix
         return matrix[tokens]
+
+    def dimensions(self, size: int) -> int:
+        """Return k, for a side of `size`."""
+        return size if self.matrix is None else self.matrix.shape[1]
+
+
+@dataclass(frozen=True)
+class Picked(Side):
+    """A side of which some entries are kept, each times one factor: `places` (k,) int64."""
+
+    places: Tensor
+    factor: float
+
+    def of(self, values: Tensor) -> Tensor:
+        """Return (..., k) from values (..., size)."""
+        return self.factor * values[..., self.places.to(values.device)]
+
+    def rows(self, tokens: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+        """Return the rows (..., k) of tokens, which stand for unit vectors of `size`."""
+        return self.factor * (tokens.unsqueeze(-1) == self.places.to(tokens.device)).to(dtype)
+
+    def dimensions(self, size: int) -> int:
+        """Return k."""
+        return len(self.places)
 
 
 @dataclass(frozen=True)
@@ -70,10 +94,7 @@ class FactoredProjection:
     def sizes(self) -> tuple[int, ...]:
         """Dimensions of every block's part, k_out k_in."""
         return tuple(
-            math.prod(
-                size if side.matrix is None else side.matrix.shape[1]
-                for side, size in zip(sides, block.shape, strict=True)
-            )
+            math.prod(side.dimensions(size) for side, size in zip(sides, block.shape, strict=True))
             for block, sides in zip(self.blocks, self.sides, strict=True)
         )
 
@@ -82,12 +103,23 @@ class FactoredProjection:
         """Dimensions in all."""
         return sum(self.sizes)
 
+    @property
+    def projected(self) -> tuple[ParameterBlock, ...]:
+        """The blocks as they are after it, (k_out, k_in), with gradients in factors where they were."""
+        found = []
+        for block, pair in zip(self.blocks, self.sides, strict=True):
+            out, inner = (side.dimensions(size) for side, size in zip(pair, block.shape, strict=True))
+            found.append(replace(block, form="formed" if block.form == "formed" else "outer", shape=(out, inner)))
+        return tuple(found)
+
+    def factors(self, factors: Sequence[Factor]) -> list[Outer | Formed]:
+        """Return the projected gradients of some examples in the factors that they have, (b, k_out, k_in) when formed."""
+        triples = zip(factors, self.sides, self.blocks, strict=True)
+        return [_projected(factor, *sides, block) for factor, sides, block in triples]
+
     def parts(self, factors: Sequence[Factor]) -> list[Tensor]:
         """Return the projected gradients of some examples, (b, k_out k_in) a block."""
-        return [
-            _projected(factor, *sides, block).flatten(1)
-            for factor, sides, block in zip(factors, self.sides, self.blocks, strict=True)
-        ]
+        return [factor.formed().flatten(1) for factor in self.factors(factors)]
 
     def __call__(self, factors: Sequence[Factor]) -> Tensor:
         """Return the projected gradients of some examples, (b, k)."""
@@ -120,16 +152,15 @@ def ranks_within(blocks: Sequence[ParameterBlock], k: int) -> list[tuple[int, in
     return equal_ranks(blocks, low)
 
 
-def _projected(factor: Factor, out: Side, inner: Side, block: ParameterBlock) -> Tensor:
-    """Return P_out^T G P_in, (b, k_out, k_in)."""
+def _projected(factor: Factor, out: Side, inner: Side, block: ParameterBlock) -> Outer | Formed:
+    """Return P_out^T G P_in, (b, k_out, k_in) when formed."""
     if isinstance(factor, Outer):
-        return Outer(inner.of(factor.inputs), out.of(factor.outputs)).formed()
+        return Outer(inner.of(factor.inputs), out.of(factor.outputs))
     if isinstance(factor, EmbeddingRows):
         entered = inner.of(factor.outputs)
-        return Outer(entered, out.rows(factor.tokens, block.shape[0], entered.dtype)).formed()
+        return Outer(entered, out.rows(factor.tokens, block.shape[0], entered.dtype))
     assert isinstance(factor, Formed)
-    turned = inner.of(factor.values)
-    return turned if out.matrix is None else out.matrix.T @ turned
+    return Formed(out.of(inner.of(factor.values).mT).mT)
 
 
 def _normal(size: int, k: int, key: np.random.SeedSequence) -> Tensor:

@@ -6,7 +6,7 @@ The same for training examples and for queries, whenever these come: a projector
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from estimators.gradients.factored_projection import FactoredProjection, Side
+from estimators.gradients.factored_sparse_projection import FactoredSparseProjection
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.layers import Layers
 from estimators.gradients.parameter_blocks import ParameterBlock
 from estimators.gradients.per_example import blocks
 from estimators.gradients.projection import Projection
+from estimators.gradients.sparse_projection import SparseProjection
 from workers.errors import ConfigError
 from workers.task import Objective
 
@@ -70,10 +72,10 @@ class Unprojected(Projector):
         return {"kind": "none", "k": self.k}
 
 
-class Independent(Projector):
-    """A random projection of independent entries."""
+class Whole(Projector):
+    """A random projection of all parameters at once."""
 
-    def __init__(self, project: Projection):
+    def __init__(self, project: Projection | SparseProjection):
         self._project, self.k = project, project.k
 
     def batches(
@@ -105,10 +107,7 @@ class Factored(Projector):
 
     def told(self) -> dict[str, Any]:
         """Return the blocks of parameters, and the dimensions of each."""
-        made = [
-            {"weight": one.weight, "bias": one.bias, "form": one.form, "shape": list(one.shape)}
-            for one in self.project.blocks
-        ]
+        made = _told_of(self.project.blocks)
         return {"kind": "factored", "k": self.k, "sizes": list(self.project.sizes), "blocks": made}
 
     def arrays(self) -> dict[str, Tensor]:
@@ -121,6 +120,45 @@ class Factored(Projector):
         }
 
 
+class FactoredSparse(Projector):
+    """FactGraSS: a mask on each layer's sides, then signed sums."""
+
+    def __init__(
+        self,
+        blocks: Sequence[ParameterBlock],
+        ranks: Sequence[tuple[int, int]],
+        seed: int,
+        stream: int,
+        dtype: torch.dtype,
+    ):
+        self._blocks, self._ranks, self._drawn = tuple(blocks), tuple(ranks), (seed, stream)
+        self.project = FactoredSparseProjection.random(blocks, ranks, seed, stream, dtype)
+        self.k = self.project.k
+
+    def batches(
+        self, model: Model, objective: Objective, examples: Examples, budget: int
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the projected gradients; none is formed where a layer gives its factors."""
+        layers = Layers.within(self._blocks, model, objective, examples)
+        for where, factors in layers.batches(examples, layers.rows(examples, budget)):
+            yield where, self.project(factors)
+
+    def told(self) -> dict[str, Any]:
+        """Return the blocks of parameters, and what the masks and sums are drawn from."""
+        seed, stream = self._drawn
+        ranks = [list(one) for one in self._ranks]
+        made = _told_of(self._blocks)
+        return {"kind": "factored_sparse", "k": self.k, "ranks": ranks, "seed": seed, "stream": stream, "blocks": made}
+
+
+def _told_of(blocks: Sequence[ParameterBlock]) -> list[dict[str, Any]]:
+    return [{"weight": one.weight, "bias": one.bias, "form": one.form, "shape": list(one.shape)} for one in blocks]
+
+
+def _blocks_of(told: Mapping[str, Any]) -> list[ParameterBlock]:
+    return [ParameterBlock(**{**one, "shape": tuple(one["shape"])}) for one in told["blocks"]]
+
+
 def _side(at: int, which: str) -> str:
     return f"side_{at}_{which}"
 
@@ -128,15 +166,19 @@ def _side(at: int, which: str) -> str:
 def made_again(told: Mapping[str, Any], arrays: Mapping[str, Array], model: Model, budget: int) -> Projector:
     """Return the projector that told this and had these arrays. Raises ConfigError where it is not of this model."""
     if told["kind"] == "factored":
-        found = [ParameterBlock(**{**one, "shape": tuple(one["shape"])}) for one in told["blocks"]]
+        found = _blocks_of(told)
         sides = []
         for at in range(len(found)):
             names = (_side(at, "out"), _side(at, "in"))
             given = [torch.tensor(np.asarray(arrays[name][:])) if name in arrays else None for name in names]
             sides.append((Side(given[0]), Side(given[1])))
         return Factored(FactoredProjection(tuple(found), tuple(sides)))
+    if told["kind"] == "factored_sparse":
+        ranks = [(out, inner) for out, inner in told["ranks"]]
+        return FactoredSparse(_blocks_of(told), ranks, told["seed"], told["stream"], model.dtype)
     if told.get("p", told["k"]) != model.p:
         raise ConfigError(f"a projection of {told.get('p', told['k'])} parameters is not one of the model's {model.p}")
     if told["kind"] == "none":
         return Unprojected(model.p)
-    return Independent(Projection(model.p, told["k"], told["seed"], told["stream"], model.dtype, budget, told["kind"]))
+    drawn = (model.p, told["k"], told["seed"], told["stream"], model.dtype)
+    return Whole(SparseProjection(*drawn) if told["kind"] == "sparse" else Projection(*drawn, budget, told["kind"]))

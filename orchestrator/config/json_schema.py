@@ -36,9 +36,7 @@ def schema() -> dict[str, Any]:
         made["$defs"].update(own.pop("$defs", {}))
         own["properties"] = {**common, **own.get("properties", {})}
         if issubclass(find(name), ReferenceEstimator):
-            own["properties"]["models"]["anyOf"].append(
-                {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "uniqueItems": True}
-            )
+            own["properties"]["models"] = _or_a_list(own["properties"]["models"])
         sections[name] = {"anyOf": [own, {"type": "null"}]}
     made["properties"]["estimators"].update(
         {
@@ -50,6 +48,14 @@ def schema() -> dict[str, Any]:
     for optional in ("name", "folder"):
         made["required"].remove(optional)
     return {**made, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "counterfactory sweep"}
+
+
+def _or_a_list(models: dict[str, Any]) -> dict[str, Any]:
+    """Return what accepts a number of models, or some of them."""
+    told = {key: value for key, value in models.items() if key in ("description", "default", "title")}
+    one = {key: value for key, value in models.items() if key not in told}
+    several = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "uniqueItems": True}
+    return {**told, "anyOf": [*one.get("anyOf", [one]), several]}
 
 
 def _without_example(docstring: str) -> str:

@@ -109,7 +109,8 @@ def _made_up(sweep: Sweep, plan: DesignPlan, measure: str) -> Runs:
 
 
 def _of_models(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimator, measure: str) -> float:
-    kept = [plan for plan in plans.values() if plan.checkpoint_epochs and plan.design.purpose == "fit"]
+    looked_at = plans.values() if "checkpoints" in estimator.needed else ()  # others train what they look at
+    kept = [plan for plan in looked_at if plan.checkpoint_epochs and plan.design.purpose == "fit"]
     references: tuple[Reference, ...] = ()
     models = 1
     if kept:

@@ -1,5 +1,7 @@
 """K-FAC and EK-FAC against the same matrices formed in full from gradients by automatic differentiation, in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,13 @@ from estimators.curvature.gauss_newton import GaussNewton
 from estimators.curvature.kronecker import KroneckerFactored
 from estimators.curvature.kronecker_fit import Fit
 from estimators.curvature.kronecker_products import Preconditioned
-from estimators.curvature.pseudo_gradients import LossGradients, PseudoGradients
+from estimators.curvature.pseudo_gradients import ExactGradients, LossGradients, PseudoGradients
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.layers import Layers
 from estimators.gradients.per_example import gradients
 from tests.estimators.modules import N, setting
 from workers.data.examples import Batch
+from workers.errors import ConfigError
 from workers.runs import Checkpoint
 from workers.tasks.characters import Characters
 
@@ -151,6 +154,43 @@ def test_pseudo_gradients_have_the_gauss_newton_matrix_for_their_second_moment(n
         rows = torch.cat([layers.flat(factors) for factors in source.batches(layers, N)])
         total += rows.T @ rows / N / draws
     assert float((total - true).norm() / true.norm()) < 0.1
+
+
+@pytest.mark.parametrize("rows", [2, N])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "tied", "normalized"])
+def test_exact_gradients_have_the_gauss_newton_matrix_for_their_second_moment(
+    name: str, weighted: bool, rows: int
+) -> None:
+    task, model, train, _ = setting(name)
+    train = replace(train, weights=torch.linspace(0, 2, N, dtype=torch.float64) if weighted else None)
+    true = GaussNewton(model, task, train, BUDGET).dense()
+    source = ExactGradients(model, task, train)
+    (layers,) = Layers.of(model, [(source.objective, source.few())])
+    found = torch.cat([layers.flat(factors) for factors in source.batches(layers, rows)])
+    assert len(found) == source.count == N * (5 if name == "tied" else 3)
+    torch.testing.assert_close(found.T @ found / source.count, true, rtol=1e-8, atol=1e-12)
+
+
+def test_exact_eigenvalues_are_those_of_the_gauss_newton_matrix_along_the_eigenvectors() -> None:
+    task, model, train, _ = setting("mlp")
+    true = GaussNewton(model, task, train, BUDGET).dense()
+    source = ExactGradients(model, task, train)
+    (layers,) = Layers.of(model, [(source.objective, source.few())])
+    fit = Fit(layers, source, BUDGET)
+    curvature = fit.corrected(fit.kfac())
+    for at, basis in enumerate(curvature.bases):
+        where = places(curvature, at)
+        vectors = torch.kron(basis.out.contiguous(), basis.inner.contiguous())
+        along = (vectors.T @ true[where][:, where] @ vectors).diagonal()
+        torch.testing.assert_close(basis.eigenvalues.flatten(), along, rtol=1e-8, atol=1e-14)
+
+
+def test_outputs_that_are_too_many_for_their_hessian_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, model, train, _ = setting("mlp")
+    monkeypatch.setattr("estimators.curvature.pseudo_gradients.HESSIAN_UP_TO", 2)
+    with pytest.raises(ConfigError, match=r"the module has 3 outputs an example, too many .* use fisher: empirical"):
+        ExactGradients(model, task, train).few()
 
 
 def test_what_is_drawn_depends_on_seed_and_stream_and_not_on_the_batches() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from estimators.curvature.damping import unrolled_damping
 from estimators.curvature.kronecker_fit import Fit
-from estimators.curvature.pseudo_gradients import LossGradients, PseudoGradients
+from estimators.curvature.pseudo_gradients import ExactGradients, LossGradients, PseudoGradients
 from estimators.evidence import Evidence, Reference
 from estimators.gradient_based.ekfac import Ekfac
 from estimators.gradient_based.kfac import Kfac
@@ -31,6 +31,8 @@ def by_formula(estimator, evidence, shift):
         source = PseudoGradients(model, task, train, evidence.seed, stream, estimator.samples)
         if estimator.fisher == "empirical":
             source = LossGradients(task, train)
+        if estimator.fisher == "exact":
+            source = ExactGradients(model, task, train)
         (layers,) = Layers.of(model, [(source.objective, source.few())])
         curvature = estimator.curvature(Fit(layers, source, 2**24)).dense()
         left = gradients(model, task.losses, train, 2**24)
@@ -40,7 +42,7 @@ def by_formula(estimator, evidence, shift):
     return torch.stack(found).mean(0).numpy()
 
 
-@pytest.mark.parametrize(("fisher", "samples"), [("sampled", 1), ("sampled", 3), ("empirical", 1)])
+@pytest.mark.parametrize(("fisher", "samples"), [("sampled", 1), ("sampled", 3), ("exact", 1), ("empirical", 1)])
 @pytest.mark.parametrize("kind", [Kfac, Ekfac, Shampoo])
 def test_values_are_those_of_the_formula(toy, evidence_of, kind, fisher, samples):
     task = toy("classification", hidden=4, recipe=RECIPE, weights=torch.linspace(0.5, 2, 24, dtype=torch.float64))

@@ -4,14 +4,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from estimators.curvature.newton_steps import newton_steps
 from estimators.evidence import Evidence, Reference
-from estimators.gradient_based.projected import TrainingSide
-from estimators.gradient_based.trak import Trak, newton_step
+from estimators.gradient_based.trak import Trak
 from estimators.gradients.factored_projection import FactoredProjection, ranks_within
 from estimators.gradients.forward import values_of
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.layers import Layers
-from estimators.gradients.projectors import Unprojected
+from tests.estimators.exact import exact_values
 from workers import Recipe
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
@@ -144,19 +144,57 @@ def test_a_twin_of_the_query_helps(toy, evidence_of):
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10_000), damping=st.floats(0.01, 10))
-def test_both_forms_of_the_effects_agree(seed, damping):
+def test_both_forms_of_the_steps_agree(seed, damping):
     rng = np.random.default_rng(seed)
     for n, k in ((9, 6), (6, 9)):
         features, targets = torch.from_numpy(rng.normal(size=(n, k))), torch.from_numpy(rng.normal(size=(4, k)))
         curvature = torch.from_numpy(rng.random(n))
         curvature[0] = 0
-        a = features.numpy().T @ (features * curvature[:, None]).numpy() + damping * np.eye(k)
-        expected = features.numpy() @ np.linalg.solve(a, targets.numpy().T)
-        solve, of_examples = newton_step(features, curvature, damping)
-        side = TrainingSide(Unprojected(k), features, solve, of_examples)
-        assert of_examples == (k > n)
-        for found in (side.effects(targets), side.rows(torch.float64) @ targets.T):
-            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+        inverse = np.linalg.inv(features.numpy().T @ (features * curvature[:, None]).numpy() + damping * np.eye(k))
+        steps = newton_steps(features, curvature, damping)
+        for found in (steps.effects(targets), steps.rows() @ targets.T):
+            np.testing.assert_allclose(found, features.numpy() @ inverse @ targets.numpy().T, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(
+            steps.leverages(), np.einsum("ij,jk,ik->i", features, inverse, features), rtol=1e-6, atol=1e-8
+        )
+
+
+@pytest.mark.parametrize("rank", [3, 6])
+@pytest.mark.parametrize(("n", "k"), [(9, 6), (6, 9)])
+def test_without_a_damping_it_is_the_pseudo_inverse(n, k, rank):
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, k))
+    targets, curvature = rng.normal(size=(4, k)), rng.random(n) + 0.1
+    inverse = np.linalg.pinv(features.T @ (features * curvature[:, None]), rcond=1e-10, hermitian=True)
+    steps = newton_steps(*(torch.from_numpy(one) for one in (features, curvature)), 0.0)
+    asked = torch.from_numpy(targets)
+    for found in (steps.effects(asked), steps.rows() @ asked.T):
+        np.testing.assert_allclose(found, features @ inverse @ targets.T, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(
+        steps.leverages(), np.einsum("ij,jk,ik->i", features, inverse, features), rtol=1e-8, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("models", [1, 3])
+@pytest.mark.parametrize("damping", [0.0, 0.7])
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_relative_effects_are_divided_by_each_examples_own(kind, damping, models, toy, evidence_of, autograd):
+    evidence = evidence_of(toy(kind, hidden=2), "loss", models=models)
+    task, output = evidence.task, "margin" if kind == "classification" else "prediction"
+    effects, sizes, residuals = [], [], []
+    for reference in evidence.references:
+        checkpoint = reference.checkpoints[-1]
+        phi = autograd(task, checkpoint, task.measurement(output), task.train_inputs, task.train_targets)
+        q = autograd(task, checkpoint, task.loss, task.query_inputs, task.query_targets)
+        inverse = np.linalg.pinv(phi.T @ phi + damping * np.eye(phi.shape[1]), rcond=1e-12, hermitian=True)
+        f = outputs(task, checkpoint, output)
+        effects.append(phi @ inverse @ q.T)
+        sizes.append(np.sqrt(np.diag(phi @ inverse @ phi.T)))
+        residuals.append(1 - 1 / (1 + np.exp(-f)) if kind == "classification" else task.train_targets.numpy() - f)
+    wanted = np.mean(effects, 0) / np.mean(sizes, 0)[:, None] * np.sign(np.mean(residuals, 0))[:, None]
+    estimator = Trak(damping=damping, relative=True)
+    np.testing.assert_allclose(exact_values(estimator, evidence), wanted, rtol=1e-8, atol=1e-9)
+    assert not estimator.claims_units
 
 
 def test_projections_are_seeded_and_approach_the_exact_answer(evidence):
