@@ -58,9 +58,16 @@ class ClockedOnModels(Clocked, ReferenceEstimator):
         raise NotImplementedError
 
 
+class ClockedOnItsOwn(ClockedOnModels):
+    """One that trains the models that it looks at."""
+
+    name: ClassVar[str] = "clocked_on_its_own"
+    needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
+
+
 @pytest.fixture
 def raw(tiny: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
-    for kind in (Clocked, ClockedOnModels):
+    for kind in (Clocked, ClockedOnModels, ClockedOnItsOwn):
         monkeypatch.setitem(registry.BUILT_IN, kind.name, f"{__name__}:{kind.__name__}")
     seen.clear()
     foreseen.clear()
@@ -99,6 +106,14 @@ def test_an_estimator_of_models_is_timed_on_one_of_them_and_some_queries(
     assert [one.t for one in seen] == [1, 1, 2], "not all queries, and the first time is not counted"
     assert {len(one.references) for one in seen} == {1}
     assert [one.epoch for one in seen[0].references[0].checkpoints] == [1, 3]
+
+
+def test_one_that_trains_what_it_looks_at_is_timed_once_with_its_own_number(raw: Raw, make_sweep: Make) -> None:
+    raw["estimators"] = {"own": {"estimator": "clocked_on_its_own", "models": 4, "once": 0.05}}
+    found = times(make_sweep(raw))["own"]
+    assert not found.unknown
+    assert found.seconds == pytest.approx(0.05, rel=0.8)
+    assert {len(one.references) for one in seen} == {0}
 
 
 def test_one_that_takes_long_is_ended_and_said_to_take_longer(raw: Raw, make_sweep: Make) -> None:
