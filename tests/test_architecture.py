@@ -20,6 +20,7 @@ from estimators.registry import BUILT_IN as ESTIMATORS
 from estimators.registry import find, names
 from estimators.registry import load as load_estimator
 from orchestrator.cli.main import app
+from orchestrator.config.grid import grid_of, points
 from orchestrator.config.loading import load, validate
 from orchestrator.config.shipped import description, shipped
 from orchestrator.designs.registry import BUILT_IN as DESIGNS
@@ -179,8 +180,10 @@ def test_configurations_in_the_documents_are_ones(documented: Path) -> None:
         assert task is None or task in TASKS or ":" in task, where
         assert {one.get("kind") for one in (raw.get("designs") or {}).values()} <= KINDS, where
         for label, options in (raw.get("estimators") or {}).items():
-            own = {key: value for key, value in (options or {}).items() if key not in {"estimator", "measure"}}
-            load_estimator((options or {}).get("estimator", label), documented).model_validate(own)
+            ours = {"estimator", "measure", "tune", "tune_on"}
+            own = {key: value for key, value in (options or {}).items() if key not in ours}
+            for point in points(grid_of((options or {}).get("tune"), own)):
+                load_estimator((options or {}).get("estimator", label), documented).model_validate({**own, **point})
         if {"task", "measures", "designs"} <= raw.keys():
             validate({"name": "x", "folder": str(documented), **raw}, path.name)
 

@@ -35,7 +35,8 @@ def watched(config: Config, design: str) -> Estimator:
     suiting = config.designs[design].watched_by
     if suiting is None:
         raise ConfigError(f"stop.{design}: a design of kind {config.designs[design].kind!r} has no values to watch")
-    same = [section.options for section in config.estimators.values() if section.estimator == suiting]
+    suit = (section for section in config.estimators.values() if section.estimator == suiting and not section.tune)
+    same = [section.options for section in suit]
     return same[0] if same else find(suiting)()
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from orchestrator.config.schema import Config, EstimatorSection
+from orchestrator.config.estimator_section import EstimatorSection
+from orchestrator.config.schema import Config
 from orchestrator.designs.absent import Absent
 from orchestrator.store.attributions import read_attributes_of
 from orchestrator.store.manifest import read_manifest
