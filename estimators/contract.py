@@ -98,6 +98,14 @@ class Estimator(BaseModel, ABC):
         """
         return None
 
+    def size_of(self, option: str, evidence: Evidence) -> float | None:
+        """Return a number of the size that one of its options has on this task, to look around it: its own where it is one.
+
+        None where nothing tells.
+        """
+        value = getattr(self, option)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
     @abstractmethod
     def attribute(self, evidence: Evidence) -> Attribution:
         """Return the attribution of every training example for every query."""

@@ -70,6 +70,7 @@ def knobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Fitted.seen.clear()
     yield
     registry.find.cache_clear()
+    registry.names.cache_clear()
 
 
 @pytest.fixture
