@@ -72,6 +72,11 @@ class Estimator(BaseModel, ABC):
     in_units: ClassVar[bool] = False
     """Whether its values claim to be in units of the measure, whatever its options: 0.1 for a change of 0.1."""
 
+    @classmethod
+    def lacking(cls) -> tuple[str, str]:
+        """Return the package that it needs and that is not installed, and how it is; two empty words where nothing is lacking."""
+        return "", ""
+
     @property
     def needed(self) -> frozenset[Need]:
         """What it looks at with these options: more than `needs` where an option asks for more."""
@@ -97,6 +102,14 @@ class Estimator(BaseModel, ABC):
         masks and outputs have their shapes, and nothing in them.
         """
         return None
+
+    def size_of(self, option: str, evidence: Evidence) -> float | None:
+        """Return a number of the size that one of its options has on this task, to look around it: its own where it is one.
+
+        None where nothing tells.
+        """
+        value = getattr(self, option)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     @abstractmethod
     def attribute(self, evidence: Evidence) -> Attribution:

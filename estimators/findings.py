@@ -1,7 +1,7 @@
 """What an estimator may find out beside its values: typed parts of an attribution, and the one place where they become JSON.
 
-On disk they are keys of an attribution's `details` (`summary`, `learning_curve`, `groups`, `by_class`, `group_error`), beside
-whatever else the estimator tells. A number that is not known is NaN here and null there.
+On disk they are keys of an attribution's `details` (`summary`, `learning_curve`, `groups`, `by_class`, `group_error`,
+`tuning`), beside whatever else the estimator tells. A number that is not known is NaN here and null there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from estimators.tuning import Tuning
 
 Interval = tuple[float, float, float]
 """A value, and the ends of its 95% interval."""
@@ -138,6 +140,8 @@ class Findings:
     """The same by classes of queries, where the task names classes."""
     group_error: float = math.nan
     """Mean standard error of a group's whole effect on one query, whatever share of it the values are; NaN where unknown."""
+    tuning: Tuning | None = None
+    """How its options were chosen, where fitting runs chose them."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what was found, by its keys on disk."""
@@ -152,18 +156,22 @@ class Findings:
             told["by_class"] = self.class_effects.to_json()
         if math.isfinite(self.group_error):
             told["group_error"] = self.group_error
+        if self.tuning is not None:
+            told["tuning"] = self.tuning.to_json()
         return told
 
     @classmethod
     def from_json(cls, details: Mapping[str, Any]) -> Findings:
         """Return what the details of a stored attribution tell; a curve that is not continued is as good as none."""
         curve, by_class = details.get("learning_curve"), details.get("by_class")
+        tuning = details.get("tuning")
         return cls(
             details.get("summary") or "",
             LearningCurve.from_json(curve) if curve and "ahead" in curve else None,
             tuple(GroupEffect.from_json(one) for one in details.get("groups") or ()),
             ClassEffects.from_json(by_class) if by_class else None,
             details.get("group_error", math.nan),
+            Tuning.from_json(tuning) if tuning else None,
         )
 
 

@@ -1,5 +1,7 @@
 """Which estimators there are: ours by import path, third parties' by the entry point group `counterfactory.estimators`.
 
+Our adapters to other libraries (estimators/adapters/) are offered in that group, too.
+
 One of a user's own file is no part of the registry: it is named as a task is, `path/to/file.py:Class`, and `load` finds it.
 """
 
@@ -10,11 +12,15 @@ from functools import cache
 from importlib import import_module
 from inspect import isabstract
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from estimators.contract import Estimator
 from workers import plugins
-from workers.errors import ConfigError, PluginError, TaskError, near
+from workers.errors import ConfigError, LackingError, PluginError, TaskError, near
 from workers.named_code import load_attribute, names_code
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "counterfactory.estimators"
 BUILT_IN = {
@@ -54,8 +60,20 @@ BUILT_IN = {
 
 @cache
 def names() -> tuple[str, ...]:
-    """Return the names of all estimators, ours first."""
-    return tuple(dict.fromkeys((*BUILT_IN, *(entry.name for entry in plugins.offered(GROUP)))))
+    """Return the names of all estimators, ours first; without adapters to libraries that are not installed."""
+    offered = (entry.name for entry in plugins.offered(GROUP) if not (_is_adapter(entry) and entry.load().lacking()[0]))
+    return tuple(dict.fromkeys((*BUILT_IN, *offered)))
+
+
+def is_adapter(name: str) -> bool:
+    """Say whether an estimator is one of our adapters to other libraries."""
+    entry = None if name in BUILT_IN else plugins.offer(GROUP, name)
+    return entry is not None and _is_adapter(entry)
+
+
+def _is_adapter(entry: EntryPoint) -> bool:
+    """Say whether an entry point is one of our adapters: we offer them in the group of third parties, as they are optional."""
+    return entry.value.startswith("estimators.adapters.")
 
 
 def loadable() -> dict[str, type[Estimator]]:
@@ -71,7 +89,8 @@ def loadable() -> dict[str, type[Estimator]]:
 def find(name: str) -> type[Estimator]:
     """Return the estimator class registered by that name.
 
-    Raises ConfigError, with near names, when there is none, PluginError for a package's that cannot be loaded.
+    Raises ConfigError, with near names, when there is none, PluginError for a package's that cannot be loaded, LackingError
+    for an adapter to a library that is not installed.
     """
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
@@ -80,6 +99,9 @@ def find(name: str) -> type[Estimator]:
     entry = plugins.offer(GROUP, name)
     if entry is not None:
         loaded: type[Estimator] = plugins.load(entry, _check)
+        package, remedy = loaded.lacking()
+        if package:
+            raise LackingError(f"estimator {name!r}", package, remedy)
         return loaded
     raise ConfigError(
         f"unknown estimator {name!r}: {near(name, list(names()))}; your own is path/to/file.py:Class or module:Class"

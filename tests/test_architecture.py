@@ -17,9 +17,10 @@ from typer.main import get_group
 
 from estimators.contract import Estimator
 from estimators.registry import BUILT_IN as ESTIMATORS
-from estimators.registry import find, names
+from estimators.registry import find, is_estimator, names
 from estimators.registry import load as load_estimator
 from orchestrator.cli.main import app
+from orchestrator.config.grid import grid_of, points
 from orchestrator.config.loading import load, validate
 from orchestrator.config.shipped import description, shipped
 from orchestrator.designs.registry import BUILT_IN as DESIGNS
@@ -32,6 +33,8 @@ LONGEST_FILE = 400
 """In lines."""
 LONGEST_FUNCTION = 60
 """In lines, with its docstring."""
+ADAPTED = ("kronfluence", "traker", "dattri")
+"""Extras of the adapters to other libraries."""
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -102,9 +105,16 @@ def test_yaml_is_read_in_one_way() -> None:
 
 def test_nothing_is_imported_that_is_not_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["text"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for name in ("text", *ADAPTED) for line in extras[name])]
     declared = {re.split(r"[<>=\[ ]", line)[0].lower() for line in lines}
-    provides = {"google-crc32c": "google_crc32c", "scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}
+    provides = {
+        "google-crc32c": "google_crc32c",
+        "scikit-learn": "sklearn",
+        "pyyaml": "yaml",
+        "pillow": "PIL",
+        "traker": "trak",
+    }
     parts = {"markupsafe", "llvmlite", "pydantic_core"}  # of jinja2, numba and pydantic, which cannot be without them
     allowed = {provides.get(name, name) for name in declared} | parts | set(PACKAGES) | set(sys.stdlib_module_names)
     used = {name for path in modules() for name in imports(path)}
@@ -150,6 +160,21 @@ def test_every_estimator_is_what_it_is_registered_as() -> None:
             assert field.description, f"{name}.{key} is described in the schema"
 
 
+def test_adapters_are_offered_and_other_libraries_are_imported_by_nothing_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    offered = set(project["entry-points"]["counterfactory.estimators"].items())
+    found = set()
+    for path in (ROOT / "estimators" / "adapters").glob("*.py"):
+        module = importlib.import_module(f"estimators.adapters.{path.stem}")
+        for name, one in vars(module).items():
+            if isinstance(one, type) and one.__module__ == module.__name__ and is_estimator(one):
+                assert one.library in ADAPTED
+                found.add((one.name, f"{module.__name__}:{name}"))
+    assert offered == found
+    for library in ("kronfluence", "trak", "dattri"):
+        assert all(path.startswith("estimators/adapters/") for path in importing(library))
+
+
 def test_every_task_that_is_built_in_is_there() -> None:
     for where in TASKS.values():
         module, _, attribute = where.partition(":")
@@ -183,8 +208,10 @@ def test_configurations_in_the_documents_are_ones(documented: Path) -> None:
         assert task is None or task in TASKS or ":" in task, where
         assert {one.get("kind") for one in (raw.get("designs") or {}).values()} <= KINDS, where
         for label, options in (raw.get("estimators") or {}).items():
-            own = {key: value for key, value in (options or {}).items() if key not in {"estimator", "measure"}}
-            load_estimator((options or {}).get("estimator", label), documented).model_validate(own)
+            ours = {"estimator", "measure", "tune", "tune_on"}
+            own = {key: value for key, value in (options or {}).items() if key not in ours}
+            for point in points(grid_of((options or {}).get("tune"), own)):
+                load_estimator((options or {}).get("estimator", label), documented).model_validate({**own, **point})
         if {"task", "measures", "designs"} <= raw.keys():
             validate({"name": "x", "folder": str(documented), **raw}, path.name)
 

@@ -20,6 +20,14 @@ class PluginError(ConfigError):
     """An entry point of an installed package that cannot be loaded; the message names package, entry point and error."""
 
 
+class LackingError(PluginError):
+    """Something that needs a package which is not installed."""
+
+    def __init__(self, what: str, package: str, remedy: str):
+        super().__init__(f"{what} needs {package}: {remedy}")
+        self.lacking, self.remedy = f"{what} needs {package}", remedy
+
+
 class TaskError(UserError, TypeError):
     """A task that cannot be loaded or does not keep the task contract."""
 

@@ -36,6 +36,15 @@ class DampedEstimator(ReferenceEstimator):
             return unrolled_damping(task.recipe, task.n), decay
         return (None if isinstance(self.damping, str) else self.damping), decay
 
+    def size_of(self, option: str, evidence: Evidence) -> float | None:
+        """Return a number of the size that an option has: of a damping that is none, the one that training suggests."""
+        from estimators.curvature.damping import unrolled_damping
+
+        recipe = evidence.differentiable().recipe
+        if option != "damping" or not isinstance(self.damping, str) or recipe is None:
+            return super().size_of(option, evidence)
+        return unrolled_damping(recipe, evidence.n)
+
     def untold(self, task: GradientTask) -> dict[str, Any]:
         """Return what is told where a task has no recipe, and something is taken or left out for that."""
         told: dict[str, Any] = {}

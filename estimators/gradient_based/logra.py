@@ -31,8 +31,9 @@ class Logra(ProjectingEstimator):
     s = (1/n) sum of w_i (Q^T phi_i)^2: two matrices of rank x rank instead of one of rank^2 x rank^2.
 
     A projection of what is inverted is no approximation of the inverse: values have the units of the measure, but not its scale.
-    Cost a model: one pass over the training examples (two with `ekfac`), and for L layers 2 rank^2 n t L operations. With `store` the rows
-    (H + damping I)^-1 phi_i are kept (2 rank^4 n L operations once), and a new query costs its own gradient and 2 rank^2 n L.
+    Cost a model: one pass over the training examples (two with `ekfac`), and for L layers 2 rank^2 n t L operations. With `store`
+    the rows (H + damping I)^-1 phi_i are kept (2 rank^4 n L operations once), and a new query costs its own gradient and
+    2 rank^2 n L.
 
     >>> from estimators.gradient_based.logra import Logra
     >>> from estimators.testing import model_evidence

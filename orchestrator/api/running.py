@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
@@ -76,6 +79,40 @@ def plan(
     settled, forecast = settle(requested(config, None if out is None else Path(out), overrides, sample), always=True)
     assert forecast is not None, "asked for always"
     return PlannedSweep(pd.DataFrame([asdict(one) for one in preview(settled)]), forecast)
+
+
+def sensitivity(
+    folder: str | PathLike[str],
+    estimator: str,
+    option: str,
+    values: Sequence[float] | None = None,
+    *,
+    measure: str | None = None,
+    accept_changes: bool = False,
+) -> pd.DataFrame:
+    """Show how the LDS goes with an option, as `counterfactory sensitivity` does; return the table, a row a value.
+
+    `estimator` is one of the sweep's, or any other with its defaults; `values` are numbers, by default a range around the
+    option's default. Columns: those of `orchestrator.report.sensitivity_table.Looked`; `attrs` say where the files are.
+    It looks at the runs that judge, so no value may be chosen by it for a leaderboard. Raises ConfigError for an unknown
+    estimator or option, one that is not numeric, and values that it does not take.
+    """
+    from orchestrator.cli.session import announce_estimators, look_watched
+    from orchestrator.stages.sensitivity import Request
+
+    sweep = Sweep.at(Path(folder), edited=accept_changes)
+    announce_estimators(sweep)
+    sweep = sweep.with_options()
+    request = Request(estimator, option, None if values is None else [_plain(value) for value in values], measure)
+    with RunStore.open(sweep.paths, write=True) as store:
+        found = look_watched(sweep, store, request, accept_changes=accept_changes)
+    found.table.attrs = {"csv": str(found.csv), "svg": str(found.svg)}
+    return found.table
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as Python has it, not NumPy."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def score(

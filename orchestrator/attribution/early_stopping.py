@@ -40,7 +40,7 @@ def watched(config: Config, design: str) -> Estimator:
     if not label:
         raise ConfigError(f"stop.{design}: a design of kind {config.designs[design].kind!r} has no values to watch")
     section = config.estimators.get(label)
-    suits = section is not None and section.estimator == config.designs[design].watched_by
+    suits = section is not None and section.estimator == config.designs[design].watched_by and not section.tune
     if section is not None and (suits or config.stop[design].estimator is not None):
         return section.options
     return find(label)()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from estimators.contract import Attribution
 from estimators.evidence import Evidence
 from estimators.reference_estimator import ReferenceEstimator
-from orchestrator.config.schema import EstimatorSection
+from orchestrator.config.estimator_section import EstimatorSection
 
 
 @dataclass(frozen=True)

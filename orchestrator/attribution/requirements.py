@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from estimators.contract import Need
+from estimators.tuning import worded
 from orchestrator.attribution.evidence import no_runs_yet
 from orchestrator.config.schema import DetectionSection, RemovalSection
 from orchestrator.designs import loadable
 from orchestrator.sweeps.plan import DesignPlan
-from orchestrator.sweeps.roles import fresh_design, refuse_imported, scoring_design
+from orchestrator.sweeps.roles import fresh_design, refuse_imported, scoring_design, tuning_design
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, UserError, near
 from workers.measures import direction
@@ -30,7 +31,7 @@ def _check(sweep: Sweep) -> None:
     refuse_imported(sweep)
     differentiable = gradient_task(sweep.task) is not None
     for label, section in sweep.config.estimators.items():
-        needs = section.options.needed
+        needs = section.needed
         if "gradients" in needs and not differentiable:
             raise ConfigError(
                 f"estimators.{label}: needs gradients, so a DifferentiableTask or one that trains itself; "
@@ -43,6 +44,8 @@ def _check(sweep: Sweep) -> None:
                 raise ConfigError(
                     f"estimators.{label}: needs a fitting design of kind {able}{with_checkpoints}; add one"
                 )
+        if section.tune:
+            tuning_design(sweep.config, label)
         _check_named(sweep, label)
         _check_options(sweep, label)
     scoring_design(sweep.config, "lds")
@@ -85,23 +88,25 @@ def _check_directions(sweep: Sweep) -> None:
 
 def _check_named(sweep: Sweep, label: str) -> None:
     """Refuse an estimator's `design` (or `full`) that is no fitting design."""
-    options = sweep.config.estimators[label].options
     fitting = [name for name, plan in sweep.plans.items() if plan.design.purpose == "fit"]
-    for key in options.naming_designs:
-        named = getattr(options, key)
-        if named is not None and named not in fitting:
-            why = "is kept for scoring" if named in sweep.plans else "does not exist"
-            raise ConfigError(f"estimators.{label}.{key}: fitting design {named!r} {why}: {near(named, fitting)}")
+    for options in (one.options for one in sweep.config.estimators[label].candidates):
+        for key in options.naming_designs:
+            named = getattr(options, key)
+            if named is not None and named not in fitting:
+                why = "is kept for scoring" if named in sweep.plans else "does not exist"
+                raise ConfigError(f"estimators.{label}.{key}: fitting design {named!r} {why}: {near(named, fitting)}")
 
 
 def _check_options(sweep: Sweep, label: str) -> None:
     """Let the estimator itself refuse what it can know to be wrong before anything is trained."""
     section = sweep.config.estimators[label]
     measure = section.measure or sweep.config.measures[0]
-    try:
-        section.options.check(no_runs_yet(sweep, measure))
-    except UserError as error:
-        raise ConfigError(f"estimators.{label}: {error}") from error
+    for candidate in section.candidates:
+        try:
+            candidate.options.check(no_runs_yet(sweep, measure))
+        except UserError as error:
+            at = f" (tune: {worded(candidate.values)})" if candidate.values else ""
+            raise ConfigError(f"estimators.{label}: {error}{at}") from error
 
 
 def _served(plans: dict[str, DesignPlan], need: Need) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from orchestrator.config.schema import EstimatorSection
+from orchestrator.config.estimator_section import EstimatorSection
+from orchestrator.designs import Design
 from orchestrator.store import accounting
 from orchestrator.store.attributions import Attributes, read_attributes_of
 from orchestrator.store.run_store import RunStore
@@ -22,9 +23,15 @@ def stamp_of(section: EstimatorSection, measure: str) -> str:
 
 def rows_given(sweep: Sweep, store: RunStore, section: EstimatorSection) -> dict[str, str]:
     """Return the hash over the row hashes of every fitting design that an estimator may use, by design, as they are now."""
-    designs, needs = sweep.config.designs, section.options.needed
-    used = (name for name in store.designs if designs[name].purpose == "fit" and designs[name].serves & needs)
+    designs = sweep.config.designs
+    fitting = (name for name in store.designs if designs[name].purpose == "fit")
+    used = (name for name in fitting if designs[name].serves & section.needed or _chooses(section, name, designs[name]))
     return {name: accounting.rows_hash(store, name) for name in used}
+
+
+def _chooses(section: EstimatorSection, name: str, design: Design) -> bool:
+    """Say whether a fitting design chooses an estimator's tuned options."""
+    return bool(section.tune) and section.tune_on in (None, name) and "subsets" in design.serves
 
 
 def source_of(section: EstimatorSection) -> dict[str, str]:

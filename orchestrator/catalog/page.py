@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from estimators.registry import is_adapter
 from orchestrator.catalog.entry import Entry, Option, paragraphs
 from orchestrator.catalog.options import options_of
 from orchestrator.catalog.registry import Group
@@ -32,8 +33,8 @@ _DRAWN = "<!-- Drawn from the code by `make pages`: change the docstrings and de
 
 
 def page(title: str, group: Group) -> str:
-    """Return the page of a group."""
-    entries = group.entries()
+    """Return the page of a group, the same whichever other libraries are installed."""
+    entries = [entry for entry in group.entries() if not (group.word == "estimator" and is_adapter(entry.name))]
     lines = [
         _DRAWN,
         f"# {title}",

@@ -13,7 +13,7 @@ from orchestrator.cli.console import shown
 from orchestrator.scoring.metric import Quantity
 from orchestrator.scoring.ranking import tables
 from orchestrator.scoring.table import ScoreRow, as_rows
-from orchestrator.scoring.wording import LEGEND, ceilings, from_best, from_next, is_compared, stands_on
+from orchestrator.scoring.wording import LEGEND, ceilings, from_best, from_next, is_compared, name_of, stands_on
 from workers.wording import duration
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _scores_of(drawn: Quantity, lines: Sequence[ScoreRow]) -> Table:
     for name in ("value", "95% interval", *apart, *limit, "trained", "attributed"):
         table.add_column(name, justify="right", overflow="fold", no_wrap=name == "value")
     for row in lines:
-        cells = [shown(row.estimator), shown(row.measure), _number(row.value), _interval(row.low, row.high)]
+        cells = [shown(name_of(row)), shown(row.measure), _number(row.value), _interval(row.low, row.high)]
         cells += [from_best(row), from_next(row)] if compared else []
         cells += [_share(row) if has_shares else _number(row.ceiling)] if limit else []
         table.add_row(*cells, _seconds(row.train_seconds), _seconds(row.attribute_seconds))

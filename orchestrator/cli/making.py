@@ -245,6 +245,47 @@ def report(folder: Folder) -> None:
         out.print(shown(reporting.report(sweep, store)), soft_wrap=True, highlight=False)
 
 
+@app.command()
+def sensitivity(
+    folder: Folder,
+    estimator: Annotated[
+        str,
+        typer.Option(
+            "--estimator", metavar="NAME", help="One of the sweep's estimators, or any other with its defaults."
+        ),
+    ],
+    option: Annotated[str, typer.Option("--option", metavar="NAME", help="Which of its options, a numeric one.")],
+    values: Annotated[
+        str | None,
+        typer.Option("--values", metavar="A,B,...", help="Numbers to try; by default a range around the default."),
+    ] = None,
+    measure: Annotated[str | None, typer.Option(help="By default what the estimator attributes.")] = None,
+    accept_changes: AcceptChanges = False,
+    as_json: Json = False,
+) -> None:
+    """Show how the LDS goes with an option: a table and a figure in DIR/sensitivity, and nothing in the leaderboard.
+
+    It looks at the runs that judge: a value that is chosen by it is not a fair one to report. `tune` chooses by fitting runs.
+    """
+    sweep = to_go_on(folder, accept_changes)
+    from orchestrator.cli.session import look_watched
+    from orchestrator.config.loading import parsed
+    from orchestrator.stages.sensitivity import Request
+    from orchestrator.store.run_store import RunStore
+    from orchestrator.store.strict_json import jsonable
+
+    asked = None if values is None else parsed(f"values=[{values}]")[1]
+    with RunStore.open(sweep.paths, write=True) as store:
+        found = look_watched(sweep, store, Request(estimator, option, asked, measure), accept_changes=accept_changes)
+    if as_json:
+        print_json(
+            {"table": str(found.csv), "figure": str(found.svg), "values": jsonable(found.table.to_dict("records"))}
+        )
+    else:
+        for path in (found.csv, found.svg):
+            out.print(shown(path), soft_wrap=True, highlight=False)
+
+
 @app.command("import")
 def import_runs(
     fit: Annotated[

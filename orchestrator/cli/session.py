@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ from orchestrator.cli.interrupts import Interrupted, Interrupts
 from orchestrator.cli.progress import Reporter
 from orchestrator.execution.scheduler import Tally
 from orchestrator.forecast import cost
+from orchestrator.report.sensitivity_table import Looked
 from orchestrator.retraining.counts import finished
 from orchestrator.retraining.watch import Watch
 from orchestrator.scoring.absent_metrics import absent_metrics, unloadable_metrics
@@ -29,6 +31,8 @@ from orchestrator.stages import removal as removing
 from orchestrator.stages import report as reporting
 from orchestrator.stages import retrain as retraining
 from orchestrator.stages import score as scoring
+from orchestrator.stages import sensitivity as looking
+from orchestrator.stages.sensitivity import Request, Sensitivity
 from orchestrator.store.damage import Damage
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.absent import absent
@@ -280,17 +284,7 @@ def attribute_watched(
         for line in made.notes:
             console.print(f"  {shown(line)}", soft_wrap=True, highlight=False)
 
-    def tell(line: str) -> None:
-        console.print(shown(line), soft_wrap=True, highlight=False)
-
-    made_under: list[str] = []
-
-    def before_task() -> str:
-        if not made_under:
-            announce(sweep, console)
-            made_under.append(record(sweep, compared(sweep, accept=accept_changes)[0]))
-        return made_under[0]
-
+    tell, before_task = _teller(console), _before_task(sweep, accept_changes, console)
     made = attributing.attribute(sweep, store, say, again=again, say=tell, before_task=before_task)
     return sum(bool(one.error) for one in made)
 
@@ -303,3 +297,33 @@ def before_new_queries(sweep: Sweep, *, accept_changes: bool = False, console: C
         compared(sweep, accept=accept_changes, data=False)
 
     return check
+
+
+def look_watched(
+    sweep: Sweep, store: RunStore, request: Request, *, accept_changes: bool = False, console: Console = err
+) -> Sensitivity:
+    """Look how an LDS goes with an option, saying each value."""
+
+    def say(one: Looked, kept: bool) -> None:
+        found = f"failed: {one.error}" if one.error else f"LDS {one.lds:.3f} ({one.low:.3f} to {one.high:.3f})"
+        took = "kept" if kept else duration(one.seconds)
+        line = f"{one.option} = {one.setting}{' (default)' if one.default else ''}: {found}, {took}"
+        console.print(shown(line), soft_wrap=True, highlight=False)
+
+    tell, before_task = _teller(console), _before_task(sweep, accept_changes, console)
+    return looking.sensitivity(sweep, store, request, say, say=tell, before_task=before_task)
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    return lambda line: console.print(shown(line), soft_wrap=True, highlight=False)
+
+
+def _before_task(sweep: Sweep, accept_changes: bool, console: Console) -> Callable[[], str]:
+    """Return what is to be called before the task is built, as often as one likes: it returns the id of what the task is."""
+
+    @cache
+    def before_task() -> str:
+        announce(sweep, console)
+        return record(sweep, compared(sweep, accept=accept_changes)[0])
+
+    return before_task

@@ -23,6 +23,16 @@ def schema() -> dict[str, Any]:
             "description": "by default the name above; your own is path/to/file.py:Class or module:Class",
         },
         "measure": {"type": ["string", "null"], "description": "one of the measures; by default the first"},
+        "tune": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "minItems": 2, "uniqueItems": True},
+            "minProperties": 1,
+            "description": "options that fitting runs choose, each with its values",
+        },
+        "tune_on": {
+            "type": ["string", "null"],
+            "description": "the fitting design that chooses; may be left out when there is one",
+        },
     }
     sections: dict[str, Any] = {}
     for name in names():

@@ -91,7 +91,8 @@ def validate(raw: Mapping[str, Any], origin: str, *, options: bool = True) -> Co
 def _validated(raw: Mapping[str, Any], *, options: bool = True) -> Config:
     from pydantic import ValidationError
 
-    from orchestrator.config.schema import UNCHECKED, Config
+    from orchestrator.config.estimator_section import UNCHECKED
+    from orchestrator.config.schema import Config
     from orchestrator.config.validation_errors import one_line
     from orchestrator.designs.registry import ONLY_READ
 

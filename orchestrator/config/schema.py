@@ -5,36 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from orchestrator.config.estimator_section import EstimatorSection, Given
 from orchestrator.config.numbers_of_models import each_number_of_models
 from orchestrator.config.stopping_criteria import parse
-from orchestrator.config.validation_errors import one_line
 from orchestrator.designs import AnyDesign
 from orchestrator.store.paths import check_name
 from orchestrator.store.secret_names import without_secrets
-from workers.errors import ConfigError, StoreError, near
-from workers.named_code import names_code, source_file
+from workers.errors import StoreError, near
 from workers.runs import Queries
-
-if TYPE_CHECKING:
-    from estimators.contract import Estimator
-
-UNCHECKED = "unchecked options"
-"""Key of pydantic's validation context under which True leaves the estimators' options for when they are asked for."""
 
 
 class Section(BaseModel):
@@ -69,87 +59,6 @@ class QueriesSection(Section):
     def selection(self) -> Queries:
         """Return the queries in the workers' words."""
         return Queries(self.source, self.indices)
-
-
-@dataclass(frozen=True)
-class _Given:
-    """The section of an estimator as it was given, and the folder of the configuration."""
-
-    section: Mapping[Any, Any]
-    folder: Path
-
-
-class EstimatorSection(BaseModel):
-    """One estimator: its name, the measure it attributes, and its own options.
-
-    The options are kept as they were given; the estimator's class, whose import may take seconds, is asked only for `options`.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    estimator: str
-    measure: str | None
-    given: dict[Any, Any]
-    """The options as plain data; what is not among them is the class's default."""
-    folder: Path
-    """Where the file of an estimator of one's own is looked for."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split(cls, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, _Given):
-            raise ValueError(f"expected a mapping of options, or nothing, found {value!r}")
-        own = dict(value.section)
-        kind, measure = own.pop("estimator"), own.pop("measure", None)
-        if not isinstance(kind, str):
-            raise ValueError(f"expected the name of an estimator, found {kind!r}")
-        if not (info.context or {}).get(UNCHECKED):
-            load(kind, value.folder).model_validate(own)
-        return {"estimator": kind, "measure": measure, "given": own, "folder": value.folder}
-
-    @cached_property
-    def options(self) -> Estimator:
-        """The estimator itself, its options validated. Raises ConfigError, one line, for an unknown one or wrong options.
-
-        The code of one's own is run for that.
-        """
-        kind = load(self.estimator, self.folder)
-        try:
-            return kind.model_validate(self.given)
-        except ValidationError as error:
-            raise ConfigError(f"estimator {self.estimator}: {one_line(error, self.given, kind)}") from error
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is one's own, named as a task is, and not a registered one."""
-        return names_code(self.estimator)
-
-    @property
-    def file(self) -> Path | None:
-        """The file of one's own; None for one that is registered, or in a module."""
-        return source_file(self.estimator, self.folder)
-
-    @property
-    def code(self) -> str:
-        """Where the code of one's own is, for people: a file, or a module."""
-        return str(self.file or f"module {self.estimator.rpartition(':')[0]}")
-
-    def resolved(self) -> dict[str, Any]:
-        """Return what the resolved configuration says of this estimator."""
-        return {"estimator": self.estimator, "measure": self.measure, **self.options.model_dump(mode="json")}
-
-    def __eq__(self, other: object) -> bool:
-        """Say whether two sections come to the same, however much of it was written out."""
-        if not isinstance(other, EstimatorSection):
-            return NotImplemented
-        return (self.estimator, self.measure, self.options) == (other.estimator, other.measure, other.options)
-
-
-def load(estimator: str, folder: Path) -> type[Estimator]:
-    """Return an estimator's class, one's own from a file relative to `folder`. Raises ConfigError where there is none."""
-    from estimators import registry  # only now: estimators bring compilers and PyTorch with them
-
-    return registry.load(estimator, folder)
 
 
 class LdsSection(Section):
@@ -306,7 +215,7 @@ class Config(Section):
         folder = info.data.get("folder", Path())  # a field above this one
         filled = {label: {} if options is None else options for label, options in value.items()}
         return {
-            label: _Given({"estimator": label, **options}, folder) if isinstance(options, Mapping) else options
+            label: Given({"estimator": label, **options}, folder) if isinstance(options, Mapping) else options
             for label, options in each_number_of_models(filled).items()
         }
 
@@ -348,6 +257,11 @@ class Config(Section):
             if stop.estimator is not None and stop.estimator not in self.estimators:
                 known = near(stop.estimator, list(self.estimators))
                 raise ValueError(f"stop.{name}.estimator: no estimator {stop.estimator!r}: {known}")
+            if stop.estimator is not None and self.estimators[stop.estimator].tune:
+                raise ValueError(
+                    f"stop.{name}.estimator: {stop.estimator!r} is tuned, which would be done anew at every look: "
+                    "expected one with options of its own"
+                )
         if (removal := self.scores.removal) is not None:
             for label in removal.estimators:
                 if label not in self.estimators:

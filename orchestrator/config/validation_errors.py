@@ -91,7 +91,9 @@ def _options_at(location: Sequence[str], raw: Mapping[str, Any]) -> list[str]:
     if section == "designs":
         return _keys_at(inside, find_design(raw["designs"][label]["kind"]))
     kind = (raw["estimators"][label] or {}).get("estimator", label)
-    return _keys_at(inside, load(kind, Path(raw.get("folder", ".")))) + ([] if inside else ["estimator", "measure"])
+    return _keys_at(inside, load(kind, Path(raw.get("folder", ".")))) + (
+        [] if inside else ["estimator", "measure", "tune", "tune_on"]
+    )
 
 
 def _keys_at(location: Sequence[str], section: type[BaseModel]) -> list[str]:

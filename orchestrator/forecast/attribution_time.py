@@ -57,9 +57,12 @@ def attribution_times(
 def _forecast(sweep: Sweep, plans: Mapping[str, DesignPlan], label: str, budget: float) -> AttributionForecast:
     section = sweep.config.estimators[label]
     estimator, measure = section.options, section.measure or sweep.config.measures[0]
-    way = _of_models if estimator.needed & {"gradients", "checkpoints"} else _of_runs
+    way = _of_models if section.needed & {"gradients", "checkpoints"} else _of_runs
     one = tried(lambda: way(sweep, plans, estimator, measure), budget)
-    return AttributionForecast(label, one.seconds if one.found is None else one.found, one.unknown)
+    # Every combination of values that are tuned takes about as long.
+    return AttributionForecast(
+        label, (one.seconds if one.found is None else one.found) * len(section.candidates), one.unknown
+    )
 
 
 def _of_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimator, measure: str) -> float:

@@ -81,6 +81,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         queries=sweep.queries,
         families={label: family_of(frozenset(one.needs)) for label, one in attributes.items()},
         curves=sections.curves(attributes),
+        tunings=sections.tunings(attributes),
         expectations=sections.expectations(sweep, store, answers),
         stopping=sections.stopping(sweep),
         stopped=sections.stopped(sweep, store),

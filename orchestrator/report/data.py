@@ -207,6 +207,8 @@ class ReportData:
     """Estimator -> family; one that is not here is looked up by its registered name."""
     curves: Mapping[str, str] = field(default_factory=dict)
     """Estimator -> what it has in common with those that differ from it in the number of reference models alone."""
+    tunings: Mapping[str, str] = field(default_factory=dict)
+    """Estimator -> how its options were chosen, in words, where fitting runs chose them."""
     expectations: tuple[Expectation, ...] = ()
     stopping: tuple[StopCurve, ...] = ()
     stopped: tuple[str, ...] = ()

@@ -33,6 +33,7 @@ from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.examples import Examples
 from orchestrator.sweeps.stopping_record import read_stopping, stopped_designs, worded
 from orchestrator.sweeps.sweep import Sweep
+from workers.wording import duration
 
 
 def curves(attributes: Mapping[str, Attributes]) -> dict[str, str]:
@@ -45,9 +46,21 @@ def curves(attributes: Mapping[str, Attributes]) -> dict[str, str]:
     return {label: key for label, key in found.items() if common[key] > 1}
 
 
+def tunings(attributes: Mapping[str, Attributes]) -> dict[str, str]:
+    """Return, by label, how options were chosen and how long that took, where fitting runs chose them."""
+    found = {label: _findings(one).tuning for label, one in attributes.items()}
+    return {
+        label: f"{one.sentence}; {duration(one.seconds)}, which its attribution's time holds"
+        for label, one in found.items()
+        if one is not None
+    }
+
+
 def _but_for_models(one: Attributes) -> str:
-    options = {key: value for key, value in one.options.items() if key != "models"}
-    return json.dumps([one.estimator, one.source, one.measure, options], sort_keys=True, default=str)
+    tuning = _findings(one).tuning
+    chosen = {} if tuning is None else tuning.chosen  # each number of models has values of its own
+    options = {key: value for key, value in one.options.items() if key != "models" and key not in chosen}
+    return json.dumps([one.estimator, one.source, one.measure, options, sorted(chosen)], sort_keys=True, default=str)
 
 
 def expectations(sweep: Sweep, store: RunStore, answers: Mapping[str, StoredAttribution]) -> tuple[Expectation, ...]:

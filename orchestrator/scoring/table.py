@@ -117,6 +117,8 @@ class ScoreRow:
     """Hash of the attribution that was judged; empty where none of the sweep's was, or nobody knows."""
     fitted_order: str = ""
     """Whose batches the runs take that the attribution was fitted on, as in `order`; empty where it was fitted on none."""
+    tuned: str = ""
+    """The options that fitting runs chose for the attribution, with their values; empty where they chose none."""
     resampled: NDArray[np.float64] | None = field(default=None, repr=False, compare=False, metadata={"column": False})
     """(1 + b,) the value in the data and in every resample, for comparing rows; no column, None where there are none."""
 

@@ -15,6 +15,9 @@ LEGEND = (
 )
 """What the signs of `from_best` and `from_next` mean."""
 
+TUNED = "(tuned)"
+"""Mark of an estimator whose options fitting runs chose, rather than being its defaults or somebody's."""
+
 
 def is_compared(row: ScoreRow) -> bool:
     """Whether the row's difference to another one is known."""
@@ -47,7 +50,19 @@ def stands_on(rows: Iterable[ScoreRow]) -> list[str]:
         counts = {getattr(row, by): getattr(row, column) for row in rows if getattr(row, column) > 0}
         if counts:
             lines.append(f"{what}: {', '.join(f'{count:,.0f} ({name})' for name, count in counts.items())}")
-    return lines + _fitted_elsewhere(rows)
+    return lines + _fitted_elsewhere(rows) + _tuned(rows)
+
+
+def name_of(row: ScoreRow) -> str:
+    """Return what a table calls the row: its estimator, marked where its options were tuned."""
+    return f"{row.estimator} {TUNED}" if row.tuned else row.estimator
+
+
+def _tuned(rows: Iterable[ScoreRow]) -> list[str]:
+    """Return a line for the options that fitting runs chose."""
+    found = {row.estimator: row.tuned for row in rows if row.tuned}
+    told = "; ".join(f"{name} ({what})" for name, what in found.items())
+    return [f"{TUNED} options chosen by fitting runs: {told}"] if found else []
 
 
 def _fitted_elsewhere(rows: Iterable[ScoreRow]) -> list[str]:

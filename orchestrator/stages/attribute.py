@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from estimators.contract import Attribution
+from estimators.contract import Attribution, Estimator
 from estimators.evidence import Evidence
 from estimators.reference_estimator import ReferenceEstimator
 from estimators.registry import package_of
 from orchestrator.attribution.evidence import gather, reference_designs, with_models
 from orchestrator.attribution.gradients import SweepGradients, store_of, why_lacking
-from orchestrator.attribution.numbers_of_models import Answers
+from orchestrator.attribution.numbers_of_models import Answer, Answers
 from orchestrator.attribution.standing import rows_given, source_of, stamp_of, why_stale
+from orchestrator.attribution.tuning import tuned
 from orchestrator.attribution.workspace import SweepWorkspace
-from orchestrator.config.schema import EstimatorSection
+from orchestrator.config.estimator_section import EstimatorSection
 from orchestrator.report.class_effects import class_table, lines
 from orchestrator.store import accounting
 from orchestrator.store.attributions import (
@@ -36,6 +38,7 @@ from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.task_record import read_record
 from workers.errors import CounterfactoryError, StoreError, near
 from workers.runs import Failure
+from workers.wording import duration
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def attribute(
     """
     evidence: dict[str, Evidence] = {}
     asked = [_asked(sweep, store, label, section, again=again) for label, section in sweep.config.estimators.items()]
-    answers = Answers({one.label: one.section for one in asked if one.standing is None})
+    answers = Answers({one.label: one.section for one in asked if one.standing is None and not one.section.tune})
     results = []
     for one in asked:
         if one.standing is not None:
@@ -98,15 +101,19 @@ def attribute(
             measure, origin = one.measure, one.origin
             if measure not in evidence:
                 evidence[measure] = gather(sweep, store, measure)
-            workspace = SweepWorkspace(sweep.paths, one.label, origin.key, sweep.config.ray, say)
+
+            def workspace(part: str, one: _Asked = one) -> SweepWorkspace:
+                return SweepWorkspace(sweep.paths, one.label, one.origin.key + part, sweep.config.ray, say)
+
             gradients = SweepGradients(sweep.paths, store_of(sweep.config, one.label), sweep.data_hash, say, again)
-            given = replace(evidence[measure], workspace=workspace, gradients=gradients)
-            if one.section.options.needed & {"gradients", "checkpoints"}:
+            given = replace(evidence[measure], workspace=workspace(""), gradients=gradients)
+            if one.section.needed & {"gradients", "checkpoints"}:
                 origin = replace(origin, made_under=before_task())
                 given = with_models(given, sweep, store)
-            result = replace(_try(sweep, store, replace(one, origin=origin), given, answers), stale=one.stale)
+            answer = partial(_answer, sweep, store, one, given, answers, workspace)
+            result = replace(_try(sweep, store, replace(one, origin=origin), given, answer), stale=one.stale)
             if not result.error:
-                workspace.clear()
+                workspace("").clear()
         on_done(result)
         results.append(result)
     return results
@@ -138,7 +145,25 @@ def _asked(sweep: Sweep, store: RunStore, label: str, section: EstimatorSection,
     return _Asked(label, section, measure, origin, None if stale else standing, stale)
 
 
-def _try(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, answers: Answers) -> Attributed:
+_Ask = Callable[[], tuple[Estimator, Answer]]
+"""Computes an attribution; returns the estimator, with the options that were chosen where some are tuned, and its answer."""
+
+
+def _answer(
+    sweep: Sweep,
+    store: RunStore,
+    asked: _Asked,
+    evidence: Evidence,
+    answers: Answers,
+    workspace: Callable[[str], SweepWorkspace],
+) -> tuple[Estimator, Answer]:
+    if not asked.section.tune:
+        return asked.section.options, answers.answer(asked.label, evidence)
+    chosen, found = tuned(sweep, store, asked.label, evidence, workspace)
+    return chosen.options, found
+
+
+def _try(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, answer: _Ask) -> Attributed:
     """Compute one attribution; where that fails in any way, an answer from other runs must not stand in for it.
 
     Raises StoreError where runs that are read on the way are damaged: that is no failure of the estimator, and its answer stays.
@@ -146,7 +171,7 @@ def _try(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, answe
     label = asked.label
     forget_failure(sweep.paths, label)
     try:
-        return _compute(sweep, store, asked, evidence, answers)
+        return _compute(sweep, store, asked, evidence, answer)
     except StoreError:
         raise
     except Exception as error:
@@ -159,9 +184,9 @@ def _try(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, answe
         return Attributed(label, 0.0, 0, kept=False, error=f"estimators.{label}: {reason}")
 
 
-def _compute(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, answers: Answers) -> Attributed:
+def _compute(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, answer: _Ask) -> Attributed:
     label, section, origin = asked.label, asked.section, asked.origin
-    found = answers.answer(label, evidence)
+    options, found = answer()
     made = found.made
     curve = made.findings.learning_curve
     beside = 0.0 if curve is None else curve.seconds  # what more runs would bring is not what this cost
@@ -171,14 +196,14 @@ def _compute(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, a
         estimator=section.estimator,
         package=package_of(section.estimator),
         source=origin.source,
-        claims_units=section.options.claims_units,
-        options=without_secrets(section.options.model_dump(mode="json"))[0],
+        claims_units=options.claims_units,
+        options=without_secrets(options.model_dump(mode="json"))[0],
         measure=evidence.measure,
-        needs=tuple(sorted(section.options.needed)),
+        needs=tuple(sorted(options.needed)),
         fitted_on=tuple(made.fitted_on),
         models=made.models,
         seconds=seconds,
-        train_seconds=_train_seconds(sweep, store, section, made, len(evidence.references)),
+        train_seconds=_train_seconds(sweep, store, options, made, len(evidence.references)),
         stamp=origin.stamp,
         provenance=origin.made_under,
         rows=origin.rows,
@@ -196,26 +221,27 @@ def _compute(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, a
 
 
 def _notes(sweep: Sweep, label: str, made: Attribution, measure: str) -> tuple[str, ...]:
-    """Return what an estimator says of itself: its summary, what more runs would bring, its effects by class."""
+    """Return what an estimator says of itself: its summary, how its options were chosen, what more runs would bring, its
+    effects by class."""
     found = made.findings
+    tuning = "" if found.tuning is None else f"{found.tuning.sentence}; {duration(found.tuning.seconds)}"
     more = "" if found.learning_curve is None else found.learning_curve.sentence
     table = class_table(sweep, read_record(sweep).examples, label, measure, made.fitted_on, found)
     by_class = () if table is None else lines(table)
-    return tuple(line for line in (found.summary, more, *by_class) if line)
+    return tuple(line for line in (found.summary, tuning, more, *by_class) if line)
 
 
-def _train_seconds(
-    sweep: Sweep, store: RunStore, section: EstimatorSection, made: Attribution, references: int
-) -> float:
-    """Return what the training cost that an attribution used: of the runs it was fitted on, and of its reference models.
+def _train_seconds(sweep: Sweep, store: RunStore, options: Estimator, made: Attribution, references: int) -> float:
+    """Return what the training cost that an attribution used: of the runs that it was fitted on or that chose its options, and
+    of its reference models.
 
     Of `references` models an estimator may have looked at the first few: they count for their share.
     """
     fitted = accounting.train_seconds(store, made.fitted_on)
-    if "checkpoints" not in section.options.needed:
+    if "checkpoints" not in options.needed:
         return fitted
     others = set(reference_designs(sweep, store)) - set(made.fitted_on)
-    of_models = isinstance(section.options, ReferenceEstimator) and references
+    of_models = isinstance(options, ReferenceEstimator) and references
     return fitted + accounting.train_seconds(store, others) * (made.models / references if of_models else 1.0)
 
 

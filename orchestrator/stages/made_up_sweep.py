@@ -109,7 +109,7 @@ def _write_attributions(sweep: Sweep, values: NDArray[np.float32]) -> None:
     if first is None:
         return
     section, designs = sweep.config.estimators[first], sweep.config.designs
-    needs = section.options.needed
+    needs = section.needed
     attributes = Attributes(
         estimator=section.estimator,
         claims_units=section.options.claims_units,

@@ -11,14 +11,16 @@ from pathlib import Path
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from estimators.findings import Findings
 from estimators.registry import find
 from estimators.scores import judge_array
+from estimators.tuning import worded
 from orchestrator.scoring.absent_metrics import standing_of_absent_metrics
 from orchestrator.scoring.comparison import compare
 from orchestrator.scoring.metric import Metric
 from orchestrator.scoring.registry import metrics
 from orchestrator.scoring.table import Judged, ScoreRow, as_table, write_scores
-from orchestrator.store.attributions import Attributes, list_attributions, read_attribution
+from orchestrator.store.attributions import Attributes, StoredAttribution, list_attributions, read_attribution
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.sweep import Sweep
 from workers.errors import ConfigError, DataError, near
@@ -30,9 +32,12 @@ def score(sweep: Sweep, store: RunStore) -> pd.DataFrame:
     Rows of metrics that are not installed here are kept, as long as the attribution that they judged is the one that is there.
     """
     rows: list[ScoreRow] = []
-    for judged, content in _stored(sweep):
-        order = _fitted_order(sweep, judged)
-        rows += [replace(row, attribution=content, fitted_order=order) for row in _judge(sweep, store, judged)]
+    for judged, kept in _stored(sweep):
+        order, tuned = _fitted_order(sweep, judged), _tuned(kept.attributes)
+        rows += [
+            replace(row, attribution=kept.content_hash, fitted_order=order, tuned=tuned)
+            for row in _judge(sweep, store, judged)
+        ]
     for metric in metrics():
         rows += _its_own(metric, metric.judge_sweep(sweep, store))
     return write_scores(sweep.paths.scores, [*compare(rows), *standing_of_absent_metrics(sweep)])
@@ -58,8 +63,8 @@ def judge(
     return as_table(rows)
 
 
-def _stored(sweep: Sweep) -> Iterator[tuple[Judged, str]]:
-    """Yield the stored attributions of the configuration, in its order, each with its hash."""
+def _stored(sweep: Sweep) -> Iterator[tuple[Judged, StoredAttribution]]:
+    """Yield the stored attributions of the configuration, in its order, each as it is kept, too."""
     stored = list_attributions(sweep.paths)
     for label in sweep.config.estimators:
         if label in stored:
@@ -74,7 +79,13 @@ def _stored(sweep: Sweep) -> Iterator[tuple[Judged, str]]:
                 kept.utility,
                 _claims_units(kept.attributes),
             )
-            yield judged, kept.content_hash
+            yield judged, kept
+
+
+def _tuned(attributes: Attributes) -> str:
+    """Return the options that fitting runs chose for an attribution, with their values."""
+    found = Findings.from_json(attributes.details).tuning
+    return "" if found is None else worded(found.chosen)
 
 
 def _fitted_order(sweep: Sweep, judged: Judged) -> str:

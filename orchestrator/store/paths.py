@@ -159,6 +159,10 @@ class SweepPaths:
         """One estimator's attribution of some queries that came later (Zarr group)."""
         return self.queries / check_name(queries) / check_name(name)
 
+    def sensitivity(self, name: str, option: str) -> Path:
+        """How the LDS of an estimator goes with one of its options (CSV); its figure is beside it (SVG)."""
+        return self.root / "sensitivity" / f"{check_name(name)}.{check_name(option)}.csv"
+
 
 def is_name(name: str) -> bool:
     """Say whether `name` can be the name of a file and of a Zarr node."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from orchestrator.config.schema import Config, EstimatorSection
+from orchestrator.config.estimator_section import EstimatorSection
+from orchestrator.config.schema import Config
 from orchestrator.designs.absent import Absent
 from orchestrator.store.attributions import read_attributes_of
 from orchestrator.store.manifest import read_manifest
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import is_folder
-from workers.errors import PluginError, StoreError
+from workers.errors import ConfigError, LackingError, PluginError, StoreError
 
 UNKNOWN_PACKAGE = "the package that registers it"
 MEND = "mend the package"
@@ -61,15 +62,19 @@ def _missing(section: EstimatorSection, paths: SweepPaths, label: str) -> tuple[
     if section.is_own:
         package = section.estimator.partition(":")[0].partition(".")[0]
         return ("", "") if _can_be_found(package) else (f"there is no module {package!r} here", "install it")
-    from estimators.registry import BUILT_IN, find, names  # whose import nobody pays who asks no such question
+    from estimators.registry import BUILT_IN, find  # whose import nobody pays who asks no such question
 
     if section.estimator in BUILT_IN:
         return "", ""
-    if section.estimator in names():
-        try:
-            find(section.estimator)
-        except PluginError as error:
-            return f"estimator {section.estimator!r} cannot be loaded here ({error})", MEND
+    try:
+        find(section.estimator)
+    except LackingError as error:
+        return error.lacking, error.remedy
+    except PluginError as error:
+        return f"estimator {section.estimator!r} cannot be loaded here ({error})", MEND
+    except ConfigError:
+        pass
+    else:
         return "", ""
     return f"estimator {section.estimator!r} is not installed here", f"install {_package_of(section, paths, label)}"
 

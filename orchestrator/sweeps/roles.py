@@ -41,6 +41,27 @@ def fresh_design(config: Config) -> str | None:
     return _choose(lds.fresh, able, "scores.lds.fresh")
 
 
+def tuning_design(config: Config, label: str) -> str:
+    """Return the design whose runs choose the options of a tuned estimator: a fitting one, so never one that is judged by.
+
+    Raises ConfigError where there is none: a surrogate that needs no retraining is not offered.
+    """
+    section = config.estimators[label]
+    able = [
+        name
+        for name, design in config.designs.items()
+        if design.purpose == "fit" and "subsets" in design.serves and not design.weighs
+    ]
+    if not able:
+        raise ConfigError(
+            f"estimators.{label}.tune: values are chosen by the LDS on fitting runs of random subsets, and there is no such "
+            "design; add one of purpose fit, such as {kind: subsets, subsets: 50}"
+        )
+    found = _choose(section.tune_on, able, f"estimators.{label}.tune_on")
+    assert found is not None, "one of those that are able"
+    return found
+
+
 def _choose(named: str | None, able: list[str], key: str) -> str | None:
     if named is not None:
         if named not in able:

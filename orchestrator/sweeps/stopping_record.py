@@ -87,7 +87,8 @@ def watched_label(config: Config, design: str) -> str:
     named, suiting = config.stop[design].estimator, config.designs[design].watched_by
     if named is not None:
         return named
-    same = [label for label, section in config.estimators.items() if section.estimator == suiting]
+    sections = config.estimators.items()
+    same = [label for label, section in sections if section.estimator == suiting and not section.tune]
     return same[0] if same else suiting or ""
 
 

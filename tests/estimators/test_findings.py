@@ -3,6 +3,7 @@ import json
 import numpy as np
 
 from estimators.findings import ClassEffects, Findings, GroupEffect, LearningCurve
+from estimators.tuning import Tried, Tuning
 
 CURVE = LearningCurve(
     7,
@@ -20,12 +21,19 @@ GROUPS = (GroupEffect(0, 3, 0.5, 0.25), GroupEffect(2, 1, -1.0, np.nan))
 BY_CLASS = ClassEffects(("cat", "dog"), np.array([[1.0, -2.0], [0.5, 0.0]]), np.array([[0.1, np.nan], [0.2, 0.3]]))
 
 
+TUNING = Tuning(
+    {"damping": 0.1},
+    (Tried({"damping": 0.1}, 0.5, 0.4, 0.6, 2.0), Tried({"damping": "auto"}, np.nan, np.nan, np.nan, 1.0, "singular")),
+    *("fit", 12, True, False, 3.0),
+)
+
+
 def told(findings: Findings) -> str:
     return json.dumps(findings.to_json(), sort_keys=True, allow_nan=False)
 
 
 def test_findings_come_back_from_strict_json() -> None:
-    findings = Findings("good", CURVE, GROUPS, BY_CLASS, 0.375)
+    findings = Findings("good", CURVE, GROUPS, BY_CLASS, 0.375, TUNING)
     back = Findings.from_json(json.loads(told(findings)))
     assert told(back) == told(findings)
     assert back.learning_curve is not None
@@ -37,6 +45,9 @@ def test_findings_come_back_from_strict_json() -> None:
     assert back.groups[0] == GROUPS[0]
     assert np.isnan(back.groups[1].standard_error)
     assert back.group_error == 0.375
+    assert back.tuning is not None
+    assert (back.tuning.chosen, back.tuning.best, back.tuning.held_out) == ({"damping": 0.1}, TUNING.best, True)
+    assert np.isnan(back.tuning.tried[1].lds)
     assert np.array_equal(back.class_effects.standard_errors, BY_CLASS.standard_errors, equal_nan=True)
 
 

@@ -21,7 +21,7 @@ from orchestrator.scoring.ranking import tables
 from orchestrator.scoring.regime import Regime, regime_of
 from orchestrator.scoring.seed_check import SEED_CHECK
 from orchestrator.scoring.table import ScoreRow, as_rows
-from orchestrator.scoring.wording import ceilings, is_compared, stands_on
+from orchestrator.scoring.wording import ceilings, is_compared, name_of, stands_on
 from workers.errors import ConfigError
 
 SHOWN_ELSEWHERE = frozenset(one.name for one in (LDS, LEAVE_ONE_OUT, SEED_CHECK, DETECTION, *AREAS.values()))
@@ -50,6 +50,11 @@ class Entry:
     """The whole row of the score table."""
     curve: str = ""
     """What it has in common with entries that differ in the number of reference models alone; empty where there are none."""
+
+    @property
+    def name(self) -> str:
+        """What the table calls it: marked where its options were tuned."""
+        return name_of(self.row)
 
     @property
     def seconds(self) -> float:
@@ -152,7 +157,8 @@ def areas(data: ReportData) -> tuple[Area, ...]:
 class OtherScore:
     """One line of a table of scores that has no part of the page to itself."""
 
-    estimator: str
+    name: str
+    """Its estimator, marked where its options were tuned."""
     family: Family
     measure: str
     score: ShownScore
@@ -175,7 +181,7 @@ def others(data: ReportData) -> tuple[OtherTable, ...]:
         OtherTable(
             table.quantity,
             tuple(
-                OtherScore(row.estimator, family(data, row.estimator), row.measure, ShownScore.of(row))
+                OtherScore(name_of(row), family(data, row.estimator), row.measure, ShownScore.of(row))
                 for row in table.rows
             ),
             (*stands_on(table.rows), *ceilings(table.quantity, table.rows)),

@@ -9,7 +9,7 @@ from estimators.evidence import Evidence
 from estimators.gradient_based.product_effects import ProductEffects
 from estimators.testing import model_evidence
 from orchestrator.attribution.numbers_of_models import Answers
-from orchestrator.config.schema import EstimatorSection
+from orchestrator.config.estimator_section import EstimatorSection
 from workers.errors import ConfigError
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ def test_the_kept_schema_is_the_one_that_the_code_draws(monkeypatch: pytest.Monk
 
 
 def test_what_a_package_adds_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "offered", lambda group: ("one",) if group == "counterfactory.metrics" else ())
+    entry = EntryPoint("one", "package:One", "counterfactory.metrics")
+    monkeypatch.setattr(plugins, "offered", lambda group: (entry,) if group == entry.group else ())
     monkeypatch.setattr(json_schema, "schema", lambda: {"drawn": True})
     assert kept_schema.schema() == {"drawn": True}
 

@@ -24,6 +24,7 @@ LATER = (
     *("queries_left_out", "constant_predictions", "constant_outputs"),
     "attribution",
     "fitted_order",
+    "tuned",
 )
 """Columns that tables of earlier versions lack."""
 
@@ -33,7 +34,7 @@ def test_the_columns_of_the_file_and_their_types_are_the_published_ones(tmp_path
     schema = pq.read_schema(tmp_path / "scores.parquet")
     assert tuple(schema.names) == COLUMNS + LATER
     kinds = dict.fromkeys(
-        ("estimator", "metric", "measure", "design", "order", "attribution", "fitted_order"), "string"
+        ("estimator", "metric", "measure", "design", "order", "attribution", "fitted_order", "tuned"), "string"
     )
     kinds |= {"queries": "int64", "subsets": "int64", "seeds": "int64"}
     for name in COLUMNS + LATER:
