@@ -11,7 +11,7 @@ from workers.errors import StoreError
 
 
 def refuse_other(sweep: Sweep, *, edited: bool = False) -> None:
-    """Refuse a folder that another configuration made, naming the first key that differs: the task, before its arguments.
+    """Refuse a folder that was made from another configuration, naming the first key that differs: the task before the rest.
 
     With `edited` the one that it holds may have been edited.
     """

@@ -154,7 +154,7 @@ def bernoulli(**fields: object) -> Bernoulli:
     return Bernoulli(**{"kind": "bernoulli", "subsets": 400, **fields})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("drop", "size"), [(1, N - 1), (3, N - 3), (0.05, N - 2), (0.5, N // 2)])
+@pytest.mark.parametrize(("drop", "size"), [(1, N - 1), (3, N - 3), (0.05, N - 2), (0.07, N - 3), (0.5, N // 2)])
 def test_a_size_is_said_by_what_is_dropped(drop: int | float, size: int) -> None:
     design = subsets(drop=drop)
     design.check(CONTEXT)

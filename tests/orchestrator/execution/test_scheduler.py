@@ -20,6 +20,8 @@ Fate = Literal["memory", "system", "application", "failed"]
 """The first three lose the whole job; a failed run is an outcome, its neighbours are well."""
 ERRORS = {"memory": MemoryError("too much"), "system": OSError("killed"), "application": KeyError("x")}
 ALWAYS = 99
+PAIR = {0: range(4), 1: range(4, 20)}
+"""The rows of a small pack and of a large one."""
 
 
 @dataclass
@@ -185,6 +187,14 @@ def test_a_worker_that_dies_once_costs_no_run() -> None:
     assert scheduler.tally.seconds == 4.0, "both halves count"
 
 
+def test_a_pack_takes_from_its_first_part_s_start_to_its_last_one_s_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 25.0])  # when the halves are back, each after 2 s
+    monkeypatch.setattr("orchestrator.execution.scheduler.time.monotonic", lambda: next(clock))
+    sink, scheduler = scheduled(ScriptedPool({2: ("system", 1)}), packs=1, size=4)
+    assert sink.timing["fit", 0] == ("worker", 100.0, 25.0 - 8.0)
+    assert scheduler.tally.seconds == 4.0
+
+
 def test_several_runs_at_fault_are_all_found() -> None:
     pool = ScriptedPool({0: ("system", ALWAYS), 3: ("application", ALWAYS), 6: ("failed", ALWAYS)})
     sink, _ = scheduled(pool, packs=1, size=7)
@@ -205,6 +215,25 @@ def test_out_of_memory_halves_the_pack_and_is_remembered() -> None:
 def test_a_run_that_alone_is_too_large_has_failed() -> None:
     sink, _ = scheduled(ScriptedPool({1: ("memory", ALWAYS)}), packs=1, size=2)
     assert sink.failed() == {1: "out of memory, alone: too much"}
+    sink, _ = scheduled(ScriptedPool({0: ("memory", ALWAYS)}), packs=1, size=1)
+    assert sink.timing["fit", 0] == ("", 0.0, 0.0), "of a pack that brought nothing nobody knows when it was begun"
+
+
+def test_a_larger_pack_in_flight_does_not_take_back_what_a_smaller_one_showed() -> None:
+    pool, sink = ScriptedPool(holds=2, slots=2), Sink()
+    small, large = (Job("fit", k, tuple(Run(row, np.arange(3), row) for row in rows)) for k, rows in PAIR.items())
+    scheduler = Scheduler(pool, sink, 1)
+    scheduler.run(iter([small, large]))
+    assert pool.sizes[:2] == [4, 16]
+    assert max(pool.sizes[2:]) == 2
+    assert scheduler.tally.splits == 2
+
+
+def test_a_run_that_fits_in_no_memory_says_nothing_of_packs() -> None:
+    pool = ScriptedPool({0: ("memory", ALWAYS)}, slots=1)
+    sink, _ = scheduled(pool, packs=3, size=8, in_flight=1)
+    assert list(sink.failed()) == [0]
+    assert pool.sizes[-2:] == [8, 8], "the packs after it are whole"
 
 
 def test_only_the_runs_of_a_job_are_asked_for() -> None:
@@ -280,6 +309,16 @@ def test_once_a_design_is_over_only_what_is_in_flight_is_trained() -> None:
     assert 32 <= len(fit) < 48
     assert sorted(fit) == list(range(len(fit))), "what was in flight is kept, in a pack that is not whole"
     assert len(sink.packs["other", 0]) == 4, "other designs go on"
+
+
+def test_runs_that_are_not_sent_are_no_part_of_what_is_left() -> None:
+    """Towards the end packs go out in shares of what is left; a design that is over has no runs among that."""
+    alone, beside = ScriptedPool(), ScriptedPool()
+    Scheduler(alone, Sink(), 1).run(jobs(4, 16), 64)
+    over = lambda design: design == "over"  # noqa: E731
+    Scheduler(beside, Sink(), 1, is_over=over).run(iter([*jobs(3, 16, "over"), *jobs(4, 16)]), 48 + 64)
+    assert beside.sizes == alone.sizes
+    assert min(alone.sizes) == 1
 
 
 def test_a_lost_pack_of_a_design_that_is_over_is_not_divided() -> None:

@@ -1,7 +1,9 @@
 """Rows are handed out only while their files are those that were checked, or pass again; nothing larger than the machine is."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +98,25 @@ def test_chunks_of_outputs_that_changed_places_are_refused(store: RunStore, read
     store.outputs("fit", "margin", 2, 3)  # none of these is done
     _exchange(first, second)
     np.testing.assert_array_equal(store.outputs("fit", "margin"), expected(-1))
+
+
+@pytest.mark.parametrize("changed", [{"hash": "0" * 32}, {"checkpoints": {"1": "0" * 32}}])
+def test_a_record_that_is_another_since_its_rows_were_checked_has_them_checked_again(
+    store: RunStore, changed: dict[str, Any]
+) -> None:
+    store.outputs("fit", "loss")
+    path = store.paths.record("fit", 1)
+    kept = json.loads(path.read_text())
+    row = next(one for one in kept["rows"] if one["row"] == 5)
+    before = path.read_bytes()
+    row |= changed
+    path.with_name("other").write_text(json.dumps(kept))
+    os.replace(path.with_name("other"), path)
+    with pytest.raises(StoreError, match=r"row 5 of loss or margin is not what the ledger's hash was taken of"):
+        store.outputs("fit", "loss", 4, 8)
+    path.with_name("other").write_bytes(before)
+    os.replace(path.with_name("other"), path)
+    np.testing.assert_array_equal(store.outputs("fit", "loss"), expected())
 
 
 def test_a_chunk_that_is_gone_is_named(store: RunStore) -> None:

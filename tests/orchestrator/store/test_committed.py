@@ -248,3 +248,14 @@ def test_a_list_is_written_anew_only_where_it_lacks_something(
         assert (path.stat().st_ino if path.exists() else None) == before
     else:
         assert path.read_bytes() == text
+
+
+def test_a_list_that_took_the_place_of_one_as_long_and_as_old_is_read(tmp_path: Path) -> None:
+    path, other = tmp_path / "committed", tmp_path / "other"
+    path.write_bytes(b"000001\n")
+    packs = CommittedPacks(path)
+    assert packs.read() == {1}
+    other.write_bytes(b"000002\n")
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    os.replace(other, path)
+    assert packs.read() == {2}
