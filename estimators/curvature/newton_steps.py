@@ -112,7 +112,8 @@ class _Unregularized:
 
     def rows(self) -> Tensor:
         right = self._root.T if self._rooted is None else self._root.T @ self._rooted
-        return (self._left @ self._root) @ right
+        found: Tensor = (self._left @ self._root) @ right
+        return found
 
     def leverages(self) -> Tensor:
         found: Tensor = (self._left @ self._root).square().sum(1)

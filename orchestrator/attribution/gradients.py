@@ -8,7 +8,8 @@ from dataclasses import replace
 from estimators.gradient_based.projected import ProjectingEstimator
 from estimators.kept_gradients import GradientStore, KeptGradients
 from orchestrator.attribution.numbers_of_models import but_for_models
-from orchestrator.config.schema import Config, EstimatorSection
+from orchestrator.config.estimator_section import EstimatorSection
+from orchestrator.config.schema import Config
 from orchestrator.store.gradients import check_gradients, kept_networks, read_gradients, write_gradients
 from orchestrator.store.paths import SweepPaths
 from workers.errors import StoreError

@@ -20,7 +20,7 @@ from orchestrator.attribution.evidence import load_references, no_runs_yet
 from orchestrator.attribution.gradients import GradientsToAnswerFrom, keeps_gradients, store_of
 from orchestrator.attribution.standing import stamp_of
 from orchestrator.attribution.strongest import Strongest
-from orchestrator.config.schema import EstimatorSection
+from orchestrator.config.estimator_section import EstimatorSection
 from orchestrator.scoring.ends import ends_of
 from orchestrator.store.attributions import Attributes
 from orchestrator.store.gradients import kept_networks
