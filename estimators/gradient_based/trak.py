@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from estimators.evidence import Reference
 from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
@@ -140,6 +140,12 @@ class Trak(ProjectingEstimator):
         False, description="divide by the size of what each example does to its own output (relative influence)"
     )
 
+    @model_validator(mode="after")
+    def _kept(self) -> Self:
+        if self.store and self.relative:
+            raise ValueError("store keeps rows for values that are not relative: expected one of the two")
+        return self
+
     @property
     def claims_units(self) -> bool:
         """Where the Gram matrix is the loss's curvature: in classification only with `reweight`."""
@@ -160,10 +166,6 @@ class TrakEffects(ProjectedEffects):
         self._options = options
         self._output = trak_output(material.task)
         self._sizes = torch.zeros(len(material.train), dtype=torch.float64)
-        if options.store and options.relative:
-            raise ConfigError(
-                f"{options.name}: store keeps rows for values that are not relative: expected one of the two"
-            )
 
     def chosen(self, reference: Reference) -> Iterator[tuple[Checkpoint, float]]:
         """Yield the checkpoints to use, each a model of its own; the initial model only where there is no other."""

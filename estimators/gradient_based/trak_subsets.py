@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from estimators.contract import Need
 from estimators.gradient_based.trak import Trak, TrakEffects
@@ -44,6 +44,12 @@ class TrakSubsets(Trak):
         description="how many models to train; a list, such as [1, 2, 5], makes an attribution with each, named by it",
     )
     fraction: float = Field(0.5, gt=0, le=1, description="share of the training examples that each is trained on")
+
+    @model_validator(mode="after")
+    def _not_kept(self) -> Self:
+        if self.store:
+            raise ValueError("store goes with reference models, and these members are trained anew: expected false")
+        return self
 
     def references(self, evidence: Evidence) -> tuple[Member, ...]:
         """Train the members. Raises ConfigError for a task without gradients, DivergedError where a training fails."""

@@ -11,6 +11,7 @@ from estimators.gradient_based.logra import Logra
 from estimators.gradient_based.new_queries import new_queries
 from estimators.gradient_based.projected import PIECE, digest
 from estimators.gradient_based.trak import Trak
+from estimators.gradient_based.trak_subsets import TrakSubsets
 from estimators.kept_gradients import MULTIPLIERS, ROWS, GradientStore, KeptGradients, difference
 from estimators.reference_estimator import ReferenceEstimator
 from workers import Queries, Recipe
@@ -29,6 +30,9 @@ KINDS = [
     Trak(project_dim=12, projection="normal", checkpoints="all"),
     Trak(project_dim=30, projection="factored", reweight=True),
     Trak(project_dim=20, projection="factored", damping=0.1),
+    Trak(project_dim=12, projection="sparse", damping=0.1),
+    Trak(project_dim=20, projection="factored_sparse", damping=0.1),
+    Logra(rank=2, curvature="ekfac"),
 ]
 
 
@@ -97,6 +101,13 @@ def test_no_training_example_is_read(toy, evidence_of, estimator, monkeypatch):
     new_queries(storing(estimator), evidence, batch).values()
     assert read
     assert all(len(one.inputs) == 6 for one in read)
+
+
+def test_what_is_not_kept_is_refused_with_the_options():
+    with pytest.raises(ValueError, match="not relative"):
+        Trak(store=True, relative=True)
+    with pytest.raises(ValueError, match="members are trained anew"):
+        TrakSubsets(store=True)
 
 
 def test_another_measure_needs_no_other_store(toy, evidence_of):
