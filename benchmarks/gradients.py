@@ -9,6 +9,9 @@ round; the median of the rounds' ratios counts. Seconds are those of everything 
 - `ekfac`: against kronfluence (strategy ekfac), both damped by a tenth of each layer's mean eigenvalue.
 - `tracin`: against dattri, one checkpoint, no projection.
 - `trak`: against traker at 2,048 dimensions, ours by `projection: factored`; `trak, dense` is ours by independent entries, too.
+- `logra-store`: LoGra's answer to one new query from the gradients that it keeps on the disk, against its first pass without
+  them, training examples and t queries together; the ratio says how often the one goes into the other. Keeping them takes longer,
+  once, as a line says.
 
 `rank r` is the mean over queries of the rank correlation of the two sides' scores, `agree` whether they are as near as they
 should be: above .999 where both compute the same number. EK-FAC draws targets, and two draws differ (a line says how much, for
@@ -41,7 +44,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from estimators.evidence import Evidence, Reference
+from estimators.gradient_based.new_queries import new_queries
 from estimators.registry import find
+from orchestrator.attribution.gradients import GradientsToAnswerFrom, SweepGradients
+from orchestrator.store.paths import SweepPaths
+from orchestrator.store.plain_files import files_below
 from workers.errors import DataError
 from workers.loading import find_data
 from workers.runs import Run
@@ -304,7 +311,42 @@ def trak(given: Setting, rounds: int) -> list[Row]:
     return rows
 
 
-CASES: dict[str, Callable[[Setting, int], list[Row]]] = {"ekfac": ekfac, "tracin": tracin, "trak": trak}
+def logra_store(given: Setting, rounds: int) -> list[Row]:
+    estimator, task = find("logra")(models=1, store=True), given.task
+    with tempfile.TemporaryDirectory() as folder:
+        paths = SweepPaths(Path(folder))
+        keeping = SweepGradients(paths, "logra", lambda: "", print, again=True)
+        clock = time.perf_counter()
+        estimator.attribute(replace(given.evidence, gradients=keeping))
+        seconds = time.perf_counter() - clock
+        size = sum(file.stat().st_size for file in files_below(paths.gradients))
+        kept = replace(given.evidence, gradients=GradientsToAnswerFrom(paths, "logra"))
+        query, many = (task.examples("task").read(torch.arange(count)) for count in (1, min(100, task.t)))
+
+        def first_query() -> np.ndarray:
+            return new_queries(estimator, kept, query).values()
+
+        def first_pass() -> np.ndarray:
+            return given.ours("logra")[:, :1]
+
+        row, found, expected = compared("logra-store", "first pass", first_query, first_pass, rounds)
+        clock = time.perf_counter()
+        asked = new_queries(estimator, kept, many)
+        asked.values()
+        each = (time.perf_counter() - clock) / asked.q
+    print(
+        f"logra-store: the pass that keeps {size / 2**20:,.0f} MiB takes {seconds:.2f} s; a query is {1 / row.ratio:.2%} of the "
+        f"first pass, one of {asked.q} together {each / row.theirs:.3%}"
+    )
+    return [marked(row, np.allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()))]
+
+
+CASES: dict[str, Callable[[Setting, int], list[Row]]] = {
+    "ekfac": ekfac,
+    "tracin": tracin,
+    "trak": trak,
+    "logra-store": logra_store,
+}
 
 
 def main() -> None:
@@ -324,7 +366,7 @@ def main() -> None:
         for row in CASES[case](given, asked.rounds):
             rows.append(row)
             print(
-                f"{row.case:<16}{row.other:<14}{row.ours:>9.2f}{row.theirs:>9.2f}{row.ratio:>8.2f}"
+                f"{row.case:<16}{row.other:<14}{row.ours:>9.3f}{row.theirs:>9.2f}{row.ratio:>8.2f}"
                 f"{row.correlation:>9.4f}  {row.agree}",
                 flush=True,
             )

@@ -60,13 +60,12 @@ class NewQueries:
 
         Raises StoreError for kept rows that are damaged, DivergedError for values that are not finite.
         """
-        widest = max(rows.shape[1] for rows, _ in self._pairs)
-        # Rows as they are kept and in float64, a sum and what is added to it.
-        size = rows_within(self._budget // 4, 16 * widest + 24 * self.q)
+        # A sum, what is added to it, and it in float32; rows are read a few at a time.
+        size = rows_within(self._budget // 4, 24 * self.q)
         for where in slices(self.n, size):
             total = torch.zeros(where.stop - where.start, self.q, dtype=torch.float64)
             for rows, targets in self._pairs:
-                total += products(rows[where], targets)
+                total += products(rows, targets, where)
             found = self._effects.scaled(total / len(self._pairs), where)
             if not bool(torch.isfinite(found).all()):
                 raise DivergedError("attributions of new queries are not finite: a reference model diverged")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Raised when other rows are kept for the same options."""
-PIECE = 1024
-"""Rows that are multiplied at once."""
+AT_ONCE = 2**22
+"""Bytes of kept rows that are multiplied at once: what stays in the processor's cache between being read and used."""
 
 
 class ProjectingEstimator(ReferenceEstimator):
@@ -158,14 +158,18 @@ def multipliers_of(kept: KeptGradients) -> Tensor | None:
     return torch.tensor(kept.arrays[MULTIPLIERS][:]) if MULTIPLIERS in kept.arrays else None
 
 
-def products(rows: Array, targets: Tensor, piece: int = PIECE) -> Tensor:
-    """Return rows (n, k) times targets (t, k), (n, t) float64, `piece` rows at a time."""
+def products(rows: Array, targets: Tensor, where: slice = slice(None)) -> Tensor:
+    """Return some of rows (n, k) times targets (t, k), (b, t) float64."""
+    import numpy as np
     import torch
 
-    found = torch.empty(rows.shape[0], len(targets), dtype=torch.float64)
-    for start in range(0, len(found), piece):
-        where = slice(start, start + piece)
-        found[where] = torch.tensor(rows[where], dtype=torch.float64) @ targets.T
+    start, stop, _ = where.indices(rows.shape[0])
+    found = torch.empty(stop - start, len(targets), dtype=torch.float64)
+    size = max(1, AT_ONCE // max(1, 8 * rows.shape[1]))
+    for first in range(start, stop, size):
+        last = min(first + size, stop)
+        piece = np.array(rows[first:last], dtype=np.float64)
+        found[first - start : last - start] = torch.from_numpy(piece) @ targets.T
     return found
 
 

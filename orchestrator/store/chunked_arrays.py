@@ -20,8 +20,8 @@ from orchestrator.store.metadata import METADATA, undamaged
 from orchestrator.store.plain_files import read_plain, text_of
 from workers.errors import StoreError
 
-CHUNK_BYTES = 16 * 2**20
-"""Of a chunk's numbers, about."""
+CHUNK_BYTES = 4 * 2**20
+"""Of a chunk's numbers, about: so few that memory is used again from chunk to chunk, and files are not too many."""
 
 
 @dataclass
@@ -90,9 +90,12 @@ class ChunkedArray:
         }
 
     def __getitem__(self, where: slice, /) -> NDArray[Any]:
-        """Return consecutive rows. Raises StoreError for a chunk that is not what was written."""
+        """Return consecutive rows, not to be written to. Raises StoreError for a chunk that is not what was written."""
         start, stop, _ = where.indices(self.shape[0])
         rows = self.format.shape[0]
+        if start < stop and start // rows == (stop - 1) // rows:
+            first = start // rows * rows
+            return self._chunk(start // rows)[start - first : stop - first]
         found = np.empty((max(0, stop - start), *self.shape[1:]), dtype=self.dtype)
         for number in range(start // rows, -(-stop // rows) if stop > start else 0):
             first = number * rows

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 LEVEL = 3
 """Level of compression."""
 _CHECKSUM_BYTES = 4
+_RESIDUE = google_crc32c.value(bytes(_CHECKSUM_BYTES))
+"""The checksum of any bytes with their own checksum behind them: no part of a chunk is copied to be checked."""
 MOST_PER_BYTE = 2**15
 """Bytes that one byte of zstd can stand for: at best a block of 4 bytes says 128 KiB."""
 
@@ -65,12 +67,11 @@ class ChunkFormat:
         Nothing larger than the chunk is allocated, whatever the bytes say, and nothing at all for too few bytes. Good bytes of
         a smaller chunk come with zeros at the end: only the rows' hashes tell them.
         """
-        stored = content[:-_CHECKSUM_BYTES]
-        if google_crc32c.value(stored) != checksum_of(content):
+        if len(content) < _CHECKSUM_BYTES or google_crc32c.value(content) != _RESIDUE:
             raise CodecError("its checksum does not agree")
         packed, count = self.dtype == np.bool_, math.prod(self.shape)
         size = 1 + -(-count // 8) if packed else count * self.dtype.itemsize
-        plain = _decompressed(stored, size) if self.compressed else np.frombuffer(stored, dtype=np.uint8)
+        plain = _decompressed(content, size) if self.compressed else _as_they_are(content)
         if len(plain) != size:
             raise CodecError(f"it has {len(plain):,} bytes, expected the {size:,} of a chunk")
         little = self.dtype.newbyteorder("<")
@@ -83,7 +84,12 @@ def checksum_of(content: bytes) -> int:
     return int.from_bytes(content[-_CHECKSUM_BYTES:], "little")
 
 
-def _decompressed(stored: bytes, size: int) -> NDArray[np.uint8]:
+def _as_they_are(content: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(content, dtype=np.uint8)[:-_CHECKSUM_BYTES]
+
+
+def _decompressed(content: bytes, size: int) -> NDArray[np.uint8]:
+    stored = content[:-_CHECKSUM_BYTES]
     if size > len(stored) * MOST_PER_BYTE:
         raise CodecError(f"it has {len(stored):,} bytes, too few for the {size:,} of a chunk")
     plain = np.zeros(size, dtype=np.uint8)

@@ -9,7 +9,7 @@ import torch
 
 from estimators.gradient_based.logra import Logra
 from estimators.gradient_based.new_queries import new_queries
-from estimators.gradient_based.projected import PIECE, digest
+from estimators.gradient_based.projected import digest
 from estimators.gradient_based.trak import Trak
 from estimators.gradient_based.trak_subsets import TrakSubsets
 from estimators.kept_gradients import MULTIPLIERS, ROWS, GradientStore, KeptGradients, difference
@@ -202,7 +202,7 @@ def test_more_queries_than_memory_and_a_flat_measure_are_refused(toy, evidence_o
 
 
 def test_the_memory_budget_divides_the_work_and_changes_no_value(toy, evidence_of):
-    evidence = evidence_of(toy("classification", hidden=4, n=PIECE + 40), "margin", models=1)
+    evidence = evidence_of(toy("classification", hidden=4, n=1064), "margin", models=1)
     estimator = Logra(rank=2, store=True)
     estimator.attribute(evidence)
     whole = new_queries(estimator, evidence, others(evidence.task))

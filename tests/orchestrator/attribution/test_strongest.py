@@ -1,12 +1,13 @@
 """The k largest values of every query, against a stable argsort of all of them."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.attribution.strongest import Strongest
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10**6), n=st.integers(1, 40), k=st.integers(0, 45), few=st.booleans(), rows=st.integers(1, 40)
 )
