@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from orchestrator.report import text
 from orchestrator.report.page import figures, svg
@@ -29,6 +30,7 @@ def figure(rows: Sequence[Looked], estimator: str, option: str, tuned: float | N
         colour = svg.FAMILY["gradients"]
         if len(numbers) and numbers.min() > 0:
             axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}"))
         axes.fill_between(numbers, [row.low for row in at], [row.high for row in at], color=colour, alpha=0.15, lw=0)
         axes.plot(numbers, values, "o-", color=colour, ms=4, lw=1.5)
         axes.axhline(0, color=svg.LINE, lw=1, zorder=0)
@@ -42,6 +44,8 @@ def figure(rows: Sequence[Looked], estimator: str, option: str, tuned: float | N
         if ceilings:
             axes.axhspan(ceilings[0].ceiling_low, ceilings[0].ceiling_high, color=svg.CEILING, alpha=0.12, lw=0)
             axes.axhline(ceilings[0].ceiling, color=svg.CEILING, lw=1.5, ls=(0, (4, 3)))
+            at_its_end, across = (1, ceilings[0].ceiling), ("axes fraction", "data")
+            axes.annotate("ceiling", at_its_end, (-4, 4), xycoords=across, textcoords="offset points", ha="right")
         axes.set_xlabel(f"{option} of {estimator}")
         axes.set_ylabel(f"LDS ({rows[0].measure}, {rows[0].design}), 95% interval" if rows else "LDS")
         told = "; ".join(f"{row.setting}: {text.decimal(row.lds)}" for row in known)

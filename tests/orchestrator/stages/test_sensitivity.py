@@ -152,6 +152,7 @@ def test_the_figure_marks_default_tuned_choice_and_ceiling(trained: tuple[Sweep,
     drawn = sensitivity(sweep, store, Request("mine", "knob", [0.5, 1.0, 2.0])).svg.read_text()
     ElementTree.fromstring(drawn)
     assert "var(--" not in drawn
+    assert "mathdefault" not in drawn  # the report's figures take dollar signs as they are
     for word in ("default", "tuned", "knob of mine", "LDS (worth, heldout)"):
         assert word in drawn
     other = sensitivity(sweep, store, Request("knob", "knob", [0.5, 1.0])).svg.read_text()
