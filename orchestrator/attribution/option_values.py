@@ -31,7 +31,7 @@ def refuse_other_than_numbers(kind: type[Estimator], option: str) -> None:
 
 
 def around_default(options: Estimator, option: str, evidence: Evidence) -> tuple[float, ...]:
-    """Return a range of numbers around an option's default, ascending, to three digits, all of which the estimator takes.
+    """Return a range of numbers around an option's default, ascending, all of which the estimator takes.
 
     Raises ConfigError where the default is no number, and nothing tells of which size it is.
     """
@@ -43,7 +43,7 @@ def around_default(options: Estimator, option: str, evidence: Evidence) -> tuple
         )
     whole = float not in _kinds(type(options).model_fields[option].annotation)
     found: Iterable[float] = (
-        {round(size * 2.0**k) for k in DOUBLINGS} if whole else (float(f"{size * 10 ** (k / 2):.3g}") for k in HALF_DECADES)
+        {round(size * 2.0**k) for k in DOUBLINGS} if whole else (size * 10 ** (k / 2) for k in HALF_DECADES)
     )
     return tuple(sorted(number for number in found if _taken(options, option, number)))
 

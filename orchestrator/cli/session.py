@@ -307,7 +307,7 @@ def look_watched(
     def say(one: Looked, kept: bool) -> None:
         found = f"failed: {one.error}" if one.error else f"LDS {one.lds:.3f} ({one.low:.3f} to {one.high:.3f})"
         took = "kept" if kept else duration(one.seconds)
-        line = f"{one.option} = {one.setting}{' (default)' if one.default else ''}: {found}, {took}"
+        line = f"{one.option} = {one.shown}{' (default)' if one.default else ''}: {found}, {took}"
         console.print(shown(line), soft_wrap=True, highlight=False)
 
     tell, before_task = _teller(console), _before_task(sweep, accept_changes, console)

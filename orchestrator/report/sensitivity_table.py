@@ -47,6 +47,11 @@ class Looked:
     made_of: str
     """Hash of the other options, the runs and the measure."""
 
+    @property
+    def shown(self) -> str:
+        """The value as a person reads it: a number to four digits."""
+        return f"{self.number:.4g}" if math.isfinite(self.number) else self.setting.strip('"')
+
 
 _READ: Mapping[str, Callable[[str], Any]] = {
     "str": str,

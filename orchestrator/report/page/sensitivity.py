@@ -48,7 +48,7 @@ def figure(rows: Sequence[Looked], estimator: str, option: str, tuned: float | N
             axes.annotate("ceiling", at_its_end, (-4, 4), xycoords=across, textcoords="offset points", ha="right")
         axes.set_xlabel(f"{option} of {estimator}")
         axes.set_ylabel(f"LDS ({rows[0].measure}, {rows[0].design}), 95% interval" if rows else "LDS")
-        told = "; ".join(f"{row.setting}: {text.decimal(row.lds)}" for row in known)
+        told = "; ".join(f"{row.shown}: {text.decimal(row.lds)}" for row in known)
         made = str(svg.inline(drawn, "sensitivity", f"LDS of {estimator} over {option}: {told}"))
     for name, colour in COLOURS.items():
         made = made.replace(f"var(--{name})", colour)
@@ -64,5 +64,5 @@ def _mark_default(axes: Axes, row: Looked) -> None:
         )
         return
     axes.axhline(row.lds, color=svg.MUTED, lw=1.2, ls=(0, (4, 3)))
-    name, across = row.setting.strip('"'), ("axes fraction", "data")
-    axes.annotate(f"default ({name})", (0, row.lds), (4, 4), xycoords=across, textcoords="offset points")
+    across = ("axes fraction", "data")
+    axes.annotate(f"default ({row.shown})", (0, row.lds), (4, 4), xycoords=across, textcoords="offset points")
