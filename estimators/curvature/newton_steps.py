@@ -24,10 +24,13 @@ class NewtonSteps(Protocol):
         """Return phi_i^T A^-1 phi_i of every example, (n,)."""
 
 
-def newton_steps(features: Tensor, curvature: Tensor, damping: float) -> NewtonSteps:
+def newton_steps(
+    features: Tensor, curvature: Tensor, damping: float, computed_in: torch.dtype = torch.float64
+) -> NewtonSteps:
     """Return the steps for `features` (n, k) and `curvature` (n,), none below 0.
 
-    Without a damping A^-1 is the pseudo-inverse: eigenvalues that rounding cannot tell from 0 count as 0. Raises ConfigError
+    Without a damping A^-1 is the pseudo-inverse: singular values of R^(1/2) Phi that rounding cannot tell from 0 count as 0,
+    those below max(n, k) machine epsilons of the type that the features were computed in, times the largest. Raises ConfigError
     where A with its damping is singular.
 
     >>> import torch
@@ -40,7 +43,7 @@ def newton_steps(features: Tensor, curvature: Tensor, damping: float) -> NewtonS
     [0.25, 0.25, 0.67]
     """
     if damping == 0:
-        return _Unregularized(features, curvature)
+        return _Unregularized(features, curvature, torch.finfo(computed_in).eps)
     return (_ByFeatures if features.shape[1] <= len(features) else _ByExamples)(features, curvature, damping)
 
 
@@ -95,12 +98,15 @@ class _ByExamples:
 class _Unregularized:
     """With the pseudo-inverse of Psi^T Psi for Psi = R^(1/2) Phi: of itself, or as Psi^T (Psi Psi^T)^+^2 Psi."""
 
-    def __init__(self, features: Tensor, curvature: Tensor):
+    def __init__(self, features: Tensor, curvature: Tensor, epsilon: float):
         rooted = features * curvature.sqrt().unsqueeze(1)
         self._rooted = None if features.shape[1] <= len(features) else rooted
         self._left = features if self._rooted is None else features @ rooted.T
         values, vectors = torch.linalg.eigh(rooted.T @ rooted if self._rooted is None else rooted @ rooted.T)
-        above = values > values[-1] * max(features.shape) * torch.finfo(values.dtype).eps
+        size = max(features.shape)
+        # Eigenvalues are squares of singular values, and have a rounding of their own.
+        cut = max((size * epsilon) ** 2, size * torch.finfo(values.dtype).eps)
+        above = values > values[-1] * cut
         inverse = torch.where(above, 1 / torch.where(above, values, 1.0), 0.0)
         # A root of the matrix in the middle: the pseudo-inverse once, or twice.
         self._root = vectors * (inverse.sqrt() if self._rooted is None else inverse)

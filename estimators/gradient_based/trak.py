@@ -193,7 +193,7 @@ class TrakEffects(ProjectedEffects):
         curvature = weights * output.curvature(f) if self._options.reweight else weights
         features = projector.rows(model, output.value, replace(train, weights=None), self._options.budget // 4)
         damping = self._damping(features, curvature)
-        steps = newton_steps(features, curvature, damping)
+        steps = newton_steps(features, curvature, damping, model.dtype)
         if self._options.relative:
             self._sizes += steps.leverages().sqrt()
         residuals = weights * values_of(model, output.residual, train)

@@ -175,6 +175,20 @@ def test_without_a_damping_it_is_the_pseudo_inverse(n, k, rank):
     )
 
 
+@pytest.mark.parametrize(("n", "k"), [(40, 25), (25, 40)])
+def test_the_rounding_of_float32_is_no_direction(n, k):
+    """Gradients of rank 3 that were computed in float32 have other directions, too, of rounding: their inverse is left out."""
+    rng = np.random.default_rng(3)
+    features, targets = rng.normal(size=(n, 3)) @ (basis := rng.normal(size=(3, k))), rng.normal(size=(4, 3)) @ basis
+    wanted = features @ np.linalg.pinv(features.T @ features, rcond=1e-10, hermitian=True) @ targets.T
+    rounded = (torch.from_numpy(one * (1 + 3e-7 * rng.normal(size=one.shape))) for one in (features, targets))
+    phi, asked = rounded
+    found = newton_steps(phi, torch.ones(n, dtype=torch.float64), 0.0, torch.float32)
+    np.testing.assert_allclose(found.effects(asked), wanted, rtol=1e-4, atol=1e-5)
+    exact = newton_steps(phi, torch.ones(n, dtype=torch.float64), 0.0)
+    assert np.abs(exact.effects(asked).numpy() - wanted).max() > 0.01, "what is left out would be seen"
+
+
 @pytest.mark.parametrize("models", [1, 3])
 @pytest.mark.parametrize("damping", [0.0, 0.7])
 @pytest.mark.parametrize("kind", ["classification", "regression"])

@@ -67,7 +67,7 @@ class Own:
         Influence(weight_decay=False, damping="mean_eigenvalue"),
         Influence(weight_decay=False, damping=0.1, solver="cg", tolerance=1e-6),
         DataInf(),
-        Trak(reweight=True),
+        Trak(reweight=True, damping="auto"),
         Representer(),
         Alo(penalty=0.1, damping=0.1),
         Alo(layers="all", penalty=0.1, damping=0.1),

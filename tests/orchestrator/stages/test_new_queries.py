@@ -135,7 +135,7 @@ def test_no_training_example_is_read(folder: Path, more: Path, monkeypatch: pyte
 def test_the_command_shows_the_strongest_examples(folder: Path, more: Path, command: Any, tmp_path: Path) -> None:
     ended = command("attribute", folder, "--queries", more, "--top", 3, "--csv", tmp_path / "top.csv")
     assert ended.code == 0, ended.err
-    assert "6 queries, the first 5 are shown, from 3 models" in ended.out.replace("\n", " ")
+    assert "6 queries, the first 5 are shown, from 3 models" in " ".join(ended.out.split())
     values = orchestrator.open_sweep(folder).query_attribution("more", "logra").values
     table = pd.read_csv(tmp_path / "top.csv")
     assert list(table.columns) == ["query", "effect", "example", "label", "value", "text"]
