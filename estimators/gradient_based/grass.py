@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
-from workers.errors import ConfigError
-from workers.runs import Checkpoint
+from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
+from estimators.reference_estimator import Material
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from estimators.gradients.functional_model import Examples, Model
-    from workers.task import Objective
+    from estimators.gradients.functional_model import Model
+    from estimators.gradients.projectors import Projector
 
 
-class Grass(ReferenceEstimator):
+class Grass(ProjectingEstimator):
     """tau[i, q] = - (1/n) phi_q^T (F + damping I)^-1 phi_i, averaged over models.
 
     Hu et al. 2025, sections 2 and 3: phi = P^T g is the gradient (the loss's at example i, the measure's at query q) after a
@@ -30,6 +27,7 @@ class Grass(ReferenceEstimator):
 
     A projection of what is inverted is no approximation of the inverse: values have the units of the measure, but not its scale.
     Cost a model: a gradient of every example, 4 k additions for each with k = `project_dim`, and 2 k^2 n + 2 k n t operations.
+    With `store` a new query costs its own gradient and 2 k n.
 
     >>> from estimators.gradient_based.grass import Grass
     >>> from estimators.testing import model_evidence
@@ -60,84 +58,43 @@ class Grass(ReferenceEstimator):
         return GrassEffects(self, material)
 
 
-class GrassEffects(ModelEffects):
+class GrassEffects(ProjectedEffects):
     """What the compressed gradients of each model bring."""
 
     def __init__(self, options: Grass, material: Material):
-        super().__init__(material)
+        super().__init__(options, material)
         self._options = options
-        self._dampings: list[list[float]] = []
-        self._dimensions: list[int] = []
 
-    def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
-        """Yield - phi_q^T (F + damping I)^-1 phi_i."""
+    def training_side(self, model: Model, number: int) -> TrainingSide:
+        """Return - 1/n (F + damping I)^-1 phi_i."""
         import torch
 
         from estimators.curvature.projected import DampedSteps, SecondMoment
 
-        options, train = self._options, self.material.train
-        losses, measured = (self.material.task.losses, train), (self.measure(model), self.material.queries)
-        features, targets = (
-            self._by_layer(model, losses, measured) if options.factored else self._whole(model, losses, measured)
-        )
+        losses, train, options = self.material.task.losses, self.material.train, self._options
+        projector, sizes = self._projector(model, number)
+        self.refuse_beyond_memory(sizes, "project_dim")
+        features = torch.split(projector.rows(model, losses, train, options.budget // 4), list(sizes), 1)
         moments = [SecondMoment(one, train.weights) for one in features]
-        steps = DampedSteps(features, moments, options.damping, options.name, factor=-1.0)
-        self._dampings.append(steps.dampings)
-        yield slice(None), steps.effects(torch.cat(targets, 1))
-
-    def values(self, total: Tensor) -> Tensor:
-        """Return the mean over the models of a 1/n-th."""
-        return total / (len(self.material.train) * len(self.material.references))
+        steps = DampedSteps(features, moments, options.damping, options.name, factor=-1 / len(train))
+        return TrainingSide(projector, steps, told={"dimensions": list(sizes), "damping": steps.dampings})
 
     def details(self) -> Mapping[str, Any]:
         """Return the dimensions of every block, and the dampings model by model."""
-        return {"dimensions": self._dimensions, "damping": self._dampings}
+        return {"dimensions": self.told[-1]["dimensions"], "damping": [one["damping"] for one in self.told]}
 
-    def _whole(self, model: Model, *objectives: tuple[Objective, Examples]) -> list[list[Tensor]]:
-        """Return the compressed gradients of each objective as one block, (b, k) float64."""
-        import torch
-
-        from estimators.gradients.per_example import blocks
+    def _projector(self, model: Model, number: int) -> tuple[Projector, Sequence[int]]:
+        """Return the model's own compression, and the dimensions of what has a Fisher matrix of its own."""
+        from estimators.gradients.factored_projection import ranks_within
+        from estimators.gradients.layers import Layers
+        from estimators.gradients.projectors import FactoredSparse, Unprojected, Whole
         from estimators.gradients.sparse_projection import SparseProjection
 
-        k, budget = min(self._options.project_dim, model.p), self._options.budget // 4
-        self._affordable([k])
-        exact = k == model.p
-        project = SparseProjection(model.p, k, self.material.seed, len(self._dampings), model.dtype)
-        return [
-            [torch.cat([(rows if exact else project(rows)).double() for _, rows in blocks(model, *pair, budget)])]
-            for pair in objectives
-        ]
-
-    def _by_layer(self, model: Model, *objectives: tuple[Objective, Examples]) -> list[list[Tensor]]:
-        """Return the compressed gradients of each objective layer by layer, (b, k) float64 each."""
-        import torch
-
-        from estimators.gradients.factored_projection import ranks_within
-        from estimators.gradients.factored_sparse_projection import FactoredSparseProjection
-        from estimators.gradients.layers import Layers
-
-        found = Layers.of(model, objectives)
-        ranks = ranks_within(found[0].blocks, self._options.project_dim)
-        seed, stream = self.material.seed, len(self._dampings)
-        project = FactoredSparseProjection.random(found[0].blocks, ranks, seed, stream, model.dtype)
-        self._affordable(project.sizes)
-        made = []
-        for layers, (_, examples) in zip(found, objectives, strict=True):
-            rows = layers.rows(examples, self._options.budget // 4)
-            parts = [project.parts(factors) for _, factors in layers.batches(examples, rows)]
-            made.append([torch.cat(one).double() for one in zip(*parts, strict=True)])
-        return made
-
-    def _affordable(self, sizes: Sequence[int]) -> None:
-        """Note the dimensions. Raises ConfigError when the features and the largest matrix take more than half the budget."""
-        self._dimensions = list(sizes)
-        options = self._options
-        rows = len(self.material.train) + len(self.material.queries)
-        held = 8 * (rows * sum(sizes) + 2 * max(sizes) ** 2)
-        if held > options.budget // 2:
-            raise ConfigError(
-                f"grass: compressed gradients of {rows} examples in {sum(sizes)} dimensions, and their largest matrix, take "
-                f"{held / 2**30:.2g} GiB, more than half of memory_gb={options.memory_gb:g}: expected a smaller project_dim "
-                "or a larger memory_gb"
-            )
+        k, seed = self._options.project_dim, self.material.seed
+        if self._options.factored:
+            (layers,) = Layers.of(model, [(self.material.task.losses, self.material.train)])
+            made = FactoredSparse(layers.blocks, ranks_within(layers.blocks, k), seed, number, model.dtype)
+            return made, made.project.sizes
+        if k >= model.p:
+            return Unprojected(model.p), [model.p]
+        return Whole(SparseProjection(model.p, k, seed, number, model.dtype)), [k]

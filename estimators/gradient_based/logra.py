@@ -9,7 +9,6 @@ from pydantic import Field
 
 from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
 from estimators.reference_estimator import Material
-from workers.errors import ConfigError
 
 if TYPE_CHECKING:
     from estimators.curvature.pseudo_gradients import LossGradients
@@ -84,7 +83,7 @@ class LograEffects(ProjectedEffects):
         losses, train, options = self.material.task.losses, self.material.train, self._options
         (layers,) = Layers.of(model, [(losses, train)])
         project = self._projection(model, layers, number)
-        self._affordable(project)
+        self.refuse_beyond_memory(project.sizes, "rank")
         projector = Factored(project)
         features = torch.split(projector.rows(model, losses, train, options.budget // 4), list(project.sizes), 1)
         curvatures: Sequence[ProjectedCurvature]
@@ -116,15 +115,3 @@ class LograEffects(ProjectedEffects):
         from estimators.curvature.pseudo_gradients import LossGradients
 
         return LossGradients(self.material.task, self.material.train)
-
-    def _affordable(self, project: FactoredProjection) -> None:
-        """Raise ConfigError when the features take more than half the budget."""
-        options = self._options
-        rows = len(self.material.train) + len(self.material.queries)
-        held = 8 * (rows * project.k + 2 * max(project.sizes) ** 2)
-        if held > options.budget // 2:
-            raise ConfigError(
-                f"logra: projected gradients of {rows} examples in {project.k} dimensions, and the largest layer's matrix, take "
-                f"{held / 2**30:.2g} GiB, more than half of memory_gb={options.memory_gb:g}: expected a smaller rank "
-                "or a larger memory_gb"
-            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from estimators.kept_gradients import MULTIPLIERS, ROWS, Array, KeptGradients, difference
 from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
+from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
@@ -98,6 +99,22 @@ class ProjectedEffects(ModelEffects):
         """Return the mean over the networks, times the mean of their multipliers."""
         # The total is one of means over the networks that stand for a model.
         return self.scaled(total * self.material.members / len(self.told))
+
+    def refuse_beyond_memory(self, sizes: Sequence[int], option: str, *, squares: bool = True) -> None:
+        """Raise ConfigError where features of all blocks, of these dimensions, take more than half the budget.
+
+        So do the blocks' matrices with `squares`, and the rows that are kept; `option` makes them smaller.
+        """
+        options, n = self._projecting, len(self.material.train)
+        rows = n + len(self.material.queries)
+        numbers = (rows + (n if options.store else 0)) * sum(sizes)
+        held = 8 * (numbers + (sum(size**2 for size in sizes) + max(sizes) ** 2 if squares else 0))
+        if held > options.budget // 2:
+            raise ConfigError(
+                f"{options.name}: projected gradients of {rows} examples in {sum(sizes)} dimensions"
+                f"{', and their matrices,' * squares} take {held / 2**30:.2g} GiB, more than half of "
+                f"memory_gb={options.memory_gb:g}: expected a smaller {option} or a larger memory_gb"
+            )
 
     def remember(self, told: Mapping[str, Any], multipliers: Tensor | None) -> None:
         """Count a network in."""

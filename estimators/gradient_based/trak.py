@@ -187,7 +187,7 @@ class TrakEffects(ProjectedEffects):
 
         train, output = self.material.train, self._output
         projector = self._projector(model, number)
-        self._refuse_unaffordable(projector.k)
+        self.refuse_beyond_memory([projector.k], "project_dim", squares=False)
         f = values_of(model, output.value, train)
         weights = f.new_ones(f.shape) if train.weights is None else train.weights.double()
         curvature = weights * output.curvature(f) if self._options.reweight else weights
@@ -242,16 +242,6 @@ class TrakEffects(ProjectedEffects):
         if self._options.project_dim == "auto":
             return None if p <= EXACT_UP_TO else AUTO_DIM
         return self._options.project_dim
-
-    def _refuse_unaffordable(self, dimension: int) -> None:
-        """Raise ConfigError when the features take more than half the budget."""
-        rows = len(self.material.train) + len(self.material.queries)
-        held = rows * dimension * 8
-        if held > self._options.budget // 2:
-            raise ConfigError(
-                f"trak: features of {rows} examples in {dimension} dimensions take {held / 2**30:.2g} GiB, more than half "
-                f"of memory_gb={self._options.memory_gb:g}: expected a smaller project_dim or a larger memory_gb"
-            )
 
     def _damping(self, features: Tensor, curvature: Tensor) -> float:
         if self._options.damping != "auto":

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from estimators.gradient_based.grass import Grass
 from estimators.gradient_based.logra import Logra
 from estimators.gradient_based.new_queries import new_queries
 from estimators.gradient_based.projected import digest
@@ -33,6 +34,8 @@ KINDS = [
     Trak(project_dim=12, projection="sparse", damping=0.1),
     Trak(project_dim=20, projection="factored_sparse", damping=0.1),
     Logra(rank=2, curvature="ekfac"),
+    Grass(project_dim=12),
+    Grass(project_dim=20, factored=True),
 ]
 
 
