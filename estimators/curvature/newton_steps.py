@@ -17,8 +17,8 @@ class NewtonSteps(Protocol):
     def effects(self, targets: Tensor) -> Tensor:
         """Return Phi A^-1 Phi_q^T, (n, t), for Phi_q (t, k)."""
 
-    def rows(self) -> Tensor:
-        """Return Phi A^-1, (n, k)."""
+    def rows(self, dtype: torch.dtype) -> Tensor:
+        """Return Phi A^-1, (n, k), of a type."""
 
     def leverages(self) -> Tensor:
         """Return phi_i^T A^-1 phi_i of every example, (n,)."""
@@ -57,9 +57,8 @@ class _ByFeatures:
     def effects(self, targets: Tensor) -> Tensor:
         return self._features @ torch.cholesky_solve(targets.T, self._factor)
 
-    def rows(self) -> Tensor:
-        found: Tensor = torch.cholesky_solve(self._features.T, self._factor).T
-        return found
+    def rows(self, dtype: torch.dtype) -> Tensor:
+        return torch.cholesky_solve(self._features.T, self._factor).T.to(dtype)
 
     def leverages(self) -> Tensor:
         halves: Tensor = torch.linalg.solve_triangular(self._factor, self._features.T, upper=False)
@@ -84,8 +83,8 @@ class _ByExamples:
     def effects(self, targets: Tensor) -> Tensor:
         return self._solved(self._features @ targets.T)
 
-    def rows(self) -> Tensor:
-        return self._solved(self._features)
+    def rows(self, dtype: torch.dtype) -> Tensor:
+        return self._solved(self._features).to(dtype)
 
     def leverages(self) -> Tensor:
         return self._solved(self._kernel).diagonal().clone()
@@ -116,10 +115,9 @@ class _Unregularized:
         found: Tensor = (self._left @ self._root) @ (self._root.T @ right)
         return found
 
-    def rows(self) -> Tensor:
+    def rows(self, dtype: torch.dtype) -> Tensor:
         right = self._root.T if self._rooted is None else self._root.T @ self._rooted
-        found: Tensor = (self._left @ self._root) @ right
-        return found
+        return ((self._left @ self._root) @ right).to(dtype)
 
     def leverages(self) -> Tensor:
         found: Tensor = (self._left @ self._root).square().sum(1)

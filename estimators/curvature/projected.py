@@ -77,9 +77,9 @@ class DampedSteps:
             total += one @ solved.T
         return total * self._factor
 
-    def rows(self) -> Tensor:
+    def rows(self, dtype: torch.dtype) -> Tensor:
         """Return factor * (H + damping I)^-1 phi_i, all blocks side by side: (n, k)."""
-        return torch.cat(list(self._solved(self._features)), 1) * self._factor
+        return torch.cat([(self._factor * part).to(dtype) for part in self._solved(self._features)], 1)
 
     def _solved(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
         for part, curvature, damping in zip(parts, self._curvatures, self.dampings, strict=True):

@@ -73,7 +73,7 @@ class GrassEffects(ProjectedEffects):
 
         losses, train, options = self.material.task.losses, self.material.train, self._options
         projector, sizes = self._projector(model, number)
-        self.refuse_beyond_memory(sizes, "project_dim")
+        self.refuse_beyond_memory(model, sizes, "project_dim")
         features = torch.split(projector.rows(model, losses, train, options.budget // 4), list(sizes), 1)
         moments = [SecondMoment(one, train.weights) for one in features]
         steps = DampedSteps(features, moments, options.damping, options.name, factor=-1 / len(train))

@@ -83,7 +83,7 @@ class LograEffects(ProjectedEffects):
         losses, train, options = self.material.task.losses, self.material.train, self._options
         (layers,) = Layers.of(model, [(losses, train)])
         project = self._projection(model, layers, number)
-        self.refuse_beyond_memory(project.sizes, "rank")
+        self.refuse_beyond_memory(model, project.sizes, "rank")
         projector = Factored(project)
         features = torch.split(projector.rows(model, losses, train, options.budget // 4), list(project.sizes), 1)
         curvatures: Sequence[ProjectedCurvature]

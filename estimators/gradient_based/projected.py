@@ -17,6 +17,7 @@ from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from estimators.gradients.functional_model import Model
@@ -50,8 +51,8 @@ class Steps(Protocol):
     def effects(self, targets: Tensor) -> Tensor:
         """Return what they bring to queries with these projected gradients (t, k): (n, t)."""
 
-    def rows(self) -> Tensor:
-        """Return the same as rows (n, k): the effects are their products with the targets."""
+    def rows(self, dtype: torch.dtype) -> Tensor:
+        """Return the same as rows (n, k) of a type: the effects are their products with the targets."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,14 @@ class ProjectedEffects(ModelEffects):
         # The total is one of means over the networks that stand for a model.
         return self.scaled(total * self.material.members / len(self.told))
 
-    def refuse_beyond_memory(self, sizes: Sequence[int], option: str, *, squares: bool = True) -> None:
-        """Raise ConfigError where features of all blocks, of these dimensions, take more than half the budget.
-
-        So do the blocks' matrices with `squares`, and the rows that are kept; `option` makes them smaller.
+    def refuse_beyond_memory(self, model: Model, sizes: Sequence[int], option: str, *, squares: bool = True) -> None:
+        """Raise ConfigError where more than half the budget is held: the features of all blocks, of these dimensions, the rows
+        that are kept, and with `squares` the blocks' matrices. `option` makes them smaller.
         """
         options, n = self._projecting, len(self.material.train)
         rows = n + len(self.material.queries)
-        numbers = (rows + (n if options.store else 0)) * sum(sizes)
-        held = 8 * (numbers + (sum(size**2 for size in sizes) + max(sizes) ** 2 if squares else 0))
+        held = 8 * (rows * sum(sizes) + (sum(size**2 for size in sizes) + max(sizes) ** 2 if squares else 0))
+        held += n * sum(sizes) * model.dtype.itemsize if options.store else 0
         if held > options.budget // 2:
             raise ConfigError(
                 f"{options.name}: projected gradients of {rows} examples in {sum(sizes)} dimensions"
@@ -159,7 +159,7 @@ class ProjectedEffects(ModelEffects):
         found = store.kept(number)
         if found is None or difference(found.identity, wanted):
             side = self.training_side(model, number)
-            arrays = {ROWS: side.steps.rows().to(model.dtype), **side.projector.arrays()}
+            arrays = {ROWS: side.steps.rows(model.dtype), **side.projector.arrays()}
             if side.multipliers is not None:
                 arrays[MULTIPLIERS] = side.multipliers
             plain: dict[str, Array] = {name: one.numpy() for name, one in arrays.items()}

@@ -187,7 +187,7 @@ class TrakEffects(ProjectedEffects):
 
         train, output = self.material.train, self._output
         projector = self._projector(model, number)
-        self.refuse_beyond_memory([projector.k], "project_dim", squares=False)
+        self.refuse_beyond_memory(model, [projector.k], "project_dim", squares=False)
         f = values_of(model, output.value, train)
         weights = f.new_ones(f.shape) if train.weights is None else train.weights.double()
         curvature = weights * output.curvature(f) if self._options.reweight else weights

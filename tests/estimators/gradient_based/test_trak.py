@@ -152,7 +152,7 @@ def test_both_forms_of_the_steps_agree(seed, damping):
         curvature[0] = 0
         inverse = np.linalg.inv(features.numpy().T @ (features * curvature[:, None]).numpy() + damping * np.eye(k))
         steps = newton_steps(features, curvature, damping)
-        for found in (steps.effects(targets), steps.rows() @ targets.T):
+        for found in (steps.effects(targets), steps.rows(torch.float64) @ targets.T):
             np.testing.assert_allclose(found, features.numpy() @ inverse @ targets.numpy().T, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(
             steps.leverages(), np.einsum("ij,jk,ik->i", features, inverse, features), rtol=1e-6, atol=1e-8
@@ -168,7 +168,7 @@ def test_without_a_damping_it_is_the_pseudo_inverse(n, k, rank):
     inverse = np.linalg.pinv(features.T @ (features * curvature[:, None]), rcond=1e-10, hermitian=True)
     steps = newton_steps(*(torch.from_numpy(one) for one in (features, curvature)), 0.0)
     asked = torch.from_numpy(targets)
-    for found in (steps.effects(asked), steps.rows() @ asked.T):
+    for found in (steps.effects(asked), steps.rows(torch.float64) @ asked.T):
         np.testing.assert_allclose(found, features @ inverse @ targets.T, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(
         steps.leverages(), np.einsum("ij,jk,ik->i", features, inverse, features), rtol=1e-8, atol=1e-9
