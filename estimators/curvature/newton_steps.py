@@ -117,7 +117,8 @@ class _Unregularized:
 
     def rows(self, dtype: torch.dtype) -> Tensor:
         right = self._root.T if self._rooted is None else self._root.T @ self._rooted
-        return ((self._left @ self._root) @ right).to(dtype)
+        found: Tensor = (self._left @ self._root) @ right
+        return found.to(dtype)
 
     def leverages(self) -> Tensor:
         found: Tensor = (self._left @ self._root).square().sum(1)
