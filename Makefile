@@ -39,7 +39,7 @@ types: $(VENV)/.installed-test ## mypy, strict
 
 check: lint types docs test   ## what CI runs
 
-$(VENV)/.installed-pages: $(VENV)/.installed     ## draw docs/estimators.md, designs.md, tasks.md and recipe.md from the code
+pages: $(VENV)/.installed      ## draw docs/estimators.md, designs.md, tasks.md and recipe.md from the code
 	$(BIN)/python docs/pages.py
 
 $(VENV)/.installed-docs: $(VENV)/.installed
@@ -50,7 +50,7 @@ docs: $(VENV)/.installed-docs ## the documentation as a site with a search, in d
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 	@echo docs/_build/html/index.html
 
-mutants: $(VENV)/.installed-test
+$(VENV)/.installed-mutants: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
 	touch $@
 
