@@ -133,6 +133,14 @@ def test_a_chunk_is_decoded_once():
     assert sorted(array.decoded) == [0, 1, 2]
 
 
+def test_an_array_that_is_all_kept_is_not_asked_for_anything(monkeypatch):
+    array = Chunked()
+    assert torch.equal(Arrays(array).read(torch.arange(10)), ROWS)
+    for name in ("shape", "chunks", "dtype"):
+        monkeypatch.setattr(Chunked, name, property(lambda _: pytest.fail("asked")))
+    assert torch.equal(rows.rows_of(array, INDICES), ROWS[INDICES])
+
+
 def test_no_more_is_kept_than_has_room(monkeypatch):
     monkeypatch.setattr(rows, "KEPT_BYTES", 4 * 2 * 4)  # one chunk
     array = Chunked()
