@@ -223,7 +223,8 @@ class DifferentiableTask(GradientTask):
     def _count(self, name: str) -> int:
         """Return how many items a data set had when it was first asked; one of another length is refused when it is read."""
         data = getattr(self, name)
-        asked, count = self.__dict__.get(f"_counted_{name}", (None, 0))
+        held: tuple[object, int] = self.__dict__.get(f"_counted_{name}", (None, 0))
+        asked, count = held
         if asked is not data:
             count = len(data)
             self.__dict__[f"_counted_{name}"] = (data, count)

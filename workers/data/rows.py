@@ -22,7 +22,8 @@ def rows_of(array: Any, indices: Tensor) -> Tensor:
     """
     chunks = _kept_of(array)
     if chunks is not None and chunks.complete:
-        return chunks.tensor[indices.cpu()]
+        chosen: Tensor = chunks.tensor[indices.cpu()]
+        return chosen
     asked = indices.cpu().numpy()
     if isinstance(array, np.ndarray):
         return torch.from_numpy(np.asarray(array)[asked])  # plain: a memmap makes a memmap of what is in memory
