@@ -156,12 +156,12 @@ class DifferentiableTask(GradientTask):
     @property
     def n(self) -> int:
         """Number of training examples."""
-        return length(self.train_inputs, "train_inputs") if self.train_data is None else len(self.train_data)
+        return length(self.train_inputs, "train_inputs") if self.train_data is None else self._count("train_data")
 
     @property
     def t(self) -> int:
         """Number of queries."""
-        return length(self.query_inputs, "query_inputs") if self.query_data is None else len(self.query_data)
+        return length(self.query_inputs, "query_inputs") if self.query_data is None else self._count("query_data")
 
     @abstractmethod
     def module(self) -> nn.Module:
@@ -218,7 +218,17 @@ class DifferentiableTask(GradientTask):
         data = getattr(self, f"{split}_data")
         if data is None:
             return Arrays(Batch(getattr(self, f"{split}_inputs"), getattr(self, f"{split}_targets")))
-        return Items(data, lambda items: Batch(*self.collate(items)), f"{split}_data", len(data))
+        return Items(data, lambda items: Batch(*self.collate(items)), f"{split}_data", self._count(f"{split}_data"))
+
+    def _count(self, name: str) -> int:
+        """Return how many items a data set had when it was first asked; one of another length is refused when it is read."""
+        data = getattr(self, name)
+        held: tuple[object, int] = self.__dict__.get(f"_counted_{name}", (None, 0))
+        asked, count = held
+        if asked is not data:
+            count = len(data)
+            self.__dict__[f"_counted_{name}"] = (data, count)
+        return count
 
     def forward(self, module: nn.Module, batch: Batch) -> Nested:
         """Return what the module makes of the batch's inputs."""

@@ -19,7 +19,7 @@ from workers.task_hooks import check_call, check_hooks, measure_train_of, measur
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _CALLS = (("train", "train(subset, seed)", 2), ("measure", "measure(model)", 1))
 """What every black box can be called with: name, how it is written, number of arguments."""
@@ -224,7 +224,6 @@ def _check_computation(task: GradientTask, where: str) -> None:
 
 
 def _compute(task: GradientTask, where: str) -> None:
-    import torch
     from torch import nn
 
     from workers.training.decay import undecayed
@@ -233,13 +232,22 @@ def _compute(task: GradientTask, where: str) -> None:
     module = task.module()
     if not isinstance(module, nn.Module):
         raise TaskError(f"{where}: module() must return a torch.nn.Module, found {type(module).__name__}")
-    dtype = DTYPES[task.recipe.precision] if isinstance(task, DifferentiableTask) else None
+    dtype = None
     if isinstance(task, DifferentiableTask):
+        dtype = DTYPES[task.recipe.precision]
+        _check_names(module, task.module(), where)
         undecayed(task.recipe, dict(module.named_parameters()))
     module.to(dtype).eval()
-    first = {source: _first_two(task, source, dtype) for source in ("train", "task")}
     if isinstance(task, Classification):
-        _check_labels(task, task.forward(module, first["train"]), where)
+        _check_labels(task, task.forward(module, _first_two(task, "train", dtype)), where)
+    check_values(task, module, where, dtype)
+
+
+def check_values(task: GradientTask, module: nn.Module, where: str, dtype: torch.dtype | None = None) -> None:
+    """Raise TaskError, naming `where`, for a loss or a measure that is not one number an example, on the first two of them."""
+    import torch
+
+    first = {source: _first_two(task, source, dtype) for source in ("train", "task")}
     values = {"loss": task.losses(module, first["train"])}
     values |= {f"measure {name!r}": measure(module, first["task"]) for name, measure in task.objectives().items()}
     for call, found in values.items():
@@ -249,6 +257,14 @@ def _compute(task: GradientTask, where: str) -> None:
             raise TaskError(
                 f"{where}: {call} must return one number an example, of shape (b,); for {count} examples it returned {shape}"
             )
+
+
+def _check_names(one: nn.Module, other: nn.Module, where: str) -> None:
+    """Refuse modules of one task whose parameters or buffers are not the same ones in the same order."""
+    names, others = list(one.state_dict()), list(other.state_dict())
+    if names != others:
+        apart = sorted({*names} ^ {*others}) or ["their order"]
+        raise TaskError(f"{where}: module() returned modules with other parameters, one after the other: {apart[0]}")
 
 
 def _first_two(task: GradientTask, source: Source, dtype: torch.dtype | None) -> Nested:

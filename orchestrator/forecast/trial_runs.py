@@ -20,6 +20,10 @@ from workers.task import DifferentiableTask
 
 BUDGET_SECONDS = 6.0
 """What trial runs may cost, about; half of it finds how long runs take, half how uncertain values will be."""
+RUNS = 4
+"""Runs of each size to begin with."""
+FEW_BATCHES = 2
+"""Batches of the shortest training that is timed for a longer one."""
 KERNELS_START = 1.0
 """What a worker needs at most to load compiled kernels."""
 
@@ -60,7 +64,10 @@ class TrialRuns:
 
 
 def try_runs(sweep: Sweep, plans: Mapping[str, DesignPlan], budget: float = BUDGET_SECONDS) -> TrialRuns:
-    """Train a few packs in this process, on one thread as a worker would; nothing of it is kept."""
+    """Train a few packs in this process, on one thread as a worker would; nothing of it is kept.
+
+    Trainings that are long beside the budget are timed on a part of their examples.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -81,13 +88,12 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, 
     if isinstance(sweep.task, DifferentiableTask):
         strategy_of(sweep.task, "cpu")  # measured once on a machine, not once a worker
     started = time.perf_counter()
-    sizes = sorted({max(1, round(plan.epoch_size)) for plan in plans.values()})
-    sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
     build_task(sweep.spec, sweep.in_memory.arrays)
+    sizes, count = _sizes(sweep, plans, trainer, budget)
     seeds_matter = _seeds_matter(sweep, trainer, sizes[-1])  # pays for compilation and first touches
     first = time.perf_counter() - started
     timed: list[tuple[int, float]] = []
-    count, turn = 4, 1
+    turn = 1
     failures: list[Failure] = []
     tried = 0
     while turn == 1 or (time.perf_counter() - started < budget and turn < 12):
@@ -112,6 +118,31 @@ def _timed(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, 
     start = max(0.0, first - 2 * found.seconds_at(sizes[-1]))
     # Kernels that had to be compiled just now are on the disk for the workers.
     return replace(found, start=min(start, KERNELS_START) if isinstance(sweep.task, DifferentiableTask) else start)
+
+
+def _sizes(sweep: Sweep, plans: Mapping[str, DesignPlan], trainer: PackTrainer, budget: float) -> tuple[list[int], int]:
+    """Return the subset sizes to time, ascending, and how many runs of each to begin with.
+
+    They are the designs' own. Where such trainings would take longer than the budget, and the recipe is ours, so that time is a
+    straight line in the examples, they are some whole batches and as many examples as the budget allows: it is extrapolated.
+    """
+    sizes = sorted({max(1, round(plan.epoch_size)) for plan in plans.values()})
+    sizes = sizes if len(sizes) < 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
+    if not isinstance(sweep.task, DifferentiableTask):
+        return sizes, RUNS
+    recipe = sweep.task.recipe
+    batch = recipe.batch_size * recipe.accumulate
+    few = FEW_BATCHES * batch
+    if sizes[-1] < 2 * few:
+        return sizes, RUNS
+    for _ in range(2):  # the first pays for what is loaded once
+        clock = time.perf_counter()
+        _pack(sweep, trainer, few, 1, first=0)
+        an_example = (time.perf_counter() - clock) / few
+    if an_example * (2 * sizes[-1] + RUNS * sum(sizes)) <= budget:
+        return sizes, RUNS
+    most = int(budget / 4 / max(an_example, 1e-12)) // batch * batch  # the pair that tells of seeds, one of each size
+    return [few, min(sizes[-1], max(2 * few, most))], 1
 
 
 def _seeds_matter(sweep: Sweep, trainer: PackTrainer, size: int) -> bool:

@@ -23,6 +23,7 @@ from orchestrator.execution.pool import Done, Job, Lost, Work
 from orchestrator.execution.ray_pool import ray_pool
 from orchestrator.forecast.trial_runs import try_runs
 from orchestrator.stages import forecast
+from orchestrator.sweeps.strategy_record import read_strategy
 from orchestrator.sweeps.sweep import Sweep, content_hash
 from workers.loading import TaskSpec
 from workers.packs import PackTrainer
@@ -57,7 +58,7 @@ class InlinePool:
 
     @cached_property
     def trainer(self) -> PackTrainer:
-        return PackTrainer(self.sweep.task)
+        return PackTrainer(self.sweep.task, strategy=read_strategy(self.sweep))
 
     def submit(self, job: Job) -> None:
         self.submitted.append(job)

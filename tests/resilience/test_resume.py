@@ -12,25 +12,7 @@ from typing import Any
 
 import pytest
 
-DIES_INSIDE = """
-import os, signal, sys
-
-from orchestrator.store import {module}
-from orchestrator.cli.main import main
-
-whole, calls = {module}.{method}, 0
-
-def dying(*arguments, **options):
-    global calls
-    calls += {part!r} in str(arguments)
-    if calls == {call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*arguments, **options)
-
-{module}.{method} = dying
-sys.exit(main())
-"""
-"""A driver that is killed as it enters a chosen call of a chosen method."""
+from tests.resilience.dying import dying_driver
 
 
 @dataclass(frozen=True)
@@ -45,7 +27,7 @@ class Inside:
 
     def kill(self, counterfactory, small, wait_until):
         script = small.folder.with_name("dying.py")
-        script.write_text(DIES_INSIDE.format(module=self.module, method=self.method, call=self.call, part=self.part))
+        script.write_text(dying_driver(self.module, self.method, self.call, self.part))
         return counterfactory.start("run", small.config, "--out", small.folder, script=script)
 
 

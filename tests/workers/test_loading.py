@@ -263,6 +263,11 @@ class Mine(Classification):
         ("nn.Linear(2, 2)", "torch.zeros", "module() must return a torch.nn.Module"),
         ("def module(self)", "def modul(self)", "abstract method"),
         (
+            "def module(self): return nn.Linear(2, 2)",
+            "bias = True\n    def module(self):\n        self.bias = not self.bias\n        return nn.Linear(2, 2, self.bias)",
+            "module() returned modules with other parameters, one after the other: bias",
+        ),
+        (
             "def module",
             "def loss(self, o, y): return nn.functional.cross_entropy(o, y)\n    def module",
             "one number an example",

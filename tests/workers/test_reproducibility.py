@@ -14,6 +14,7 @@ class Own:
     """A training of the user's; its noise has a generator of its own."""
 
     n, t = 8, 2
+    measures = {"loss": lambda module, batch: module(batch)[:, 0]}  # noqa: RUF012
 
     def __init__(self, seeded: bool):
         self.seeded, self.calls = seeded, 0
@@ -39,6 +40,19 @@ def test_what_the_seed_governs_passes(blobs, mean_task):
     check_reproducible(blobs(Recipe(epochs=3), hidden=4, dropout=0.5))
     check_reproducible(mean_task)
     assert mean_task.train_calls == 0
+
+
+@pytest.mark.parametrize("what", ["loss", "measure 'loss'"])
+def test_numbers_of_a_training_of_the_user_s_are_one_an_example(what, monkeypatch):
+    own = Own(seeded=True)
+    if what == "loss":
+        monkeypatch.setattr(own, "loss", lambda module, batch: module(batch).mean())
+    else:
+        monkeypatch.setattr(own, "measures", {"loss": lambda module, batch: module(batch)})
+    with pytest.raises(
+        TaskError, match=rf"^Own: {what} must return one number an example, of shape \(b,\); for 2 exam"
+    ):
+        check_reproducible(own)
 
 
 def test_other_bits_are_named_with_the_parameter(blobs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,15 @@ def rows_of(array: Any, indices: Tensor) -> Tensor:
 
     Of what is neither a NumPy array nor in chunks each row is asked for once, in ascending order.
     """
+    chunks = _kept_of(array)
+    if chunks is not None and chunks.complete:
+        chosen: Tensor = chunks.tensor[indices.cpu()]
+        return chosen
     asked = indices.cpu().numpy()
     if isinstance(array, np.ndarray):
         return torch.from_numpy(np.asarray(array)[asked])  # plain: a memmap makes a memmap of what is in memory
-    if (chunks := _chunks_of(array)) is not None:
+    chunks = chunks or _chunks_of(array)
+    if chunks is not None:
         return torch.from_numpy(chunks.rows(array, asked))
     rows, places = np.unique(asked, return_inverse=True)
     # Zarr takes a list of rows by `oindex`; whatever else there is takes it in brackets.
@@ -38,6 +44,14 @@ class _Chunks:
         self.kept = np.empty((min(room * size, array.shape[0]), *array.shape[1:]), array.dtype)
         self.there = np.zeros(-(-len(self.kept) // size), dtype=bool)
         """Which of the chunks that are kept were read."""
+        self._all_fit = len(self.kept) == array.shape[0]
+        self.complete = False
+        """Whether all of the array is here."""
+
+    @cached_property
+    def tensor(self) -> Tensor:
+        """What is kept, as a tensor on the same memory."""
+        return torch.from_numpy(self.kept)
 
     def rows(self, array: Any, asked: NDArray[np.int64]) -> NDArray[Any]:
         """Return the rows asked for, of any shape, of the array."""
@@ -63,6 +77,7 @@ class _Chunks:
             start = number * self.size
             self.kept[start : start + len(chunk)] = chunk
             self.there[number] = True
+        self.complete = self._all_fit and bool(self.there.all())
 
     def _decoded(self, array: Any, number: int) -> NDArray[Any]:
         return np.asarray(array[int(number) * self.size : (int(number) + 1) * self.size])
@@ -70,6 +85,12 @@ class _Chunks:
 
 _OPEN: dict[int, tuple[weakref.ref[Any], _Chunks]] = {}
 """By an array's id, as long as it is there: Zarr's arrays have no hash."""
+
+
+def _kept_of(array: Any) -> _Chunks | None:
+    """Return what is kept of an array already: its own attributes, which may be slow to ask, are not looked at."""
+    held = _OPEN.get(id(array))
+    return held[1] if held is not None and held[0]() is array else None
 
 
 def _chunks_of(array: Any) -> _Chunks | None:
@@ -80,7 +101,6 @@ def _chunks_of(array: Any) -> _Chunks | None:
     room = KEPT_BYTES // max(1, array.dtype.itemsize * shape[0] * int(np.prod(array.shape[1:])))
     if room == 0:
         return None
-    key = id(array)
-    if key not in _OPEN:
-        _OPEN[key] = weakref.ref(array, lambda _: _OPEN.pop(key, None)), _Chunks(array, shape[0], room)
-    return _OPEN[key][1]
+    key, made = id(array), _Chunks(array, shape[0], room)
+    _OPEN[key] = weakref.ref(array, lambda _: _OPEN.pop(key, None)), made
+    return made

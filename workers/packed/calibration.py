@@ -68,11 +68,17 @@ def calibrated(task: DifferentiableTask, device: str, pack: int | None = None) -
     folder = cache_folder("packing")
     try:
         file = folder / f"{_fingerprint(task, device, pack)}.json"
-        return _kept(file) or _published(fastest(task, device, pack), file)
+        return _kept(file) or _kept_for_all(folder, task, device) or _published(fastest(task, device, pack), file)
     except UserError:
         raise
     except Exception as error:
         return Strategy("alone", 1, False, f"the short training failed: {one_line(error)}", failed=True)
+
+
+def _kept_for_all(folder: Path, task: DifferentiableTask, device: str) -> Strategy | None:
+    """Return the strategy measured without a limit to the width, if that is not lockstep: then a narrower one is not faster."""
+    kept = _kept(folder / f"{_fingerprint(task, device, None)}.json")
+    return kept if kept is not None and kept.width == 1 else None
 
 
 def _kept(file: Path) -> Strategy | None:

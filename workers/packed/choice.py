@@ -31,6 +31,8 @@ _ROUNDS = 4
 _STEPS = 8
 """Optimizer steps of a timed training, fewer if they take longer than `_SECONDS`."""
 _SECONDS = 0.2
+_ENOUGH = 1.0
+"""Seconds of each way, after warming up, that are timed in fewer rounds."""
 
 
 class Probe:
@@ -69,7 +71,8 @@ class Probe:
     def rates(self, ways: list[Train], count: int = 1, rounds: int = _ROUNDS, least: float = 0.0) -> list[float]:
         """Return the models a second of each way: its best of some rounds in which they alternate, after one to warm up.
 
-        A way whose rate while warming up is below `least` is left at that.
+        There are fewer rounds where one takes long: the longer a training, the less noise is in its time. A way whose rate
+        while warming up is below `least` is left at that.
         """
         # One thread's own time is free of the noise of other processes; several threads, or a GPU, need the time that passes.
         one_thread = torch.get_num_threads() == 1 and torch.device(self.device).type == "cpu"
@@ -83,10 +86,14 @@ class Probe:
 
         warm = [seconds(way) for way in ways]
         best = [value if count / value < least else float("inf") for value in warm]
+        spent = 0.0
         for _ in range(rounds):
             for place, way in enumerate(ways):
                 if count / warm[place] >= least:
-                    best[place] = min(best[place], seconds(way))
+                    spent += (took := seconds(way))
+                    best[place] = min(best[place], took)
+            if spent >= _ENOUGH * len(ways):
+                break
         return [count / value for value in best]
 
 

@@ -76,6 +76,29 @@ def test_the_forecast_time_is_what_the_runs_take(designs: Raw, make_sweep: Make,
     assert made.low < made.seconds < made.high
 
 
+@pytest.mark.parametrize("slow", [1, 100])
+def test_long_trainings_are_foretold_from_a_part_of_their_examples(
+    tiny: Raw, make_sweep: Make, clock: None, monkeypatch: pytest.MonkeyPatch, slow: int
+) -> None:
+    monkeypatch.setattr(trial_runs, "strategy_of", lambda *_: None)
+    monkeypatch.setattr("tests.orchestrator.forecast.test_cost.cost", lambda size: slow * (0.002 + 1e-4 * size))
+    sizes: list[int] = []
+    train = PackTrainer.train
+
+    def counted(trainer: PackTrainer, runs: Sequence[Run], *rest: Any) -> list[Outcome]:
+        sizes.extend(len(run.subset) for run in runs)
+        return train(trainer, runs, *rest)
+
+    monkeypatch.setattr(PackTrainer, "train", counted)
+    tiny["task"]["arguments"] |= {"n": 1000, "recipe": {"batch_size": 10}}
+    sweep = make_sweep(tiny)
+    trial = try_runs(sweep, sweep.plans, budget=8.0)
+    whole = {500, 999, 1000}
+    assert whole <= set(sizes) if slow == 1 else max(sizes) < 500
+    assert all(trial.seconds_at(size) == pytest.approx(cost(size)) for size in whole)
+    assert sum(map(cost, sizes)) < 12
+
+
 def test_two_workers_take_half_as_long(designs: Raw, make_sweep: Make, clock: None) -> None:
     seconds = {}
     for workers in (1, 2):

@@ -4,6 +4,7 @@ import torch
 import zarr
 from torch.utils.data import TensorDataset, default_collate
 
+from workers import Classification, Recipe
 from workers.data import rows
 from workers.data.examples import Arrays, Batch, Items
 from workers.errors import DataError, TaskError
@@ -81,6 +82,24 @@ def test_a_data_set_that_changes_its_length_is_refused():
         items.read(torch.tensor([1]))
 
 
+def test_the_length_that_counts_is_the_first_one_asked_for():
+    class Growing(Classification):
+        recipe = Recipe()
+
+        def module(self):
+            return torch.nn.Linear(1, 2)
+
+    task = Growing()
+    task.train_data = task.query_data = data = [(torch.zeros(1), 0)] * 5
+    assert (task.n, task.t) == (5, 5)
+    data.append(data[0])
+    assert (task.n, task.t) == (5, 5)
+    with pytest.raises(DataError, match="`train_data` has 6 examples, it had 5 when the task was built"):
+        task.examples("train").read(torch.tensor([1]))
+    task.train_data = data[:3]
+    assert (task.n, len(task.examples("train").read(torch.tensor([1])).targets)) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("collate", "said"),
     [
@@ -112,6 +131,14 @@ def test_a_chunk_is_decoded_once():
     for indices in (INDICES, torch.tensor([9, 0, 9, 4]), torch.arange(10)):
         assert torch.equal(Arrays(array).read(indices), ROWS[indices])
     assert sorted(array.decoded) == [0, 1, 2]
+
+
+def test_an_array_that_is_all_kept_is_not_asked_for_anything(monkeypatch):
+    array = Chunked()
+    assert torch.equal(Arrays(array).read(torch.arange(10)), ROWS)
+    for name in ("shape", "chunks", "dtype"):
+        monkeypatch.setattr(Chunked, name, property(lambda _: pytest.fail("asked")))
+    assert torch.equal(rows.rows_of(array, INDICES), ROWS[INDICES])
 
 
 def test_no_more_is_kept_than_has_room(monkeypatch):

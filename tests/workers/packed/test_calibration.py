@@ -44,8 +44,22 @@ def test_another_task_has_another_choice(zoo, cache_folder):
     ):
         strategy_of(zoo(recipe, architecture), "cpu")
     assert len(list(cache_folder.glob("packing/*.json"))) == 3
-    strategy_of(zoo(RECIPE, "relu"), "cpu", pack=4)
-    assert len(list(cache_folder.glob("packing/*.json"))) == 4
+
+
+@pytest.mark.parametrize(("width", "measured"), [(1, [None]), (8, [None, 4])])
+def test_packs_of_few_are_measured_only_where_lockstep_of_more_is_faster(
+    zoo, cache_folder, monkeypatch, width, measured
+):
+    asked = []
+
+    def fastest(task, device, pack):
+        asked.append(pack)
+        return Strategy("stacked" if width > 1 else "alone", width, False, "")
+
+    monkeypatch.setattr(calibration, "fastest", fastest)
+    for pack in (None, 4, 4):
+        assert strategy_of(zoo(RECIPE, "gelu"), "cpu", pack=pack).width == width
+    assert asked == measured
 
 
 def test_the_first_of_two_workers_decides(zoo, cache_folder, monkeypatch):

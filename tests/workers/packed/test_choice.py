@@ -82,6 +82,19 @@ def test_a_hopeless_way_is_not_timed_again(zoo):
     assert 0 < rate < 1e9
 
 
+@pytest.mark.parametrize(("seconds", "trained"), [(0.01, 1 + 4), (0.3, 1 + 4), (0.6, 1 + 2), (5, 1 + 1)])
+def test_long_trainings_are_timed_in_fewer_rounds(zoo, monkeypatch, seconds, trained):
+    probe, calls, now = Probe(zoo(RECIPE, "linear"), "cpu"), [], [0.0]
+
+    def train(runs):
+        calls.append(runs)
+        now[0] += seconds
+
+    monkeypatch.setattr(choice.time, "thread_time", lambda: now[0])
+    assert probe.rates([train, train]) == pytest.approx([1 / seconds] * 2)
+    assert len(calls) == 2 * trained
+
+
 @pytest.mark.parametrize("pack", [4, 6, 12])
 def test_no_more_models_are_tried_together_than_a_pack_has(zoo, monkeypatch, pack):
     tried = []
