@@ -44,7 +44,7 @@ def verify_gradients(paths: SweepPaths) -> list[KeptDamage]:
 
 
 def verify_query_attributions(paths: SweepPaths) -> list[KeptDamage]:
-    """Read all attributions of queries that came later and return what is damaged: chunks, metadata, other values than written."""
+    """Read all attributions of queries that came later and return what is damaged: chunks, metadata, other values."""
     remedy = "remove {}, and attribute the queries again"
     found = _attempted(paths.queries, partial(read_attributes, paths.queries), remedy)
     for queries in _folders(paths.queries):

@@ -56,7 +56,9 @@ def found(folder: Path) -> KeptFindings:
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(one for name in ("gradients.zarr", "queries.zarr") for one in (folder / name).rglob("*") if one.is_file())
+    return sorted(
+        one for name in ("gradients.zarr", "queries.zarr") for one in (folder / name).rglob("*") if one.is_file()
+    )
 
 
 def test_what_is_whole_is_whole(kept: Path, command: Any) -> None:
