@@ -1,4 +1,4 @@
-"""What a design's runs, and gradients that are kept, take on the disk, at most: a bound to refuse a disk that is too small, no estimate.
+"""What a design's runs, and gradients that are kept, take on the disk, at most: to refuse a disk that is too small, no estimate.
 
 Runs that fail keep a traceback each, of which nobody knows the length; they are not counted.
 """
@@ -36,8 +36,8 @@ def disk_bound(sweep: Sweep, plan: DesignPlan) -> int:
 def kept_bound(sweep: Sweep) -> int:
     """Return how many bytes estimators with `store: true` keep of the training examples' gradients at most.
 
-    Estimators that differ in their number of models share what they keep. Attributions of queries that come later are not counted:
-    nobody knows how many queries will come.
+    Estimators that differ in their number of models share what they keep. Attributions of queries that come later are not counted,
+    for nobody knows how many will come.
     """
     shared: dict[str, int] = {}
     for section in sweep.config.estimators.values():
