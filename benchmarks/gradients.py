@@ -13,14 +13,16 @@ round; the median of the rounds' ratios counts. Seconds are those of everything 
   them, training examples and t queries together; the ratio says how often the one goes into the other. Keeping them takes longer,
   once, as a line says.
 - `influence`: conjugate gradients with Nystroem's preconditioner, on a model trained as long as its recipe says, against nobody:
-  `theirs` is the arithmetic of at most 10 products a query, 8 n p operations each, at this machine's peak of a matrix product, and
-  `agree` says whether a true relative residual of 1e-2 was reached by that many products, none of which took more than 1.5 times
-  its arithmetic. 50 of the t queries are solved for, and `ours` is that of all t.
+  `theirs` is the arithmetic of 10 products a query, 8 n p operations each, at this machine's peak of a matrix product, and
+  `agree` says whether a true relative residual of 1e-2 was reached by that many products, each within 1.5 times its arithmetic.
+  20 of the t queries are solved for, and `ours` is the time of all t. Times are the processor's.
 
 `rank r` is the mean over queries of the rank correlation of the two sides' scores, `agree` whether they are as near as they
 should be: above .999 where both compute the same number. EK-FAC draws targets, and two draws differ (a line says how much, for
 ours): there the two sides must agree by .99 with the true targets, where nothing is drawn. Two random projections differ, too:
 for TRAK it is the rank correlation with scores from unprojected gradients on 1,000 examples that must not be lower than theirs.
+
+`--growth FILE` measures instead how the time of `ekfac`, `tracin`, `trak` and `logra` grows with n, t and p, and draws it.
 
     pip install --no-deps kronfluence traker dattri einconv opt_einsum einops
 """
@@ -41,6 +43,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gradients_growth import draw_growth
 from gradients_influence import influence
 from gradients_setting import Row, Setting, setting
 from scipy.stats import rankdata
@@ -285,8 +288,12 @@ def main() -> None:
     parser.add_argument("--t", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--growth", type=Path, metavar="FILE", help="draw docs/gradients-growth.svg")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    if asked.growth:
+        draw_growth(asked.growth, asked.rounds)
+        return
     given = setting(asked.n, asked.t)
     print(f"{'case':<16}{'other':<14}{'ours s':>9}{'theirs s':>9}{'ratio':>8}{'rank r':>9}  agree")
     rows = []

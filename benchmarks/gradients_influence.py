@@ -22,9 +22,9 @@ MOST = 10
 """Products a query, those of the sketch that all queries share included."""
 SLOWEST = 1.5
 """Times the arithmetic of a product at the machine's peak."""
-QUERIES = 50
+QUERIES = 20
 RANKS = (100, 200)
-IN_FLOAT64 = 5
+IN_FLOAT64 = 4
 """Solutions whose residual is computed in float64, too."""
 SIDE, TRIES = 2048, 5
 

@@ -36,8 +36,8 @@ def disk_bound(sweep: Sweep, plan: DesignPlan) -> int:
 def kept_bound(sweep: Sweep) -> int:
     """Return how many bytes estimators with `store: true` keep of the training examples' gradients at most.
 
-    Estimators that differ in their number of models share what they keep. Attributions of queries that come later are not counted,
-    for nobody knows how many will come.
+    Estimators that differ in their number of models share what they keep. Attributions of queries that come later are no
+    part of it, for nobody knows how many will come.
     """
     shared: dict[str, int] = {}
     for section in sweep.config.estimators.values():
