@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from estimators.curvature.gauss_newton import GaussNewton
-from estimators.curvature.gram import BATCH, Gram
+from estimators.curvature.gram import Gram
 from estimators.curvature.jacobian_products import LinearMap, Said
+from estimators.curvature.pseudo_gradients import PseudoGradients
 from estimators.gradients.functional_model import Examples, Model, Parameters
-from estimators.gradients.per_example import blocks, slices
-from workers.data.nested import Nested
+from estimators.gradients.per_example import blocks, rows_within
 from workers.errors import ConfigError
 from workers.task import GradientTask
 
@@ -61,16 +58,15 @@ class EmpiricalFisher(Gram):
         return losses, lambda _: lambda tangent: tangent if weights is None else tangent * weights
 
 
-class SampledFisher(GaussNewton):
-    """F = (1/n) sum over examples of w_i (1/s) sum over draws k of J_i^T z_ik z_ik^T J_i, with z_ik = H_i^(1/2) e_ik.
+class SampledFisher(Gram):
+    """F = (1/n) sum over examples of w_i (1/s) sum over draws k of J_i^T z_ik z_ik^T J_i, with E z_ik z_ik^T = H_i.
 
-    J_i (c, p) and H_i (c, c) are those of the Gauss-Newton matrix, e_ik (c,) independent random signs: E z z^T = H_i, so that E F
-    is the Gauss-Newton matrix for any loss convex in the outputs. Where the loss is a negative log-likelihood whose natural
-    parameters are the outputs (cross-entropy of logits; squared error), H_i is the Fisher information of the outputs, and a
-    gradient of a label drawn from the model, as it is mostly defined (Martens 2020, section 5), has the same second moment as
-    z. The matrix costs s gradients an example instead of c.
+    J_i (c, p) and H_i (c, c) are those of the Gauss-Newton matrix, so that E F is that matrix. The draws z_ik (c,) are those of
+    `PseudoGradients`: the loss's gradient in the outputs at a target that the task draws from the model's own prediction,
+    which is the Fisher matrix as it is mostly defined (Martens 2020, section 5); where the task draws none, H_i^(1/2) times
+    random signs, for any loss convex in the outputs. The matrix costs s gradients an example instead of c.
 
-    The signs of example i depend on the seed and on i alone, not on the budget. Raises ConfigError for no draws.
+    The draws of example i depend on the seed and on i alone, not on the budget. Raises ConfigError for no draws.
 
     >>> import torch
     >>> from estimators.curvature.fisher import SampledFisher
@@ -91,45 +87,37 @@ class SampledFisher(GaussNewton):
         super().__init__(model, task, examples, budget)
         if samples < 1:
             raise ConfigError(f"samples: expected at least 1 draw an example, found {samples}")
-        self._samples, self._seed = samples, seed
+        self._source = PseudoGradients(model, task, examples, seed, samples=samples)
 
     @property
     def rank(self) -> int:
         """Largest rank that F can have: examples times draws."""
-        return len(self.examples) * self._samples
+        return self._source.count
 
     def roots(self) -> Iterator[Tensor]:
         """Yield blocks (b, p) of rows (w_i / s)^(1/2) z_ik^T J_i."""
-        size = self.outputs(self.examples[:1].batch()).numel()
-        for block in slices(len(self.examples), BATCH):
-            part, signs = self.examples[block], self._signs(block, size)
-            for where in self.in_budget(part, size):
-                batch = part[where].batch()
-                for drawn in self._drawn(batch, part[where].weights, signs[where]).unbind(1):
-                    yield self.pulled_back(batch, drawn)
+        samples, size = self._source.samples, self.outputs(self.examples[:1].batch()).numel()
+        rows = rows_within(self.budget // 2, max(self.p, size * size) * self.dtype.itemsize)
+        for sample in range(samples):
+            for part in self._source.pieces(slice(0, len(self.examples)), sample, rows):
+                batch, drawn = part.batch()
+                yield self.pulled_back(batch, drawn / samples**0.5)
 
     def _said(self, where: slice) -> tuple[Said, Callable[[Tensor], LinearMap]]:
         """Return the outputs, and the product with the draws' second moments."""
-        part = self.examples[where]
-        batch = part.batch()
-        signs = self._signs(where, self.outputs(part[:1].batch()).numel())
-        drawn = self._drawn(batch, part.weights, signs)
+        batch = self.examples[where].batch()
+        drawn = self._drawn(where)
 
         def middle(_: Tensor) -> LinearMap:
             return lambda tangent: torch.einsum("bsc,bs->bc", drawn, torch.einsum("bsc,bc->bs", drawn, tangent))
 
         return (lambda parameters: self._flat(parameters, batch)), middle
 
-    def _signs(self, block: slice, size: int) -> Tensor:
-        """Return the signs (b, s, c) of a block of BATCH examples."""
-        key = (zlib.crc32(b"estimators.fisher"), block.start // BATCH)
-        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
-        shape = (block.stop - block.start, self._samples, size)
-        return torch.from_numpy(rng.integers(0, 2, shape, dtype=np.int8)).to(self.device, self.dtype) * 2 - 1
-
-    def _drawn(self, batch: Nested, weights: Tensor | None, signs: Tensor) -> Tensor:
-        """Return (w_i / s)^(1/2) z_ik, (b, s, c)."""
-        values, vectors = self.output_curvature(batch, weights)
-        halves = (vectors * values.sqrt().unsqueeze(1)) @ vectors.mT
-        found: Tensor = signs @ halves / self._samples**0.5
-        return found
+    def _drawn(self, where: slice) -> Tensor:
+        """Return (w_i / s)^(1/2) z_ik of one of the product's batches, (b, s, c)."""
+        samples, size = self._source.samples, where.stop - where.start
+        draws = [
+            torch.cat([part.batch()[1] for part in self._source.pieces(where, sample, size)])
+            for sample in range(samples)
+        ]
+        return torch.stack(draws, dim=1) / samples**0.5

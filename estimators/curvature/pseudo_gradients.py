@@ -88,11 +88,19 @@ class PseudoGradients(OutputGradients):
         `layers` are the objective's.
         """
         for sample in range(self.samples):
-            for block, whole in enumerate(slices(len(self.examples), DRAWN_TOGETHER)):
-                rng = self._generator(sample, block)
-                for part in slices(whole.stop - whole.start, rows):
-                    where = slice(whole.start + part.start, whole.start + part.stop)
-                    yield layers.factors(self._drawn(self.examples[where], rng))
+            for examples in self.pieces(slice(0, len(self.examples)), sample, rows):
+                yield layers.factors(examples)
+
+    def pieces(self, where: slice, sample: int, rows: int) -> Iterator[Examples]:
+        """Yield consecutive examples with one draw beside each, at most `rows` at a time: batches are (batch, v (b, c)).
+
+        `where` begins at a multiple of DRAWN_TOGETHER.
+        """
+        for block in slices(where.stop - where.start, DRAWN_TOGETHER):
+            start = where.start + block.start
+            rng = self._generator(sample, start // DRAWN_TOGETHER)
+            for part in slices(block.stop - block.start, rows):
+                yield self._drawn(self.examples[start + part.start : start + part.stop], rng)
 
     def _generator(self, sample: int, block: int) -> np.random.Generator:
         key = np.random.SeedSequence(self.seed, spawn_key=(_STREAM, self.stream, sample, block))

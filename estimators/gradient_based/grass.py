@@ -79,6 +79,10 @@ class GrassEffects(ProjectedEffects):
         steps = DampedSteps(features, moments, options.damping, options.name, factor=-1 / len(train))
         return TrainingSide(projector, steps, told={"dimensions": list(sizes), "damping": steps.dampings})
 
+    def drawn(self, model: Model, number: int) -> Projector:
+        """Return the network's own compression."""
+        return self._projector(model, number)[0]
+
     def details(self) -> Mapping[str, Any]:
         """Return the dimensions of every block, and the dampings model by model."""
         return {"dimensions": self.told[-1]["dimensions"], "damping": [one["damping"] for one in self.told]}

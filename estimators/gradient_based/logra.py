@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from estimators.gradients.factored_projection import FactoredProjection
     from estimators.gradients.functional_model import Model
     from estimators.gradients.layers import Layers
+    from estimators.gradients.projectors import Projector
 
 
 class Logra(ProjectingEstimator):
@@ -94,21 +95,33 @@ class LograEffects(ProjectedEffects):
         steps = DampedSteps(features, curvatures, options.damping, options.name, factor=-1 / len(train))
         return TrainingSide(projector, steps, told={"dimensions": list(project.sizes), "damping": steps.dampings})
 
+    def drawn(self, model: Model, number: int) -> Projector:
+        """Return a random projection, of the dimensions that one on leading eigenvectors has, too."""
+        from estimators.gradients.layers import Layers
+        from estimators.gradients.projectors import Factored
+
+        (layers,) = Layers.of(model, [(self.material.task.losses, self.material.train)])
+        return Factored(self._random(model, layers, number))
+
     def details(self) -> Mapping[str, Any]:
         """Return every layer's dimensions, and the dampings model by model."""
         return {"dimensions": self.told[-1]["dimensions"], "damping": [one["damping"] for one in self.told]}
 
     def _projection(self, model: Model, layers: Layers, number: int) -> FactoredProjection:
+        if self._options.init == "random":
+            return self._random(model, layers, number)
+        from estimators.curvature.kronecker_fit import Fit
+        from estimators.curvature.leading import leading
+        from estimators.gradients.factored_projection import equal_ranks
+
+        curvature = Fit(layers, self._source(), self._options.budget // 2).kfac()
+        return leading(curvature, equal_ranks(layers.blocks, self._options.rank))
+
+    def _random(self, model: Model, layers: Layers, number: int) -> FactoredProjection:
         from estimators.gradients.factored_projection import FactoredProjection, equal_ranks
 
         ranks = equal_ranks(layers.blocks, self._options.rank)
-        if self._options.init == "random":
-            return FactoredProjection.random(layers.blocks, ranks, self.material.seed, number, model.dtype)
-        from estimators.curvature.kronecker_fit import Fit
-        from estimators.curvature.leading import leading
-
-        curvature = Fit(layers, self._source(), self._options.budget // 2).kfac()
-        return leading(curvature, ranks)
+        return FactoredProjection.random(layers.blocks, ranks, self.material.seed, number, model.dtype)
 
     def _source(self) -> LossGradients:
         """Return the gradients whose second moment is the curvature."""

@@ -109,14 +109,14 @@ def new_queries(estimator: ProjectingEstimator, evidence: Evidence, batch: Neste
         estimator.dropout,
         evidence.gradients,
     )
-    effects = estimator.effects(material)
+    effects = estimator.projected_effects(material)
     pairs: list[tuple[Array, Tensor]] = []
     for reference in references:
         for model, checkpoint, _ in effects.networks(reference):
             kept = _found(effects, model, checkpoint, len(pairs))
             projector = effects.projector(kept, model)
             _refuse_unaffordable(estimator, count, projector.k, len(pairs) + 1)
-            targets = projector.rows(model, effects.measure(model), material.queries, estimator.budget // 4)
+            targets = effects.targets(projector, model)
             effects.remember(kept.told, multipliers_of(kept))
             pairs.append((kept.arrays[ROWS], targets))
     return NewQueries(evidence.n, count, len(references), effects, tuple(pairs), estimator.budget)

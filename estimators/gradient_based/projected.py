@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import Field
 
+from estimators.evidence import Reference
 from estimators.kept_gradients import MULTIPLIERS, ROWS, Array, KeptGradients, difference
 from estimators.reference_estimator import Block, Material, ModelEffects, ReferenceEstimator
 from workers.errors import ConfigError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from estimators.evidence import Evidence
     from estimators.gradients.functional_model import Model
     from estimators.gradients.projectors import Projector
 
@@ -40,9 +42,30 @@ class ProjectingEstimator(ReferenceEstimator):
         description="keep the projected gradients of the training examples in the sweep: new queries then need no pass over them",
     )
 
-    @abstractmethod
-    def effects(self, material: Material) -> ProjectedEffects:
-        """Return what will say, model by model, what each brings. Raises ConfigError for a task that it cannot work on."""
+    @property
+    def can_store(self) -> bool:
+        """Whether the options are such that `store` goes with them."""
+        return True
+
+    def kept_arrays(self, evidence: Evidence, epochs: Sequence[int]) -> tuple[int, list[int]]:
+        """Return of how many networks each reference model's rows are kept, and the bytes of each array of a network.
+
+        `epochs` are those of a reference model's checkpoints. Nothing is trained, and no gradient taken but to find the layers.
+        """
+        model = self.untrained(evidence.differentiable())
+        checkpoints = tuple(Checkpoint(epoch, epoch, 0.0, {}) for epoch in epochs)
+        effects = self.projected_effects(self.material(evidence, ()))
+        networks = len(list(effects.chosen(Reference(0, checkpoints)))) * effects.material.members
+        projector = effects.drawn(model, 0)
+        arrays = [evidence.n * projector.k * model.dtype.itemsize, evidence.n * 8]
+        return networks, arrays + [side.nbytes for side in projector.arrays().values()]
+
+    def projected_effects(self, material: Material) -> ProjectedEffects:
+        """Return `effects`, of which rows may be kept. Raises ConfigError where gradients are not projected."""
+        effects = self.effects(material)
+        if not isinstance(effects, ProjectedEffects):
+            raise ConfigError(f"{self.name}: gradients that are not projected cannot be kept: expected a projection")
+        return effects
 
 
 class Steps(Protocol):
@@ -82,17 +105,24 @@ class ProjectedEffects(ModelEffects):
     def training_side(self, model: Model, number: int) -> TrainingSide:
         """Return what the training examples bring at the network of this number, whatever the measure and the queries."""
 
+    @abstractmethod
+    def drawn(self, model: Model, number: int) -> Projector:
+        """Return a projector of the dimensions that a network's own has; no example is looked at but to find the layers."""
+
+    def targets(self, projector: Projector, model: Model) -> Tensor:
+        """Return the projected gradients of the queries, (t, k) float64. Raises ConfigError for a flat measure."""
+        return projector.rows(model, self.measure(model), self.material.queries, self._projecting.budget // 4)
+
     def of_model(self, model: Model, checkpoint: Checkpoint) -> Iterator[Block]:
         """Yield the effects at one network; its rows are kept, or those that are kept are used, where there is a store."""
-        queries, budget = self.material.queries, self._projecting.budget // 4
-        measure, number = self.measure(model), len(self.told)
+        number = len(self.told)
         if not self._projecting.store:
             side = self.training_side(model, number)
             self.remember(side.told or {}, side.multipliers)
-            yield slice(None), side.steps.effects(side.projector.rows(model, measure, queries, budget))
+            yield slice(None), side.steps.effects(self.targets(side.projector, model))
             return
         kept = self._kept(model, checkpoint, number)
-        targets = self.projector(kept, model).rows(model, measure, queries, budget)
+        targets = self.targets(self.projector(kept, model), model)
         self.remember(kept.told, multipliers_of(kept))
         yield slice(None), products(kept.arrays[ROWS], targets)
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from estimators.evidence import Reference
 from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
-from estimators.gradients.projection import Kind, Projection
+from estimators.gradients.projection import Kind
 from estimators.reference_estimator import Material
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
@@ -186,7 +186,7 @@ class TrakEffects(ProjectedEffects):
         from estimators.gradients.forward import values_of
 
         train, output = self.material.train, self._output
-        projector = self._projector(model, number)
+        projector = self.drawn(model, number)
         self.refuse_beyond_memory(model, [projector.k], "project_dim", squares=False)
         f = values_of(model, output.value, train)
         weights = f.new_ones(f.shape) if train.weights is None else train.weights.double()
@@ -216,26 +216,13 @@ class TrakEffects(ProjectedEffects):
             "checkpoints": len(self.told),
         }
 
-    def _projector(self, model: Model, number: int) -> Projector:
-        """Return the model's own projection, if one is asked for."""
-        from estimators.gradients.factored_projection import FactoredProjection, ranks_within
-        from estimators.gradients.layers import Layers
-        from estimators.gradients.projectors import Factored, FactoredSparse, Unprojected, Whole
-        from estimators.gradients.sparse_projection import SparseProjection
+    def drawn(self, model: Model, number: int) -> Projector:
+        """Return the network's own projection, if one is asked for."""
+        from estimators.gradients.drawn_projectors import drawn_projector
 
-        dimension, kind, seed = self._projected_dim(model.p), self._options.projection, self.material.seed
-        if dimension is None:
-            return Unprojected(model.p)
-        if kind == "sparse":
-            return Whole(SparseProjection(model.p, dimension, seed, number, model.dtype))
-        if kind == "rademacher" or kind == "normal":
-            part = self._options.budget // 4
-            return Whole(Projection(model.p, dimension, seed, number, model.dtype, part, kind))
-        (layers,) = Layers.of(model, [(self._output.value, self.material.train)])
-        ranks = ranks_within(layers.blocks, dimension)
-        if kind == "factored_sparse":
-            return FactoredSparse(layers.blocks, ranks, seed, number, model.dtype)
-        return Factored(FactoredProjection.random(layers.blocks, ranks, seed, number, model.dtype))
+        k, training = self._projected_dim(model.p), (self._output.value, self.material.train)
+        options, drawn = self._options, (self.material.seed, number)
+        return drawn_projector(options.projection, k, model, training, drawn, options.budget // 4)
 
     def _projected_dim(self, p: int) -> int | None:
         """Return the dimension to project p parameters to, or None to leave them."""

@@ -82,6 +82,11 @@ def store_of(config: Config, label: str) -> str:
     )
 
 
+def can_keep_gradients(section: EstimatorSection) -> bool:
+    """Say whether an estimator would keep gradients if it were asked to, with the options that it has."""
+    return isinstance(section.options, ProjectingEstimator) and section.options.can_store
+
+
 def keeps_gradients(section: EstimatorSection) -> bool:
     """Say whether an estimator is asked to keep gradients."""
     return isinstance(section.options, ProjectingEstimator) and section.options.store

@@ -19,6 +19,7 @@ from estimators.scores import Score, difference, lds
 from estimators.tuning import Tried, Tuning, worded
 from estimators.workspace import Workspace
 from orchestrator.attribution.evidence import load_runs
+from orchestrator.attribution.kept_trials import keep_trial, kept_trial
 from orchestrator.attribution.numbers_of_models import Answer
 from orchestrator.config.estimator_section import Candidate
 from orchestrator.store.run_store import RunStore
@@ -58,10 +59,11 @@ def tuned(
 ) -> tuple[Candidate, Answer]:
     """Return the best candidate of a tuned estimator with its answer, which tells how it was chosen and what that cost.
 
-    `workspace` is where an estimator works, by what else tells its pieces from others. Raises DataError where the runs do not
+    `workspace` is where an estimator works, by what else tells its pieces from others. What is done is kept there, so that an
+    interrupted tuning goes on where it was, and charges what was spent before. Raises DataError where the runs do not
     suffice to choose, ConfigError where nothing can be computed with any of the values.
     """
-    started = time.perf_counter()
+    started, earlier = time.perf_counter(), 0.0
     judges = _judges(sweep, store, label, evidence)
     best: _Best | None = None
     worst: Score | None = None
@@ -69,14 +71,16 @@ def tuned(
     for candidate in sweep.config.estimators[label].candidates:
         clock, part = time.perf_counter(), f"tune: {worded(candidate.values)}"
         try:
-            made = candidate.options.attribute(replace(judges.given, workspace=workspace(part)))
+            made, before = _tried(candidate, judges.given, workspace(part))
             score = lds(made.values, judges.runs, resamples=RESAMPLES, seed=sweep.config.seed)
         except StoreError:
             raise
         except CounterfactoryError as error:
             tried.append(_failed(candidate, time.perf_counter() - clock, str(error)))
             continue
-        tried.append(Tried(candidate.values, score.value, score.low, score.high, time.perf_counter() - clock))
+        earlier += before
+        seconds = before + time.perf_counter() - clock
+        tried.append(Tried(candidate.values, score.value, score.low, score.high, seconds))
         best = _Best(candidate, made, score) if best is None or score.value > best.score.value else best
         worst = score if worst is None or score.value < worst.value else worst
     if best is None or worst is None:
@@ -93,7 +97,17 @@ def tuned(
         told_apart=difference(best.score.resampled, worst.resampled).low > 0,
         seconds=sum(one.seconds for one in tried),
     )
-    return best.candidate, Answer(_told(made, tuning), time.perf_counter() - started)
+    return best.candidate, Answer(_told(made, tuning), earlier + time.perf_counter() - started)
+
+
+def _tried(candidate: Candidate, given: Evidence, workspace: Workspace) -> tuple[Attribution, float]:
+    """Return what one combination gives, and the time that an interrupted call took for it: nothing is computed twice."""
+    if (found := kept_trial(workspace)) is not None:
+        return found
+    clock = time.perf_counter()
+    made = candidate.options.attribute(replace(given, workspace=workspace))
+    keep_trial(workspace, made, time.perf_counter() - clock)
+    return made, 0.0
 
 
 def _failed(candidate: Candidate, seconds: float, why: str) -> Tried:

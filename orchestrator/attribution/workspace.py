@@ -19,7 +19,11 @@ from orchestrator.store.plain_files import entries_of, is_folder, mapped_array
 class SweepWorkspace(Workspace):
     """Pieces of one attribution. Those of another fit under its name (other options, other runs) are of no use and removed."""
 
-    def __init__(self, paths: SweepPaths, label: str, stamp: str, ray: RaySection, say: Callable[[str], None]):
+    def __init__(
+        self, paths: SweepPaths, label: str, stamp: str, ray: RaySection, say: Callable[[str], None], part: str = ""
+    ):
+        """`part` tells apart pieces of the same attribution: where options are tuned, those of each combination."""
+        self._part = f"{hashlib.sha256(part.encode()).hexdigest()[:16]}-" if part else ""
         self._label = paths.pieces / check_name(label)
         self._folder = self._label / hashlib.sha256(stamp.encode()).hexdigest()[:16]
         self._ray, self._say = ray, say
@@ -42,14 +46,14 @@ class SweepWorkspace(Workspace):
     def keep(self, name: str, arrays: Arrays) -> None:
         """Write a piece: it is there wholly or not at all."""
         self._remove_others()
-        with folder_at_once(self._folder / name) as temporary:
+        with folder_at_once(self._folder / f"{self._part}{name}") as temporary:
             make_folder(temporary)
             for key, array in arrays.items():
                 np.save(temporary / f"{key}.npy", array, allow_pickle=False)
 
     def kept(self, name: str) -> Arrays | None:
         """Return a finished piece, mapped from its files; None, and that is said, where they are damaged."""
-        folder = self._folder / name
+        folder = self._folder / f"{self._part}{name}"
         if not is_folder(folder):
             return None
         with refusing("read", folder):

@@ -36,7 +36,8 @@ def verify(
     accept_changes: AcceptChanges = False,
     as_json: Json = False,
 ) -> None:
-    """Check every row against its hash, and some runs by training them again; exit code 1 if anything disagrees."""
+    """Check every row against its hash, what is kept for queries against its checksums, and some runs by training them again;
+    exit code 1 if anything disagrees."""
     sweep = looked_at(folder)
     from orchestrator.cli import tables
     from orchestrator.retraining.counts import finished
@@ -49,15 +50,17 @@ def verify(
         announce(sweep)
     with RunStore.open(sweep.paths) as store:
         damages = verifying.check_rows(store)
+        kept = verifying.check_kept(sweep, store)
         sound = not damages  # what is damaged has to be put right first
         reruns = verifying.rerun(sweep, store, rerun, accept_changes=accept_changes) if rerun and sound else []
         changes = verifying.machine_changes(sweep) if rerun and sound else {}
         counts = finished(sweep, store) if sound else {}
     if as_json:
-        print_json({"damages": tables.rows(damages), "reruns": tables.rows(reruns), "machine_changes": changes})
+        found = {"damages": tables.rows(damages), "kept": tables.rows(kept.damages), "outdated": list(kept.outdated)}
+        print_json({**found, "reruns": tables.rows(reruns), "machine_changes": changes})
     else:
-        out.print(tables.verification(counts, damages, reruns, changes))
-    if damages or not all(one.equal for one in reruns):
+        out.print(tables.verification(counts, damages, reruns, changes, kept))
+    if damages or kept.damages or not all(one.equal for one in reruns):
         raise typer.Exit(1)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.stages.import_runs import ImportSummary
     from orchestrator.stages.plan import Planned
     from orchestrator.stages.status import Status
-    from orchestrator.stages.verify import Rerun
+    from orchestrator.stages.verify import KeptFindings, Rerun
     from orchestrator.store.damage import Damage
     from orchestrator.sweeps.sweep import Sweep
 
@@ -198,10 +198,13 @@ def verification(
     damages: list[Damage],
     reruns: list[Rerun],
     changes: Mapping[str, tuple[Any, Any]],
+    kept: KeptFindings,
 ) -> RenderableType:
     """Return what `verify` found."""
     done = sum(count[0] for count in counts.values())
-    lines = [f"[red]damaged:[/] {shown(damage_line(damage))}" for damage in damages]
+    lines = [f"[red]damaged:[/] {shown(str(one))}" for one in kept.damages]
+    lines += [f"[yellow]out of date:[/] {shown(line)}" for line in kept.outdated]
+    lines += [f"[red]damaged:[/] {shown(damage_line(damage))}" for damage in damages]
     lines.append(
         f"{len(damages)} places damaged; `counterfactory run` or `retrain` trains them again"
         if damages

@@ -75,7 +75,7 @@ class Forecast:
     high: float
     """Ends of its 95% interval."""
     bytes: int
-    """Upper bound of what the runs, their records and checkpoints take on disk."""
+    """Upper bound of what the runs, their records and checkpoints, and gradients that are kept, take on disk."""
     failed: int
     """Trial runs that failed."""
     failure: str = ""

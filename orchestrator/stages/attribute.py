@@ -103,7 +103,7 @@ def attribute(
                 evidence[measure] = gather(sweep, store, measure)
 
             def workspace(part: str, one: _Asked = one) -> SweepWorkspace:
-                return SweepWorkspace(sweep.paths, one.label, one.origin.key + part, sweep.config.ray, say)
+                return SweepWorkspace(sweep.paths, one.label, one.origin.key, sweep.config.ray, say, part)
 
             gradients = SweepGradients(sweep.paths, store_of(sweep.config, one.label), sweep.data_hash, say, again)
             given = replace(evidence[measure], workspace=workspace(""), gradients=gradients)

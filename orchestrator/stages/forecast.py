@@ -7,6 +7,7 @@ from dataclasses import replace
 from orchestrator.config.schema import Config
 from orchestrator.forecast.attribution_time import attribution_times
 from orchestrator.forecast.cost import Forecast, forecast, pack_by_time, why_pack
+from orchestrator.forecast.disk import kept_bound
 from orchestrator.forecast.trial_runs import try_runs
 from orchestrator.stages.plan import preview
 from orchestrator.stages.rehearsal import stage_times
@@ -62,7 +63,7 @@ def settle(sweep: Sweep, always: bool = False) -> tuple[Sweep, Forecast | None]:
     trial = try_runs(sweep, sweep.plans)
     if always and trial.tried and trial.failed == trial.tried:
         raise TrialRunsFailedError(f"all of the {trial.tried} trial runs failed, the first with {trial.failure}")
-    on_disk = sum(one.bytes for one in planned)
+    on_disk = sum(one.bytes for one in planned) + kept_bound(sweep)
     why = ""
     if sweep.config.pack == "auto":
         sweep = sweep.with_pack(pack := pack_by_time(trial, sweep.plans))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from estimators.gradient_based.projected import ProjectingEstimator
 from estimators.kept_gradients import LackingGradients
 from orchestrator.attribution.evidence import load_references, no_runs_yet
-from orchestrator.attribution.gradients import GradientsToAnswerFrom, keeps_gradients, store_of
+from orchestrator.attribution.gradients import GradientsToAnswerFrom, can_keep_gradients, keeps_gradients, store_of
 from orchestrator.attribution.standing import stamp_of
 from orchestrator.attribution.strongest import Strongest
 from orchestrator.config.estimator_section import EstimatorSection
@@ -115,7 +115,7 @@ def _label(sweep: Sweep, asked: str | None) -> str:
     keeping = [label for label, section in sections.items() if keeps_gradients(section)]
     if len(keeping) == 1:
         return keeping[0]
-    able = [label for label, section in sections.items() if isinstance(section.options, ProjectingEstimator)]
+    able = [label for label, section in sections.items() if can_keep_gradients(section)]
     if keeping:
         raise ConfigError(f"--estimator: several keep their gradients, name one: {', '.join(keeping)}")
     if able:
@@ -136,13 +136,13 @@ def _how_to_keep(sweep: Sweep, label: str) -> str:
 def _refuse_missing(sweep: Sweep, label: str, section: EstimatorSection) -> None:
     """Raise ConfigError or StoreError where an estimator has nothing to answer from, with what makes it."""
     root = sweep.paths.root
-    if not isinstance(section.options, ProjectingEstimator):
-        able = [other for other, one in sweep.config.estimators.items() if isinstance(one.options, ProjectingEstimator)]
+    if not can_keep_gradients(section):
+        able = [other for other, one in sweep.config.estimators.items() if can_keep_gradients(one)]
         raise ConfigError(
             f"--estimator: {label!r} cannot keep gradients, so it answers no new queries; those that can: "
             f"{', '.join(able) or 'none of this sweep, such as logra'}"
         )
-    if not section.options.store:
+    if not keeps_gradients(section):
         raise ConfigError(f"{root}: {_how_to_keep(sweep, label)}")
     if not kept_networks(sweep.paths, store_of(sweep.config, label)):
         raise StoreError(f"{root}: keeps no gradients of {label} yet: `counterfactory attribute {root}` makes them")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from orchestrator.attribution import requirements
 from orchestrator.designs.registry import package_of
 from orchestrator.execution.resources import refuse_impossible
-from orchestrator.forecast.disk import disk_bound
+from orchestrator.forecast.disk import disk_bound, kept_bound
 from orchestrator.store.durable import write_atomically
 from orchestrator.store.manifest import DesignKind, DesignLayout
 from orchestrator.store.paths import SweepPaths
@@ -68,14 +68,14 @@ def prepare(
 
     Raises ConfigError or StoreError, with nothing written, when the configuration cannot be run or the folder is another's.
     """
-    expected = sum(planned.bytes for planned in preview(sweep))
+    planned = preview(sweep)
     if secrets := sweep.config.kept()[1]:
         say(f"{sweep.paths.config.name} leaves out {', '.join(secrets)}: what looks like a secret is not kept")
     refuse_other(sweep, edited=accept_changes)
     if sweep.paths.runs.exists():
         store = _continue(sweep, accept_changes, say)
     else:
-        _refuse_no_space(sweep.paths, expected)
+        _refuse_no_space(sweep.paths, sum(one.bytes for one in planned) + kept_bound(sweep))
         store = _create(sweep)
     try:
         _write_plans(store, sweep.plans)
@@ -151,8 +151,8 @@ def _refuse_no_space(paths: SweepPaths, expected: int) -> None:
     free = shutil.disk_usage(place).free
     if expected > free:
         raise StoreError(
-            f"{paths.root}: the runs need up to {expected / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free there; "
-            "choose another --out, or ask for fewer runs"
+            f"{paths.root}: runs and kept gradients need up to {expected / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free there; "
+            "choose another --out, ask for fewer runs, or keep fewer gradients (store)"
         )
 
 

@@ -1,4 +1,5 @@
-"""Hold the store to its word: every row against its hash; some runs trained again and compared bit by bit."""
+"""Hold the store to its word: every row against its hash, and what is kept for queries against its checksums; some runs trained
+again and compared bit by bit."""
 
 from __future__ import annotations
 
@@ -8,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.attribution.kept_standing import why_not_standing
 from orchestrator.store import accounting
 from orchestrator.store.damage import Damage
+from orchestrator.store.kept_verification import KeptDamage, verify_gradients, verify_query_attributions
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.plan import to_runs
 from orchestrator.sweeps.provenance import compared, provenance, read_provenance
@@ -35,6 +38,22 @@ class Rerun:
 def check_rows(store: RunStore) -> list[Damage]:
     """Return everything that disagrees with the ledger."""
     return [damage for name in store.designs for damage in store.verify(name)]
+
+
+@dataclass(frozen=True)
+class KeptFindings:
+    """What was found of gradients that are kept, and of attributions of queries that came later."""
+
+    damages: tuple[KeptDamage, ...]
+    """What is not as it was written."""
+    outdated: tuple[str, ...]
+    """What is of other options than the configuration's, a line each: whole, and no longer used."""
+
+
+def check_kept(sweep: Sweep, store: RunStore) -> KeptFindings:
+    """Read everything that is kept beside the runs for queries, and hold it to its checksums and to the configuration."""
+    damages = (*verify_gradients(sweep.paths), *verify_query_attributions(sweep.paths))
+    return KeptFindings(damages, tuple(why_not_standing(sweep, store.n)))
 
 
 def machine_changes(sweep: Sweep) -> dict[str, tuple[Any, Any]]:

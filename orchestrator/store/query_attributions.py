@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from orchestrator.store.arrays import group_metadata
 from orchestrator.store.attributions import Attributes, StoredAttribution
 from orchestrator.store.chunked_arrays import ChunkedArray, write_array
 from orchestrator.store.durable import create_file, folder_at_once
+from orchestrator.store.hashes import content_hash
 from orchestrator.store.metadata import METADATA, make_group, read_attributes, undamaged
 from orchestrator.store.paths import SweepPaths
 from orchestrator.store.plain_files import entries_of, is_folder
@@ -24,6 +26,8 @@ from workers.errors import StoreError, near
 
 _VALUES = "values"
 _DIGEST = "content_hash"
+_TOLD = "attributes_hash"
+"""Of everything else that the attributes say."""
 
 
 def write_query_attribution(
@@ -53,6 +57,7 @@ def write_query_attribution(
         dimensions = ("example", "query")
         array = write_array(temporary / _VALUES, shape, np.dtype(np.float32), dimensions, seen(), compressed=True)
         told = {**attributes.to_json(), "array": array.told(), _DIGEST: digest.hexdigest()}
+        told[_TOLD] = _hash_of(told)
         create_file(temporary / METADATA, json.dumps(group_metadata(told), indent=1).encode())
 
 
@@ -65,7 +70,7 @@ def read_query_attribution(paths: SweepPaths, queries: str, name: str) -> Stored
     if not is_folder(path):
         known = [f"{one}/{other}" for one, other in list_query_attributions(paths)]
         raise StoreError(f"{paths.queries} has no attribution {queries}/{name}: {near(f'{queries}/{name}', known)}")
-    told = read_attributes(path)
+    told = _told(path)
     with undamaged(str(path / METADATA)):
         array = ChunkedArray.open(path / _VALUES, told["array"])
         attributes = Attributes.from_json(told, str(path))
@@ -73,8 +78,14 @@ def read_query_attribution(paths: SweepPaths, queries: str, name: str) -> Stored
     digest = _digest(values.shape)
     digest.update(np.ascontiguousarray(values, dtype="<f4").data)
     if digest.hexdigest() != told.get(_DIGEST):
-        raise StoreError(f"{path} is damaged: attribute the queries again")
+        raise StoreError(f"{path} is damaged: it is not what was written")
     return StoredAttribution(values, attributes, content_hash=digest.hexdigest())
+
+
+def read_query_attributes(paths: SweepPaths, queries: str, name: str) -> Attributes:
+    """Return what an attribution of queries that came later tells of itself. Raises StoreError where its metadata is damaged."""
+    path = paths.query_attribution(queries, name)
+    return Attributes.from_json(_told(path), str(path))
 
 
 def list_query_attributions(paths: SweepPaths) -> list[tuple[str, str]]:
@@ -86,6 +97,19 @@ def list_query_attributions(paths: SweepPaths) -> list[tuple[str, str]]:
         for one in entries_of(paths.queries / folder.name)
         if one.is_dir(follow_symlinks=False) and not one.name.startswith(".")
     )
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """Return the attributes of a group. Raises StoreError where they are not what was written."""
+    told = read_attributes(path)
+    with undamaged(str(path / METADATA)):
+        if told.pop(_TOLD, None) != _hash_of(told):
+            raise ValueError("it is not what was written")
+    return told
+
+
+def _hash_of(told: dict[str, Any]) -> str:
+    return content_hash(json.dumps(told, sort_keys=True).encode())
 
 
 def _digest(shape: tuple[int, ...]) -> Any:

@@ -8,7 +8,9 @@ from estimators.curvature.blocks import BlockDiagonal, layer_blocks
 from estimators.curvature.fisher import EmpiricalFisher, SampledFisher
 from estimators.curvature.gauss_newton import GaussNewton
 from estimators.curvature.hessian import Hessian
+from estimators.curvature.pseudo_gradients import PseudoGradients
 from estimators.gradients.functional_model import Examples, Model
+from estimators.gradients.layers import Layers
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
@@ -86,13 +88,21 @@ def test_what_is_sampled_depends_on_the_seed_alone(case):
     assert not torch.allclose(drawn(BUDGET, 4), drawn(BUDGET, 5))
 
 
-def test_blocks_of_examples_have_signs_of_their_own(case, monkeypatch):
-    for module in ("gram", "fisher"):
-        monkeypatch.setattr(f"estimators.curvature.{module}.BATCH", 2)
+def test_blocks_of_examples_have_draws_of_their_own(case, monkeypatch):
+    monkeypatch.setattr("estimators.curvature.gram.BATCH", 4)
+    monkeypatch.setattr("estimators.curvature.pseudo_gradients.DRAWN_TOGETHER", 2)
     sampled = SampledFisher(case.model, case.task, case.train, BUDGET, samples=20, seed=0)
-    assert not torch.equal(sampled._signs(slice(0, 2), 3), sampled._signs(slice(2, 4), 3))
+    assert not torch.equal(sampled._drawn(slice(0, 2)), sampled._drawn(slice(2, 4)))
     vectors = rows(case.model.p)
     np.testing.assert_allclose(sampled.product(vectors), vectors @ sampled.dense(), rtol=1e-9, atol=1e-11)
+
+
+def test_the_sampled_fisher_is_made_of_the_draws_that_kronecker_factors_are_made_of(case, relative):
+    source = PseudoGradients(case.model, case.task, case.train, seed=3, samples=4)
+    (layers,) = Layers.of(case.model, [(source.objective, source.few())])
+    drawn = torch.cat([layers.flat(factors) for factors in source.batches(layers, 3)])
+    sampled = SampledFisher(case.model, case.task, case.train, BUDGET, samples=4, seed=3)
+    assert relative(sampled.dense(), drawn.T @ drawn / len(drawn)) < CLOSE
 
 
 def test_more_draws_come_closer(case, relative):
@@ -100,7 +110,7 @@ def test_more_draws_come_closer(case, relative):
         made = (SampledFisher(case.model, case.task, case.train, BUDGET, samples, seed) for seed in range(4))
         return np.mean([relative(one.dense(), case.curvature("gauss_newton")) for one in made])
 
-    assert off(64) == pytest.approx(off(1) / 8, rel=0.5)
+    assert off(64) == pytest.approx(off(4) / 4, rel=0.5)
 
 
 def test_no_draws_are_refused(case):

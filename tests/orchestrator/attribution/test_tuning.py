@@ -220,6 +220,61 @@ def test_where_nothing_can_be_computed_that_is_the_error(raw: Raw, trained: Any)
     assert done.error == "estimators.knob: tune: nothing can be computed with knob = 0: the knob is at its stop"
 
 
+@pytest.mark.parametrize("name", ["knob", "fitted"])
+def test_an_interrupted_tuning_goes_on_where_it_was(
+    raw: Raw, trained: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    raw["estimators"] = {name: {"tune": {"knob": GRID}}}
+    sweep, store = trained(raw)
+    _, whole = only(sweep, store)
+    asked: list[float] = []
+    kind = {"knob": Knob, "fitted": Fitted}[name]
+    attributed = kind.attribute
+
+    def counted(self: Any, evidence: Evidence) -> Attribution:
+        asked.append(self.knob)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return attributed(self, evidence)
+
+    monkeypatch.setattr(kind, "attribute", counted)
+    with pytest.raises(KeyboardInterrupt):
+        attribute(sweep, store, again=True)
+    (done,) = attribute(sweep, store, again=True)
+    assert not done.error
+    assert asked[:3] == GRID[:3], "killed in the third"
+    assert asked[3:5] == GRID[2:], "the first two are not computed again"
+    assert asked[5:] == ([] if name == "knob" else [1.0]), "what was chosen is fitted on everything"
+    goes_on = read_attributes_of(sweep.paths, name)
+    one, other = (told.details["tuning"] for told in (whole, goes_on))
+    assert one["chosen"] == other["chosen"] == {"knob": 1.0}
+    assert [tried["lds"] for tried in one["tried"]] == [tried["lds"] for tried in other["tried"]]
+    assert (whole.fitted_on, whole.models) == (goes_on.fitted_on, goes_on.models)
+    assert not sweep.paths.pieces.exists(), "nothing is left of it"
+
+
+def test_a_damaged_trial_is_computed_anew(raw: Raw, trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, store = trained(raw)
+    attributed, asked = Knob.attribute, []
+
+    def counted(self: Any, evidence: Evidence) -> Attribution:
+        asked.append(self.knob)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return attributed(self, evidence)
+
+    monkeypatch.setattr(Knob, "attribute", counted)
+    with pytest.raises(KeyboardInterrupt):
+        attribute(sweep, store)
+    for values in sweep.paths.pieces.rglob("values.npy"):
+        content = values.read_bytes()
+        values.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    said: list[str] = []
+    attribute(sweep, store, say=said.append)
+    assert asked[3:] == GRID
+    assert sum("is damaged: it is computed anew" in line for line in said) == 2
+
+
 def test_too_few_subsets_are_refused(raw: Raw, trained: Any) -> None:
     raw["designs"]["fit"]["subsets"] = 7
     raw["estimators"] = {"fitted": {"tune": {"knob": GRID}}}

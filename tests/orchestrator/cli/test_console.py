@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.cli.console import PlainConsole, shown
 from orchestrator.cli.progress import Reporter
+from orchestrator.stages.verify import KeptFindings
 from orchestrator.store.damage import Damage
 from orchestrator.store.lease import Lease
 from orchestrator.sweeps.sweep import Sweep
@@ -102,4 +103,4 @@ def test_damage_is_shown_as_text(tmp_path: Path) -> None:
     from orchestrator.cli import tables
 
     damage = Damage("fit", 0, (0,), tmp_path / "\x1b[2J", "outputs", "missing")
-    assert not COMMANDS.search(printed(tables.verification({}, [damage], [], {})))
+    assert not COMMANDS.search(printed(tables.verification({}, [damage], [], {}, KeptFindings((), ()))))

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.forecast.disk import disk_bound
+from orchestrator.config.loading import validate
+from orchestrator.forecast.disk import disk_bound, kept_bound
+from orchestrator.stages.attribute import attribute
 from orchestrator.stages.plan import prepare, preview
 from orchestrator.stages.retrain import retrain
 from orchestrator.sweeps.sweep import Sweep
@@ -65,3 +67,35 @@ def test_long_rows_are_counted_as_they_are(
         retrain(sweep, store, pool=inline_pool(sweep))
     there = taken(sweep.paths.runs / "fit", sweep.paths.ledger / "fit")
     assert there <= disk_bound(sweep, sweep.plans["fit"]) <= 1.3 * there
+
+
+KEPT: Raw = {
+    "name": "kept",
+    "task": {"name": "digits", "arguments": {"n": 600, "t": 2, "hidden": 8, "recipe": {"epochs": 2}}},
+    "measures": ["margin"],
+    "designs": {"reference": {"kind": "full", "seeds": 3, "checkpoints": [1, 2]}},
+    "estimators": {
+        "logra": {"rank": 8, "init": "pca", "store": True},
+        "few": {"estimator": "logra", "rank": 8, "init": "pca", "models": 2, "store": True},
+        "trak": {"project_dim": 900, "projection": "sparse", "checkpoints": "all", "store": True, "models": 2},
+        "grad_dot": {"projection": "factored", "project_dim": 50, "store": True},
+        "tracin": {},
+    },
+}
+
+
+def test_gradients_that_are_kept_take_less_than_their_bound_and_not_much_less(inline_pool: Any, tmp_path: Path) -> None:
+    sweep = Sweep.of(validate({"folder": str(tmp_path), **KEPT}, "kept.yaml"), tmp_path / "sweep")
+    bound = kept_bound(sweep)
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        assert not [one.error for one in attribute(sweep, store, before_task=lambda: "") if one.error]
+    there = taken(sweep.paths.gradients)
+    assert there <= bound <= 1.5 * there
+    kept = sorted(one.name for one in sweep.paths.gradients.iterdir() if one.is_dir())
+    assert kept == ["grad_dot", "logra", "trak"], "two that differ in their number of models share"
+
+
+def test_what_keeps_nothing_needs_nothing(tmp_path: Path) -> None:
+    raw = {**KEPT, "estimators": {"logra": {}, "grad_dot": {}}}
+    assert kept_bound(Sweep.of(validate({"folder": str(tmp_path), **raw}, "kept.yaml"), tmp_path / "sweep")) == 0
