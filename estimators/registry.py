@@ -28,6 +28,7 @@ BUILT_IN = {
     "difference_in_means": "estimators.retraining_based.difference_in_means:DifferenceInMeans",
     "leave_one_out": "estimators.retraining_based.leave_one_out:LeaveOneOut",
     "tracin": "estimators.gradient_based.tracin:TracIn",
+    "source": "estimators.gradient_based.source:Source",
     "gas": "estimators.gradient_based.gas:Gas",
     "less": "estimators.gradient_based.less:Less",
     "grad_dot": "estimators.gradient_based.grad_dot:GradDot",
