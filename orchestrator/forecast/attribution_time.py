@@ -117,9 +117,18 @@ def _of_models(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimat
     references: tuple[Reference, ...] = ()
     models = 1
     if kept:
-        run = Run(0, np.arange(sweep.task.n), 0, kept[0].checkpoint_epochs)
+        design = kept[0].design
+        run = Run(
+            0,
+            np.arange(sweep.task.n),
+            0,
+            kept[0].checkpoint_epochs,
+            design.order,
+            design.normalize,
+            optimizer_state=design.keeps_optimizer_state,
+        )
         (outcome,) = PackTrainer(sweep.task).train([run], (measure,), sweep.queries)
-        references = (Reference(0, outcome.checkpoints),)
+        references = (Reference(0, outcome.checkpoints, design.order, design.normalize),)
         models = sum(plan.runs for plan in kept)
         if isinstance(estimator, ReferenceEstimator):
             models = estimator.models or models
