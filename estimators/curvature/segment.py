@@ -36,7 +36,9 @@ class Segment:
 
     def into(self, matrices: Sequence[Tensor]) -> list[Tensor]:
         """Return the same of gradients that are formed, (r, out, in) a block."""
-        moved = matrices if self.scales is None else [m * d.formed() for m, d in zip(matrices, self.scales, strict=True)]
+        moved = (
+            matrices if self.scales is None else [m * d.formed() for m, d in zip(matrices, self.scales, strict=True)]
+        )
         return [basis.into(matrix) for basis, matrix in zip(self.curvature.bases, moved, strict=True)]
 
     def gathered(self, turned: Sequence[Tensor]) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -42,7 +42,7 @@ class Source(CheckpointsEstimator):
 
     r is what the segment's own steps on example i have moved the parameters by at its end, S what becomes of a change in a
     later segment. Where curvature is large, r is an influence function's H^-1 g; where it is small it is T_l g, TracIn's. The
-    query's gradient is that at the last checkpoint. With one segment and a long training tau is `ekfac` without damping.
+    query's gradient is that at the last checkpoint alone. With one segment and a long training tau is `ekfac` without damping.
 
     - H_l is EK-FAC in one eigenbasis a segment: that of K-FAC's two sides, averaged over the segment's checkpoints; the
       eigenvalues are the mean squares along it, averaged over them too. `curvature: kfac` leaves the eigenvalues as they are.
@@ -76,7 +76,9 @@ class Source(CheckpointsEstimator):
     in_units: ClassVar[bool] = True
 
     segments: int = Field(
-        3, ge=1, description="stretches of constant curvature that the training is cut into, equally many checkpoints each"
+        3,
+        ge=1,
+        description="stretches of constant curvature that the training is cut into, equally many checkpoints each",
     )
     curvature: Literal["ekfac", "kfac"] = Field(
         "ekfac", description="eigenvalues: seen along the eigenvectors, or products of those of the two sides"
@@ -122,22 +124,16 @@ class Source(CheckpointsEstimator):
             )
         return recipe
 
-    def segments_of(self, reference: Reference) -> list[list[Checkpoint]]:
+    def segments_of(self, reference: Reference) -> tuple[tuple[Checkpoint, ...], ...]:
         """Return the checkpoints of every segment, in order. Raises ConfigError for ones that cannot be cut so."""
         found = self.checkpoints(reference)
         if found[0].epoch == 0:
             raise ConfigError("source: epoch 0 in `epochs` has no steps before it: expected later ones")
-        each, left = divmod(len(found), self.segments)
-        if left or not each:
-            raise ConfigError(
-                f"source: {self.segments} segments need equally many checkpoints each, the reference model of seed "
-                f"{reference.seed} has {len(found)} after epoch 0 (epochs {', '.join(str(one.epoch) for one in found)}): "
-                f"expected `checkpoints: {self.segments} x 1` or more in its design, or other `segments` or `epochs`"
-            )
-        return [found[start : start + each] for start in range(0, len(found), each)]
+        return replace(reference, checkpoints=tuple(found)).segments(self.segments)
 
     def references(self, evidence: Evidence) -> tuple[Reference, ...]:
         """Return the reference models. Raises ConfigError for too few, and for checkpoints that cannot be cut into segments."""
+        self.recipe_of(evidence.differentiable())
         found = super().references(evidence)
         for reference in found:
             self.segments_of(reference)
@@ -242,7 +238,10 @@ class SourceEffects(ModelEffects):
         )
         of_measure, of_losses, of_sources = layers[0], layers[1 : len(pairs) + 1], layers[len(pairs) + 1 :]
         self._without_factors |= {block.weight: block.why for block in of_measure.blocks if block.why}
-        found = iter([_Point(*pair, *rest) for pair, *rest in zip(pairs, sources, of_sources, of_losses, strict=True)])
+        found = iter(
+            _Point(*pair, source, of_source, losses)
+            for pair, source, of_source, losses in zip(pairs, sources, of_sources, of_losses, strict=True)
+        )
         return [[next(found) for _ in group] for group in groups], of_measure
 
     def _segments(self, points: Sequence[Sequence[_Point]]) -> list[Segment]:
@@ -253,9 +252,7 @@ class SourceEffects(ModelEffects):
         rates = recipe.learning_rates(self.material.task.n)
         gain = 1 / (1 - recipe.momentum) if recipe.optimizer == "sgd" else 1.0
         ends = [group[-1].checkpoint.step for group in points]
-        self._times = [
-            float(rates[start:end].sum()) * gain for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
+        self._times = [float(rates[start:end].sum()) * gain for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         found = []
         for group, time in zip(points, self._times, strict=True):
             scales = None if recipe.optimizer == "sgd" else self._scales(group)

@@ -21,8 +21,9 @@ class SidedScale:
 
     @classmethod
     def inverse_root(cls, values: Tensor) -> SidedScale:
-        """Return D near `values`^(-1/4), for squares of a preconditioner's divisors, (out, in) >= 0; 0 for rows and columns of zeros.
+        """Return D near `values`^(-1/4), 0 for rows and columns of zeros.
 
+        `values` (out, in) >= 0 are squares of what a preconditioner divides by: D is then near the root of the preconditioner.
         Values are approximated by (row means) x (column means) / (their mean), the nearest such product in the generalized
         Kullback-Leibler divergence (Lee & Seung 1999), which is how Adafactor keeps second moments (Shazeer & Stern 2018,
         section 3). It is exact for a block of one row.
