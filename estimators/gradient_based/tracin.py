@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from estimators.evidence import Reference
+from estimators.evidence import Evidence, Reference
+from estimators.gradient_based.every_step import EveryStep, check_steps
 from estimators.gradient_based.trajectory import TrajectoryEstimator, TrajectoryProducts
-from estimators.reference_estimator import Material
+from estimators.reference_estimator import Material, ModelEffects
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
@@ -35,6 +36,11 @@ class TracIn(TrajectoryEstimator):
       1 - ema**(steps from it to the end), and 1 for the first. Where it clips gradients (`clip_norm`), a step's
       coefficient depends on all gradients in it, and this is refused.
 
+    With `steps: all` every step is looked at instead, replayed from what was kept (TracIn's ideal, Pruthi et al. 2020, section
+    3.1): a visit of example i in a step of rate lr and batch size B brings - lr / B <grad f_q(theta), grad loss_i(theta)> at the
+    parameters before that step, times 1 / (1 - momentum) for sgd, whatever `weights`: in units of the measure for sgd. All
+    other steps are left as they were: `unrolled` says what they make of it. Decay, averages and preconditioning are left out.
+
     No stretch ends at the initial model, so epoch 0 is left out unless named in `epochs`; it then weighs as much as the
     learning rate of the first step, and is refused with `segment`.
 
@@ -56,14 +62,34 @@ class TracIn(TrajectoryEstimator):
         description="weight of a checkpoint: its learning rate, or the sum over the steps it stands for / n",
     )
 
+    steps: Literal["checkpoints", "all"] = Field(
+        "checkpoints", description="look at the checkpoints kept, or at all steps of the training, which is replayed"
+    )
+
     @property
     def claims_units(self) -> bool:
-        """Where a checkpoint weighs as much as the steps it stands for."""
-        return self.weights == "segment"
+        """Where a checkpoint weighs as much as the steps it stands for, and where it is all of them."""
+        return self.weights == "segment" or self.steps == "all"
 
-    def effects(self, material: Material) -> TrajectoryProducts:
+    def check(self, evidence: Evidence) -> None:
+        """Refuse what `steps: all` cannot follow."""
+        super().check(evidence)
+        if self.steps == "all":
+            self._check_steps(evidence.differentiable())
+
+    def effects(self, material: Material) -> ModelEffects:
         """Sum over checkpoints, average over models. Raises ConfigError for a missing checkpoint or a flat measure."""
+        if self.steps == "all":
+            self._check_steps(material.task)
+            return EveryStep(self, material)
         return TrajectoryProducts(self, material)
+
+    def _check_steps(self, task: GradientTask) -> None:
+        if self.weights == "segment":
+            raise ConfigError(
+                "tracin: weights: segment weighs checkpoints; with steps: all every step has its own rate"
+            )
+        check_steps(self, task)
 
     def checkpoints(self, reference: Reference) -> list[Checkpoint]:
         """Return the checkpoints to use, ascending. Raises ConfigError for the initial model with `segment`."""

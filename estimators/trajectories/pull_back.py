@@ -53,8 +53,8 @@ def moments_of(recipe: Recipe) -> int:
 class PullBack:
     """The adjoint of one step's update: prepared once, for any number of measures.
 
-    `gradients` are those of the step's loss by parameter, before they are clipped; a parameter without one is left as it is by the
-    step, as torch's optimizers do.
+    `gradients` are those of the step's loss by parameter, before they are clipped; the step leaves a parameter without one as it
+    is, as torch's optimizers do.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class Walk:
     def __init__(self, replay: Replay, twin: Twin, final: Checkpoint, curvature: Curvature):
         self.replay, self.twin, self.final, self.curvature = replay, twin, final, curvature
         self.recipe = twin.recipe
-        self._undecayed = undecayed(self.recipe, dict(twin.module.named_parameters()))
+        self.undecayed = undecayed(self.recipe, dict(twin.module.named_parameters()))
         moments_of(self.recipe)
 
     def bytes_of(self) -> int:
@@ -52,19 +52,26 @@ class Walk:
         """Return d f_q / d w_i (n, count) at w = 1: summed over all visits, with the weight that the run gives the example."""
         worth = self.at_the_end(asked)
         found = torch.zeros(self.twin.task.n, asked.count, dtype=torch.float64)
-        one = sum(value.numel() * value.element_size() for value in self.twin.leaves.values())
-        size = max(1, _CHUNK // one)
         for moment, feeds in self.replay.backwards():
             graph = StepGraph(self.twin, moment.state, feeds, self.curvature)
             rate = self.replay.course.rates[moment.step]
-            back = PullBack(self.recipe, self._undecayed, moment, graph.gradients, rate)
-            for start in range(0, asked.count, size):
-                where = slice(start, min(start + size, asked.count))
-                part = worth[where]
-                of_parameters, of_weights = graph.pull(back(part), part.statistics)
-                for name, value in of_parameters.items():
-                    part.parameters[name].add_(value)
+            back = PullBack(self.recipe, self.undecayed, moment, graph.gradients, rate)
+            for where, of_weights in self.take_back(graph, back, worth, asked.count):
                 self._collect(found[:, where], feeds, of_weights)
+        return found
+
+    def take_back(
+        self, graph: StepGraph, back: PullBack, worth: Cotangents, count: int
+    ) -> list[tuple[slice, list[Tensor]]]:
+        """Take the cotangents of `count` queries back over a step, in place; return those of its weights."""
+        one = sum(value.numel() * value.element_size() for value in self.twin.leaves.values())
+        found = []
+        for where in _slices(count, max(1, _CHUNK // one)):
+            part = worth[where]
+            of_parameters, of_weights = graph.pull(back(part), part.statistics)
+            for name, value in of_parameters.items():
+                part.parameters[name].add_(value)
+            found.append((where, of_weights))
         return found
 
     def _collect(self, found: Tensor, feeds: Sequence[Feed], of_weights: Sequence[Tensor]) -> None:

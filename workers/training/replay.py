@@ -65,7 +65,7 @@ class Replay:
         self.course.move_to(moment)
 
     def advance(self) -> list[Feed]:
-        """Take the next step; return its batches. Raises TaskError where a checkpoint at its end differs from what was replayed."""
+        """Take the next step; return its batches. Raises TaskError where a checkpoint at its end is not what was replayed."""
         feeds = self.course.advance()
         if self.course.step == self.steps:
             self.course.finish()
