@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from estimators.evidence import Reference
+from estimators.evidence import Evidence, Reference
+from estimators.gradient_based.every_step import EveryStep, check_steps
 from estimators.gradient_based.optimizer_products import OptimizerProducts, stepping_recipe
-from estimators.gradient_based.trajectory import TrajectoryEffects, TrajectoryEstimator, TrajectoryProducts
-from estimators.reference_estimator import Material
+from estimators.gradient_based.trajectory import TrajectoryEstimator, TrajectoryProducts
+from estimators.reference_estimator import Material, ModelEffects
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
 if TYPE_CHECKING:
-    from estimators.evidence import Evidence
     from workers.task import GradientTask
 
 
@@ -51,6 +51,11 @@ class TracIn(TrajectoryEstimator):
     TracIn on the last layer alone, as the paper has it for large models, is `parameters: [head.*]`, the names of the layer's
     parameters: gradients of others are then not taken at all.
 
+    With `steps: all` every step is looked at instead, replayed from what was kept (TracIn's ideal, Pruthi et al. 2020, section
+    3.1): a visit of example i in a step of rate lr and batch size B brings - lr / B <grad f_q(theta), grad loss_i(theta)> at the
+    parameters before that step, times 1 / (1 - momentum) for sgd, whatever `weights`: in units of the measure for sgd. All
+    other steps are left as they were: `unrolled` says what they make of it. Decay, averages and preconditioning are left out.
+
     No stretch ends at the initial model, so epoch 0 is left out unless named in `epochs`; it then weighs as much as the
     learning rate of the first step, and is refused with `segment`.
 
@@ -82,23 +87,42 @@ class TracIn(TrajectoryEstimator):
         description="for a direction of adam's or adamw's: the running means, as checkpoints keep them with "
         "optimizer_state: true, or those of batches at the checkpoint",
     )
+    steps: Literal["checkpoints", "all"] = Field(
+        "checkpoints", description="look at the checkpoints kept, or at all steps of the training, which is replayed"
+    )
 
     @property
     def claims_units(self) -> bool:
-        """Where a checkpoint weighs as much as the steps it stands for, and a step is linear in the example's gradient."""
-        return self.weights == "segment" and self.direction != "step"
+        """Where a checkpoint weighs as much as its steps, which are linear in the example's gradient, or all are looked at."""
+        return (self.weights == "segment" and self.direction != "step") or self.steps == "all"
 
     def check(self, evidence: Evidence) -> None:
-        """Refuse a measure that cannot be differentiated, and an optimizer that nobody told."""
+        """Refuse a measure that cannot be differentiated, an optimizer that nobody told, and what `steps: all` cannot follow."""
         super().check(evidence)
-        if self.direction != "gradient":
-            stepping_recipe(self.name, evidence.differentiable())
+        self._check_steps(evidence.differentiable())
 
-    def effects(self, material: Material) -> TrajectoryEffects:
+    def effects(self, material: Material) -> ModelEffects:
         """Sum over checkpoints, average over models. Raises ConfigError for a missing checkpoint or a flat measure."""
+        self._check_steps(material.task)
+        if self.steps == "all":
+            return EveryStep(self, material)
         if self.direction == "gradient":
             return TrajectoryProducts(self, material)
         return OptimizerProducts(self, material, self.direction, self.moments)
+
+    def _check_steps(self, task: GradientTask) -> None:
+        """Refuse options that do not go together. Raises ConfigError for these, and for a task that they cannot follow."""
+        if self.direction != "gradient":
+            stepping_recipe(self.name, task)
+        if self.steps == "checkpoints":
+            return
+        if self.direction != "gradient":
+            raise ConfigError(f"tracin: steps: all goes along gradients, found direction: {self.direction}")
+        if self.weights == "segment":
+            raise ConfigError(
+                "tracin: weights: segment weighs checkpoints; with steps: all every step has its own rate"
+            )
+        check_steps(self, task)
 
     def checkpoints(self, reference: Reference) -> list[Checkpoint]:
         """Return the checkpoints to use, ascending. Raises ConfigError for the initial model with `segment`."""

@@ -141,6 +141,9 @@ def _of_models(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimat
 
     source = sweep.task.n if sweep.queries.source == "train" else sweep.task.t
     positions = sweep.queries.take(source)
+    foreseen = estimator.foresee(replace(_evidence(sweep, measure, sweep.queries), references=references))
+    if foreseen is not None:
+        return models * foreseen
     on(1)  # pays for what is done once: imports, compilation
     return models * along(on(1), on(some_of(sweep.t)), sweep.t)
 

@@ -132,11 +132,13 @@ class Course:
         loss = _mean_loss(self.task, outputs, y, weights)
         return loss if feed.portion.share == 1 else loss * feed.portion.share
 
-    def advance(self) -> None:
-        """Take the next step."""
-        for feed in self.next_step():
+    def advance(self) -> list[Feed]:
+        """Take the next step; return its batches."""
+        feeds = self.next_step()
+        for feed in feeds:
             self.loss(feed).backward()  # type: ignore[no-untyped-call]
         self.descent.step(self.rates[self.step - 1])
+        return feeds
 
     def finish(self) -> None:
         """Make of the last step's parameters what the recipe has measured: their average, statistics recomputed."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from workers.errors import TaskError
 from workers.recipe import Recipe
 from workers.runs import Checkpoint, Run
 from workers.task import DifferentiableTask
-from workers.training.course import Course, Moment
+from workers.training.course import Course, Feed, Moment
 
 
 class Replay:
@@ -62,14 +64,15 @@ class Replay:
         """Be at a moment of this training, as `course.moment()` returned it."""
         self.course.move_to(moment)
 
-    def advance(self) -> None:
-        """Take the next step. Raises TaskError where it ends at a checkpoint that differs from what was replayed."""
-        self.course.advance()
+    def advance(self) -> list[Feed]:
+        """Take the next step; return its batches. Raises TaskError where a checkpoint at its end is not what was replayed."""
+        feeds = self.course.advance()
         if self.course.step == self.steps:
             self.course.finish()
         kept = self._kept.get(self.course.step)
         if kept is not None:
             self._compare(kept)
+        return feeds
 
     def moments(self, start: int, stop: int, every: int = 1) -> Iterator[Moment]:
         """Yield copies of where the training was before steps start, start + every, ..., below stop, and end at stop.
@@ -81,6 +84,30 @@ class Replay:
             if (self.course.step - start) % every == 0:
                 yield self.course.moment()
             self.advance()
+
+    def backwards(self) -> Iterator[tuple[Moment, list[Feed]]]:
+        """Yield every step from the last to the first: where the training was before it, and its batches.
+
+        Each stretch between two starts longer than the root of all steps is gone through once to keep moments so far apart, then
+        piece by piece: every step is taken at most twice, and at most about two roots of moments are held.
+        """
+        root = math.isqrt(max(0, self.steps - 1)) + 1
+        for start, stop in reversed(list(pairwise([*self.starts, self.steps]))):
+            if stop - start <= root:
+                self.begin(start)
+                pieces = [self.course.moment()]
+            else:
+                pieces = list(self.moments(start, stop, every=root))
+            while pieces:
+                begun = pieces.pop()
+                self.move_to(begun)
+                taken = []
+                while self.course.step < stop:
+                    moment = self.course.moment()
+                    taken.append((moment, self.advance()))
+                stop = begun.step
+                while taken:
+                    yield taken.pop()
 
     def _compare(self, kept: Checkpoint) -> None:
         """Raise TaskError, which tells how much, if the module is not what the checkpoint has."""
