@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from estimators.kept_gradients import GradientStore
 from estimators.workspace import Workspace
 from workers.errors import ConfigError
-from workers.runs import Checkpoint, Queries
+from workers.runs import Checkpoint, Normalize, Order, Queries
 
 if TYPE_CHECKING:
     from workers.task import DifferentiableTask, GradientTask, Task
@@ -75,6 +75,25 @@ class Reference:
 
     seed: int
     checkpoints: tuple[Checkpoint, ...]
+    order: Order = "own"
+    """Whose batches it was trained on; of a model of the full set the same, with other bits."""
+    normalize: Normalize = "batch"
+    """What a batch's sum of weighted losses was divided by."""
+
+    def segments(self, count: int) -> tuple[tuple[Checkpoint, ...], ...]:
+        """Return the checkpoints after epoch 0 in `count` groups of equally many: one a segment of the training, in order.
+
+        A segment goes from the last step of the one before it, or from step 0, to its own last checkpoint's. Raises ConfigError
+        where the checkpoints cannot be cut so.
+        """
+        kept = tuple(one for one in self.checkpoints if one.epoch > 0)
+        each, left = divmod(len(kept), count)
+        if left or not each:
+            raise ConfigError(
+                f"{count} segments need equally many checkpoints each, the reference model of seed {self.seed} has "
+                f"{len(kept)} after epoch 0: expected `checkpoints: {{segments: {count}, each: ...}}` in its design"
+            )
+        return tuple(kept[start : start + each] for start in range(0, len(kept), each))
 
 
 @dataclass(frozen=True)

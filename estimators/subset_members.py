@@ -56,4 +56,4 @@ def _member(run: Run, outcome: Outcome, name: str) -> Member:
         raise DivergedError(
             f"{name}: the training of member {run.row} on {len(run.subset)} examples failed: {outcome.failure}"
         )
-    return Member(run.seed, outcome.checkpoints, len(run.subset), outcome.seconds)
+    return Member(run.seed, outcome.checkpoints, examples=len(run.subset), seconds=outcome.seconds)

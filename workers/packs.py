@@ -54,6 +54,11 @@ class PackTrainer:
         if not self._apart and any(run.order == "shared" for run in runs):
             check_apart(task)
             self._apart = True
+        if any(run.optimizer_state for run in runs):  # replayed one day, which is done in the plain way
+            plain = Strategy("alone", 1, False, "optimizer_state is kept")
+            return [
+                _attempt(run, lambda run: _train_alone(task, run, measures, queries, device, plain)) for run in runs
+            ]
         strategy = self._strategy or strategy_of(task, device)
         if not strategy.failed:  # one that did is chosen anew for the next pack
             self._strategy = strategy

@@ -38,6 +38,9 @@ class Run:
     """What a batch's sum of weighted losses is divided by: its number of examples, or their weight (0 where that is 0)."""
     weights: NDArray[np.floating[Any]] | None = None
     """(len(subset),) factors on the losses of its examples, finite and >= 0; None for ones."""
+    optimizer_state: bool = False
+    """Whether checkpoints keep the optimizer's state too. Such a run is trained alone, in the plain way, whatever the strategy:
+    its steps can then be replayed to the bit (workers.training.replay)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,10 @@ class Checkpoint:
     """Learning rate of the last step taken (of the first one, for epoch 0)."""
     state: dict[str, torch.Tensor]
     """Parameters and buffers by name, on the CPU."""
+    optimizer: dict[str, torch.Tensor] | None = None
+    """What the optimizer and the average of the parameters hold, on the CPU, by `first/NAME` (momentum, or Adam's mean of
+    gradients), `second/NAME` (Adam's mean of their squares) and `average/NAME` (of `ema`); without moments before the first step.
+    None where it was not kept."""
 
 
 @dataclass(frozen=True, slots=True)

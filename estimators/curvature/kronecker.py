@@ -46,6 +46,10 @@ class Basis:
         turned = matrices if self.inner is None else matrices @ self.inner.T
         return turned if self.out is None else self.out @ turned
 
+    def squared(self) -> Basis:
+        """Return the squares of the eigenvectors' entries: they take a diagonal from one basis to the other."""
+        return Basis(_squared(self.out), _squared(self.inner), self.eigenvalues)
+
 
 class KroneckerFactored(Invertible):
     """A curvature that is block by layer, each block a Kronecker product of the layer's two sides in an eigenbasis.
@@ -96,8 +100,7 @@ class KroneckerFactored(Invertible):
         """Return diag A, (p,) float64."""
         tree: dict[str, Tensor] = {}
         for block, basis in zip(self.blocks, self.bases, strict=True):
-            squared = Basis(_squared(basis.out), _squared(basis.inner), basis.eigenvalues)
-            tree |= block.scattered(squared.back(basis.eigenvalues.unsqueeze(0)), self.model.parameters)
+            tree |= block.scattered(basis.squared().back(basis.eigenvalues.unsqueeze(0)), self.model.parameters)
         return self.model.flatten(tree)[0].double()
 
     def _mapped(self, rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

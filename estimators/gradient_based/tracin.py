@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from estimators.evidence import Reference
+from estimators.evidence import Evidence, Reference
+from estimators.gradient_based.every_step import EveryStep, check_steps
+from estimators.gradient_based.optimizer_products import OptimizerProducts, stepping_recipe
 from estimators.gradient_based.trajectory import TrajectoryEstimator, TrajectoryProducts
-from estimators.reference_estimator import Material
+from estimators.reference_estimator import Material, ModelEffects
 from workers.errors import ConfigError
 from workers.runs import Checkpoint
 
@@ -30,10 +32,29 @@ class TracIn(TrajectoryEstimator):
     - `weights: segment`: w_c = (1/n) * sum of the learning rates of all steps since the checkpoint used before it (or
       since the start), times 1 / (1 - momentum) for sgd. In a random order each epoch visits i once, in a step of rate
       lr and batch size B with probability B/n, and moves theta by lr/B: the sum is the expected coefficient of grad
-      loss_i, so tau is in units of the measure for sgd. The preconditioning of adam and adamw is left out. Where the
+      loss_i, so tau is in units of the measure for sgd. Where the
       recipe averages the weights (`ema`), a step counts by the part of it that is in the average at the end:
       1 - ema**(steps from it to the end), and 1 for the first. Where it clips gradients (`clip_norm`), a step's
       coefficient depends on all gradients in it, and this is refused.
+
+    `direction` is what a step on example i alone moves theta along:
+
+    - `gradient`: grad loss_i, as in the paper, whatever the optimizer.
+    - `preconditioned`: P grad loss_i for adam and adamw, with P = 1 / (sqrt(v) + eps) or 1 / sqrt(v + eps) of the running mean v
+      of squares at the checkpoint, corrected for its start: what a weight on the example's loss does to all later steps, as
+      long as v stays. With `weights: segment` tau is in units of the measure for these, too.
+    - `step`: Gamma_i = m' / (sqrt(v') + eps), with m' and v' after the gradient has entered them: LESS's form (Xia et al. 2024,
+      section 4.1) without its projection and lengths. It is no linear function of grad loss_i, and unit-free.
+
+    For sgd all three are the gradient. `moments` says where m and v are from.
+
+    TracIn on the last layer alone, as the paper has it for large models, is `parameters: [head.*]`, the names of the layer's
+    parameters: gradients of others are then not taken at all.
+
+    With `steps: all` every step is looked at instead, replayed from what was kept (TracIn's ideal, Pruthi et al. 2020, section
+    3.1): a visit of example i in a step of rate lr and batch size B brings - lr / B <grad f_q(theta), grad loss_i(theta)> at the
+    parameters before that step, times 1 / (1 - momentum) for sgd, whatever `weights`: in units of the measure for sgd. All
+    other steps are left as they were: `unrolled` says what they make of it. Decay, averages and preconditioning are left out.
 
     No stretch ends at the initial model, so epoch 0 is left out unless named in `epochs`; it then weighs as much as the
     learning rate of the first step, and is refused with `segment`.
@@ -56,14 +77,52 @@ class TracIn(TrajectoryEstimator):
         description="weight of a checkpoint: its learning rate, or the sum over the steps it stands for / n",
     )
 
+    direction: Literal["gradient", "preconditioned", "step"] = Field(
+        "gradient",
+        description="adam, adamw: what a step moves along, the example's gradient, the same divided by the root of the second "
+        "moment, or all of the optimizer's step on it",
+    )
+    moments: Literal["kept", "expected"] = Field(
+        "kept",
+        description="for a direction of adam's or adamw's: the running means, as checkpoints keep them with "
+        "optimizer_state: true, or those of batches at the checkpoint",
+    )
+    steps: Literal["checkpoints", "all"] = Field(
+        "checkpoints", description="look at the checkpoints kept, or at all steps of the training, which is replayed"
+    )
+
     @property
     def claims_units(self) -> bool:
-        """Where a checkpoint weighs as much as the steps it stands for."""
-        return self.weights == "segment"
+        """Where a checkpoint weighs as much as its steps, which are linear in the example's gradient, or all are looked at."""
+        return (self.weights == "segment" and self.direction != "step") or self.steps == "all"
 
-    def effects(self, material: Material) -> TrajectoryProducts:
+    def check(self, evidence: Evidence) -> None:
+        """Refuse a measure that cannot be differentiated, an optimizer that nobody told, and what `steps: all` cannot follow."""
+        super().check(evidence)
+        self._check_steps(evidence.differentiable())
+
+    def effects(self, material: Material) -> ModelEffects:
         """Sum over checkpoints, average over models. Raises ConfigError for a missing checkpoint or a flat measure."""
-        return TrajectoryProducts(self, material)
+        self._check_steps(material.task)
+        if self.steps == "all":
+            return EveryStep(self, material)
+        if self.direction == "gradient":
+            return TrajectoryProducts(self, material)
+        return OptimizerProducts(self, material, self.direction, self.moments)
+
+    def _check_steps(self, task: GradientTask) -> None:
+        """Refuse options that do not go together. Raises ConfigError for these, and for a task that they cannot follow."""
+        if self.direction != "gradient":
+            stepping_recipe(self.name, task)
+        if self.steps == "checkpoints":
+            return
+        if self.direction != "gradient":
+            raise ConfigError(f"tracin: steps: all goes along gradients, found direction: {self.direction}")
+        if self.weights == "segment":
+            raise ConfigError(
+                "tracin: weights: segment weighs checkpoints; with steps: all every step has its own rate"
+            )
+        check_steps(self, task)
 
     def checkpoints(self, reference: Reference) -> list[Checkpoint]:
         """Return the checkpoints to use, ascending. Raises ConfigError for the initial model with `segment`."""

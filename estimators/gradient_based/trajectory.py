@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from workers.task import GradientTask
 
 
-class TrajectoryEstimator(ReferenceEstimator):
+class CheckpointsEstimator(ReferenceEstimator):
     """An estimator that looks at several checkpoints of each reference model.
 
     No stretch of training ends at the initial model, so epoch 0 is left out unless named in `epochs`.
@@ -40,6 +40,10 @@ class TrajectoryEstimator(ReferenceEstimator):
                 f"{self.name} needs {asked}, the reference model of seed {reference.seed} has {sorted(kept)}"
             )
         return [kept[epoch] for epoch in wanted]
+
+
+class TrajectoryEstimator(CheckpointsEstimator):
+    """One that adds up what its checkpoints bring, each with a weight."""
 
     @abstractmethod
     def weights_of(self, checkpoints: Sequence[Checkpoint], task: GradientTask) -> list[float]:

@@ -75,7 +75,11 @@ def load_references(sweep: Sweep, store: RunStore) -> tuple[Reference, ...]:
     found = []
     for name in reference_designs(sweep, store):
         seeds = store.seeds(name)
-        found += [Reference(int(seeds[row]), store.checkpoints(name, int(row))) for row in store.finished(name)]
+        design = sweep.config.designs[name]
+        found += [
+            Reference(int(seeds[row]), store.checkpoints(name, int(row)), design.order, design.normalize)
+            for row in store.finished(name)
+        ]
     return tuple(reference for reference in found if reference.checkpoints)
 
 

@@ -160,6 +160,11 @@ class Design(BaseModel, ABC):
         return self.law or ("explicit" if self.serves else self.kind)
 
     @property
+    def keeps_optimizer_state(self) -> bool:
+        """Whether its checkpoints keep the optimizer's state too."""
+        return False
+
+    @property
     def known_order(self) -> str:
         """Whose batches its runs take, empty where nobody says: of runs that were made elsewhere."""
         return self.order if self.drawable else ""

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from workers.runs import Checkpoint, Failure, Normalize, Order, Outcome, Run
 
-Manner = tuple[tuple[int, ...], Order, Normalize, bool]
-"""How a run is trained: the epochs whose parameters are kept, its order, what it is divided by, whether it has weights."""
+Manner = tuple[tuple[int, ...], bool, Order, Normalize, bool]
+"""How a run is trained: the epochs whose parameters are kept, whether with the optimizer's state, its order, what it is
+divided by, whether it has weights."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class RunParcel:
     @classmethod
     def of(cls, runs: Sequence[Run]) -> RunParcel:
         """Wrap runs, at least one."""
-        manners = [(run.checkpoint_epochs, run.order, run.normalize, run.weights is not None) for run in runs]
+        manners = [
+            (run.checkpoint_epochs, run.optimizer_state, run.order, run.normalize, run.weights is not None)
+            for run in runs
+        ]
         weights = [run.weights for run in runs if run.weights is not None]
         examples = np.concatenate([run.subset for run in runs])
         return cls(
@@ -55,12 +59,12 @@ class RunParcel:
         rows, seeds, ends = self.rows.tolist(), self.seeds.tolist(), self.ends.tolist()
         manners = self.manners * (len(rows) if len(self.manners) == 1 else 1)
         runs, taken = [], 0
-        for row, start, end, seed, (epochs, order, normalize, weighted) in zip(
+        for row, start, end, seed, (epochs, state, order, normalize, weighted) in zip(
             rows, [0, *ends[:-1]], ends, seeds, manners, strict=True
         ):
             weights = self.weights[taken : taken + end - start] if weighted else None
             taken += 0 if weights is None else len(weights)
-            runs.append(Run(row, examples[start:end], seed, epochs, order, normalize, weights))
+            runs.append(Run(row, examples[start:end], seed, epochs, order, normalize, weights, state))
         return tuple(runs)
 
 

@@ -117,9 +117,18 @@ def _of_models(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimat
     references: tuple[Reference, ...] = ()
     models = 1
     if kept:
-        run = Run(0, np.arange(sweep.task.n), 0, kept[0].checkpoint_epochs)
+        design = kept[0].design
+        run = Run(
+            0,
+            np.arange(sweep.task.n),
+            0,
+            kept[0].checkpoint_epochs,
+            design.order,
+            design.normalize,
+            optimizer_state=design.keeps_optimizer_state,
+        )
         (outcome,) = PackTrainer(sweep.task).train([run], (measure,), sweep.queries)
-        references = (Reference(0, outcome.checkpoints),)
+        references = (Reference(0, outcome.checkpoints, design.order, design.normalize),)
         models = sum(plan.runs for plan in kept)
         if isinstance(estimator, ReferenceEstimator):
             models = estimator.models or models
@@ -132,6 +141,9 @@ def _of_models(sweep: Sweep, plans: Mapping[str, DesignPlan], estimator: Estimat
 
     source = sweep.task.n if sweep.queries.source == "train" else sweep.task.t
     positions = sweep.queries.take(source)
+    foreseen = estimator.foresee(replace(_evidence(sweep, measure, sweep.queries), references=references))
+    if foreseen is not None:
+        return models * foreseen
     on(1)  # pays for what is done once: imports, compilation
     return models * along(on(1), on(some_of(sweep.t)), sweep.t)
 

@@ -13,6 +13,7 @@ from estimators.gradient_based.projected import ProjectingEstimator
 from orchestrator.store.chunked_arrays import CHUNK_BYTES
 from orchestrator.sweeps.plan import DesignPlan
 from orchestrator.sweeps.sweep import Sweep
+from workers.task import DifferentiableTask
 
 BLOCK = 4096
 """What a file or a folder takes beyond its bytes, at most: a block that is begun."""
@@ -85,4 +86,14 @@ def _checkpoints(sweep: Sweep, plan: DesignPlan) -> int:
     if not plan.checkpoint_epochs:
         return 0
     one = HEADER_BYTES + BLOCK + sum(tensor + TENSOR_BYTES for tensor in sweep.state_bytes().values())
+    one += _optimizer_state(sweep, plan)
     return plan.runs * (len(plan.checkpoint_epochs) * one + BLOCK) + BLOCK
+
+
+def _optimizer_state(sweep: Sweep, plan: DesignPlan) -> int:
+    """Up to two moments and an average, each as large as the parameters; buffers have none, and are counted all the same."""
+    recipe = sweep.task.recipe if isinstance(sweep.task, DifferentiableTask) else None
+    if recipe is None or not plan.design.keeps_optimizer_state:
+        return 0
+    copies = (2 if recipe.optimizer != "sgd" else int(recipe.momentum > 0)) + (recipe.ema is not None)
+    return copies * sum(tensor + TENSOR_BYTES for tensor in sweep.state_bytes().values())

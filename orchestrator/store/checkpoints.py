@@ -15,6 +15,9 @@ from orchestrator.store.plain_files import is_there, read_plain
 from workers.errors import StoreError
 from workers.runs import Checkpoint
 
+OPTIMIZER = "optimizer/"
+"""What the names of the optimizer's tensors begin with, in the file; no parameter's do."""
+
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     """Write a checkpoint, atomically and durably; return the hash of its bytes."""
@@ -26,7 +29,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
         "learning_rate": repr(checkpoint.learning_rate),
     }
     # Cloned, because safetensors refuses tensors that share memory (tied weights).
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.state.items()}
+    held = dict(checkpoint.state)
+    if checkpoint.optimizer is not None:
+        metadata["optimizer_state"] = "kept"
+        held |= {f"{OPTIMIZER}{name}": tensor for name, tensor in checkpoint.optimizer.items()}
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}
     content = _canonical(save(state, metadata))
     write_atomically(path, content)
     return content_hash(content)
@@ -59,11 +66,16 @@ def read_checkpoint(path: Path, expected_hash: str) -> Checkpoint:
     try:
         length = int.from_bytes(content[:8], "little")
         metadata = _metadata(content[8 : 8 + length])
+        held = load(content)
+        optimizer = {name: held.pop(name) for name in list(held) if name.startswith(OPTIMIZER)}
         return Checkpoint(
             epoch=int(metadata["epoch"]),
             step=int(metadata["step"]),
             learning_rate=float(metadata["learning_rate"]),
-            state=load(content),
+            state=held,
+            optimizer={name.removeprefix(OPTIMIZER): value for name, value in optimizer.items()}
+            if "optimizer_state" in metadata
+            else None,
         )
     except Exception as error:  # whatever a parser meets in a stranger's bytes, whose hash a stranger wrote too
         reason = (str(error) or type(error).__name__).splitlines()[0]

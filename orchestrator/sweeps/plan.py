@@ -173,6 +173,10 @@ def plan_designs(
             epochs = design.checkpoint_epochs(task.recipe.epochs, context)
         elif trains_itself(task):
             epochs = design.checkpoint_epochs(None, context)
+            if design.keeps_optimizer_state:
+                raise ConfigError(
+                    f"designs.{name}.optimizer_state: needs a differentiable task; {type(task).__name__} trains itself"
+                )
         pack = (packs or {}).get(name) or design.pack(_pack(config, name), context)
         plans[name] = DesignPlan(design, context, pack, epochs)
     _refuse_overlap(plans)
@@ -265,6 +269,7 @@ def to_runs(
             design.order,
             design.normalize,
             None if factors is None else factors[first:last],
+            design.keeps_optimizer_state,
         )
         for row, first, last, seed in zip(rows, [0, *ends], ends, seeds[wanted].tolist(), strict=False)
     )

@@ -13,8 +13,12 @@ from estimators.evidence import Evidence
 from estimators.registry import BUILT_IN, find
 from workers import Queries
 
-OPTIONS: dict[str, dict[str, Any]] = {"datamodel": {"threads": 1}, "similarity": {"signed": True}}
-"""A similarity without signs says nothing of which examples help: those of the other class do, too."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "datamodel": {"threads": 1},
+    "similarity": {"signed": True},
+    "source": {"segments": 2},
+}
+"""A similarity without signs says nothing of which examples help: those of the other class do, too. There are two checkpoints."""
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -28,6 +28,11 @@ class Shuffler:
         _shuffle(self._state, np.ascontiguousarray(subset, dtype=np.int64), found)
         return found
 
+    def skip(self, count: int, epochs: int) -> None:
+        """Go past the orders of `epochs` epochs of `count` examples, as if they had been drawn."""
+        drawn = max(0, count - 1) * epochs
+        self._state[0] = (int(self._state[0]) + drawn * int(_GOLDEN)) % 2**64
+
 
 @njit(cache=True, nogil=True)
 def _shuffle(state, subset, orders):

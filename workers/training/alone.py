@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from workers.data.examples import Arrays, Batch, Readable
-from workers.data.nested import Nested
-from workers.errors import TaskError
-from workers.randomness.augmentation import augment
-from workers.randomness.functional_dropout import KeyedCalls
-from workers.randomness.streams import Streams, build_module
 from workers.runs import Checkpoint, Queries, Run
-from workers.task import Classification, DifferentiableTask
-from workers.training.batches import Batches
-from workers.training.descent import Descent
-from workers.training.last_batch import named_remedy
-from workers.training.layouts import pool_before_relu, to_channels_last
-from workers.training.precision import DTYPES, forward, normalize_in_full
-from workers.training.present_norm import PresentBatchNorm, exchange_norms
-from workers.training.statistics import recompute
+from workers.task import DifferentiableTask
+from workers.training.course import Course
+from workers.training.precision import DTYPES
 
 
 def train(
@@ -40,117 +25,17 @@ def train(
 
     `channels_last` lays images and convolutions out with channels last: faster or slower, and the same but for rounding.
     """
-    recipe = task.recipe
-    dtype = DTYPES[recipe.precision]
-    streams = Streams(run.seed)
-    module, dropouts = build_module(task.module, streams.initial, dtype)
-    module.to(device).train()
-    normalize_in_full(recipe, module)
-    examples = task.examples("train").to(dtype, device)
-    batches = Batches(task, run, streams.order)
-    norms = exchange_norms(module) if batches.shared else []
-    examples = _channels_last(module, examples) if channels_last else examples
-    descent = Descent(recipe, module)
-    rates = recipe.learning_rates(batches.size).tolist()
-    numbers = streams.dropout_keys(batches.count, len(dropouts))
-    keys = torch.from_numpy(numbers).to(device)
-    draws = Draws(streams, batches.count, device)
-    kept: list[Checkpoint] = []
-
-    def keep(epoch: int, step: int) -> None:
+    course = Course(task, run, device, channels_last)
+    kept = [course.checkpoint(0)] if 0 in run.checkpoint_epochs else []
+    for epoch in range(1, task.recipe.epochs + 1):
+        for _ in range(course.steps_per_epoch):
+            course.advance()
+        if epoch == task.recipe.epochs:
+            course.finish()
         if epoch in run.checkpoint_epochs:
-            kept.append(Checkpoint(epoch, step, rates[max(step - 1, 0)], _state_of(module)))
-
-    keep(0, 0)
-    step, seen = 0, 0
-    for epoch in range(1, recipe.epochs + 1):
-        for portion in batches.epoch():
-            batch, weights = portion.examples.to(device), portion.weights
-            weights = None if weights is None else weights.to(device, dtype)
-            x, y = examples.read(batch)
-            if recipe.crop or recipe.flip:
-                x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
-            for place, layer in enumerate(dropouts):
-                layer.key, layer.number = keys[seen, place], int(numbers[seen, place])
-            for norm in norms:
-                norm.present = batches.present(weights)
-            with named_remedy(recipe, len(batch)), draws.of(seen):
-                outputs = forward(recipe, device, partial(task.call, module), x)
-            loss = _mean_loss(task, outputs, y, weights)
-            (loss if portion.share == 1 else loss * portion.share).backward()  # type: ignore[no-untyped-call]
-            seen += 1
-            if portion.ends_step:
-                descent.step(rates[step])
-                step += 1
-        if epoch == recipe.epochs:
-            descent.finish()
-            if recipe.batch_norm == "recomputed":
-                _all_present(norms)
-                recompute(task, module, examples, batches.trained_on)
-        keep(epoch, step)
-    draws.check()
-    return module.eval(), tuple(kept)
-
-
-def _all_present(norms: Sequence[PresentBatchNorm]) -> None:
-    """Let every example of the batches to come count in the statistics."""
-    for norm in norms:
-        norm.present = torch.ones((), dtype=torch.bool)
-
-
-def _state_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of all that a module holds, as it is at this moment, contiguous and on the CPU."""
-    return {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in module.state_dict().items()
-    }
-
-
-class Draws:
-    """What a module draws in its forward passes by functions, from the run's own keys; dropout layers have keys of their own.
-
-    A module that draws nothing so in its first batch is taken to draw nothing: watching costs time at every operation.
-    """
-
-    def __init__(self, streams: Streams, batches: int, device: torch.device | str):
-        self._keys = torch.from_numpy(streams.functional_keys(batches)).to(device)
-        self._before = torch.get_rng_state()
-        self._watches = True
-
-    @contextmanager
-    def of(self, batch: int) -> Iterator[None]:
-        """Govern the forward pass of one batch."""
-        if not self._watches:
-            yield
-            return
-        with KeyedCalls(self._keys[batch]) as calls:
-            yield
-        self._watches = calls.count > 0
-
-    def check(self) -> None:
-        """Raise TaskError if torch's global state was drawn from: the same seed would not give the same model."""
-        if not torch.equal(self._before, torch.get_rng_state()):
-            raise TaskError(
-                "the module draws from torch's global random state in its forward pass, which a run's seed does not govern: "
-                "use nn.Dropout or torch.nn.functional.dropout"
-            )
-
-
-def _channels_last(module: nn.Module, examples: Readable) -> Readable:
-    """Lay out the module, in place, and images in memory with channels last; other examples stay as they are."""
-    pool_before_relu(module)
-    if not isinstance(examples, Arrays) or not isinstance(examples.whole.inputs, Tensor):
-        return examples
-    inputs = to_channels_last(module, examples.whole.inputs)
-    return replace(examples, whole=Batch(inputs, examples.whole.targets))
-
-
-def _mean_loss(task: DifferentiableTask, outputs: Nested, targets: Nested, weights: Tensor | None) -> Tensor:
-    """Return the batch's mean loss: in one operation where it is the built-in one, since small ones cost as much as large."""
-    if type(task).loss is Classification.loss and weights is None:
-        return F.cross_entropy(outputs, targets, label_smoothing=task.recipe.label_smoothing)
-    losses = task.loss(outputs, targets)
-    return (losses if weights is None else losses * weights).mean()
+            kept.append(course.checkpoint(epoch))
+    course.draws.check()
+    return course.module.eval(), tuple(kept)
 
 
 @torch.no_grad()

@@ -93,6 +93,10 @@ class Batches:
         held = None if weights is None else torch.from_numpy(weights[0])
         return cut(torch.from_numpy(orders[0]), held, self._recipe)
 
+    def skip(self, epochs: int) -> None:
+        """Go past so many epochs."""
+        self._shuffler.skip(len(self._drawn), epochs)
+
     def present(self, weights: Tensor | None) -> Tensor:
         """Return which places of a batch hold examples that are there (b,), by their weights; a scalar True where all do."""
         return torch.ones((), dtype=torch.bool) if weights is None or not self.shared else weights != 0

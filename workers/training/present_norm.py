@@ -57,7 +57,7 @@ class PresentBatchNorm(_BatchNorm):
         centred = (input - mean.reshape(shape)) * weight
         variance = (centred * centred).sum(along) / some
         if self.running_mean is not None:
-            self._track(mean.detach(), variance.detach(), count)
+            self._track(mean, variance, count)
         scale = (variance + self.eps).rsqrt()
         normal = (input - mean.reshape(shape)) * scale.reshape(shape)
         if self.weight is not None:
@@ -66,6 +66,7 @@ class PresentBatchNorm(_BatchNorm):
 
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         """Let running statistics follow those (c,) of a batch of `count` present values; without a branch, as vmap needs it."""
+        mean, variance = mean.detach(), variance.detach()
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None

@@ -66,7 +66,7 @@ def test_an_unknown_key_is_named_with_near_ones(tiny: Raw, key: str, expected: s
 
 def test_keys_of_other_kinds_of_design_are_not_suggested(tiny: Raw) -> None:
     line = complaint(put(tiny, "designs.reference.alpha", 0.5))
-    assert line.endswith("known: checkpoints, kind, normalize, order, paired_with, purpose, seeds")
+    assert line.endswith("known: checkpoints, kind, normalize, optimizer_state, order, paired_with, purpose, seeds")
 
 
 @pytest.mark.parametrize(

@@ -318,11 +318,40 @@ def test_paired_designs_share_the_seeds_of_the_first_subset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("checkpoints", "expected"), [("last", (20,)), ("none", ()), ([5, 0, 5], (0, 5, 20)), ([20], (20,)), ([], (20,))]
+    ("checkpoints", "expected"),
+    [
+        ("last", (20,)),
+        ("none", ()),
+        ([5, 0, 5], (0, 5, 20)),
+        ([20], (20,)),
+        ([], (20,)),
+        ("every", tuple(range(1, 21))),
+        ("3 x 2", (4, 7, 10, 14, 17, 20)),
+        ({"segments": 4}, (5, 10, 15, 20)),
+        ({"segments": 2, "each": 2}, (5, 10, 15, 20)),
+    ],
 )
 def test_checkpoints_are_kept_of_the_epochs_named_and_the_last(checkpoints: Any, expected: tuple[int, ...]) -> None:
     full = DESIGN.validate_python({"kind": "full", "checkpoints": checkpoints})
     assert full.checkpoint_epochs(20, Context("full", 0, 5)) == expected
+
+
+def test_more_segments_than_epochs_are_refused() -> None:
+    full = DESIGN.validate_python({"kind": "full", "checkpoints": "7x3"})
+    with pytest.raises(
+        ConfigError, match=r"^designs\.ref\.checkpoints: 21 checkpoints in segments need as many epochs, .* 20$"
+    ):
+        full.checkpoint_epochs(20, Context("ref", 0, 5))
+    with pytest.raises(ConfigError, match=r"^designs\.ref\.checkpoints: the task trains itself"):
+        full.checkpoint_epochs(None, Context("ref", 0, 5))
+
+
+def test_what_a_training_keeps_leaves_other_designs_what_they_were() -> None:
+    """A key that says nothing is no part of what decides the runs."""
+    assert "optimizer_state" not in DESIGN.validate_python({"kind": "full"}).deciding()
+    kept = DESIGN.validate_python({"kind": "full", "optimizer_state": True})
+    assert kept.deciding()["optimizer_state"] is True
+    assert kept.keeps_optimizer_state
 
 
 @pytest.mark.parametrize("epoch", [-1, 21])

@@ -20,7 +20,8 @@ plain_runs = st.builds(
     st.sampled_from(["batch", "weight"]),
 )
 weighted_runs = plain_runs.map(lambda run: replace(run, weights=run.subset.astype(np.float32) / 7))
-run_lists = st.lists(plain_runs | weighted_runs, min_size=1)
+whole_runs = plain_runs.map(lambda run: replace(run, optimizer_state=True))
+run_lists = st.lists(plain_runs | weighted_runs | whole_runs, min_size=1)
 
 
 @given(run_lists)
@@ -28,7 +29,7 @@ def test_runs_arrive_as_they_were_sent(sent: list[Run]) -> None:
     arrived = pickle.loads(pickle.dumps(RunParcel.of(sent))).unwrap()
     for was, now in zip(sent, arrived, strict=True):
         assert (was.row, was.seed, was.checkpoint_epochs) == (now.row, now.seed, now.checkpoint_epochs)
-        assert (was.order, was.normalize) == (now.order, now.normalize)
+        assert (was.order, was.normalize, was.optimizer_state) == (now.order, now.normalize, now.optimizer_state)
         assert was.subset.tolist() == now.subset.tolist()
         assert (was.weights is None) == (now.weights is None)
         assert was.weights is None or was.weights.tobytes() == now.weights.tobytes()

@@ -54,6 +54,24 @@ def test_a_finished_sweep_takes_less_than_the_bound_and_not_much_less(
     assert whole <= sum(one.bytes for one in preview(sweep))
 
 
+@pytest.mark.parametrize("recipe", [{"momentum": 0.9}, {"optimizer": "adam", "lr": 0.01, "ema": 0.9}])
+def test_the_optimizers_state_is_counted(
+    tiny: Raw, make_sweep: Callable[[Raw], Sweep], inline_pool: Any, recipe: Raw
+) -> None:
+    tiny["estimators"] = {}
+    tiny["designs"]["reference"] |= {"checkpoints": "every", "optimizer_state": True}
+    tiny["task"]["arguments"]["recipe"] |= recipe
+    sweep = make_sweep(tiny)
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        kept = store.checkpoints("reference", 0)
+    assert all(one.optimizer for one in kept)
+    plan = sweep.plans["reference"]
+    paths = sweep.paths.runs / plan.name, sweep.paths.ledger / plan.name, sweep.paths.checkpoints / plan.name
+    there = taken(*(path for path in paths if path.exists()))
+    assert there <= disk_bound(sweep, plan) <= 3 * there
+
+
 def test_long_rows_are_counted_as_they_are(
     game: Raw, make_sweep: Callable[[Raw], Sweep], inline_pool: Any, tmp_path: Path
 ) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_the_file_is_plain_safetensors_with_metadata(tmp_path: Path) -> None:
     write_checkpoint(path, make())
     with safe_open(path, framework="pt") as file:
         assert file.metadata() == {"epoch": "3", "step": "21", "learning_rate": repr(0.1 + 0.2)}
+
+
+def test_the_optimizers_state_is_kept_beside_the_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "3.safetensors"
+    for optimizer in ({}, {"first/weight": torch.arange(3.0), "average/weight": torch.ones(3)}):
+        digest = write_checkpoint(path, replace(make(), optimizer=optimizer))
+        read = read_checkpoint(path, digest)
+        assert read.state.keys() == make().state.keys()
+        assert read.optimizer is not None
+        assert read.optimizer.keys() == optimizer.keys()
+        assert all(torch.equal(read.optimizer[name], value) for name, value in optimizer.items())
+    assert read_checkpoint(path, write_checkpoint(path, make())).optimizer is None
 
 
 @pytest.mark.parametrize("harm", [lambda b: b[:-1], lambda b: b"", lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:]])

@@ -1,0 +1,1 @@
+"""Derivatives through a whole training: its steps taken backwards, each differentiated exactly."""
