@@ -115,10 +115,9 @@ class Scheduler:
         return self.tally
 
     def _train(self, jobs: Iterator[Job | None]) -> None:
-        exhausted = False
         while True:
             self._drop_what_is_over()
-            exhausted = exhausted or self._draw(jobs)
+            self._draw(jobs)
             if self.should_stop():
                 self._queue.clear()
                 if not self.patience():
@@ -156,23 +155,17 @@ class Scheduler:
             f"all of the first {self.tally.failed} runs failed, the first with {first.kind}: {first.message}"
         )
 
-    def _draw(self, jobs: Iterator[Job | None]) -> bool:
-        """Queue as many jobs as may be in flight; return whether there are no more."""
-        while self._flying + len(self._queue) < self.in_flight * self.pool.slots:
-            if self.should_stop():
-                return True
-            try:
-                job = next(jobs)
-            except StopIteration:
-                return True
+    def _draw(self, jobs: Iterator[Job | None]) -> None:
+        """Queue as many jobs as may be in flight and can be launched now."""
+        while self._flying + len(self._queue) < self.in_flight * self.pool.slots and not self.should_stop():
+            job = next(jobs, None)
             if job is None:
-                return False
+                return
             if self.is_over(job.design):
                 self._sent(len(job.runs))
                 continue
             self._pending[job.design, job.pack] = Pending(len(job.runs))
             self._queue.append(job)
-        return False
 
     def _drop_what_is_over(self) -> None:
         """Wait no more for parts that were not sent yet of designs that are stopped: what is back of their packs is kept."""
@@ -187,7 +180,7 @@ class Scheduler:
 
     def _sent(self, runs: int) -> None:
         if self._unsent is not None:
-            self._unsent = max(0, self._unsent - runs)
+            self._unsent -= runs
 
     def _submit(self, job: Job) -> None:
         """Send a job, or its first part; the rest is next."""
@@ -214,10 +207,11 @@ class Scheduler:
     def _receive(self, landed: Done | Lost) -> None:
         if isinstance(landed, Done):
             self._seconds_a_run = landed.seconds / len(landed.job.runs)
-            self._add(landed.job, landed.outcomes, landed.worker, landed.started, landed.seconds)
-            self._follow(landed.job, landed.outcomes)
+            self._time(landed)
+            self._add(landed.job, landed.outcomes)
         elif len(landed.job.runs) > 1:
             self.tally.splits += 1
+            self._sent(-len(landed.job.runs))  # they are to be sent again
             middle = len(landed.job.runs) // 2
             if landed.why == "memory":
                 self._largest = min(self._largest or middle, middle)
@@ -225,9 +219,7 @@ class Scheduler:
         else:
             if landed.why == "memory":
                 self._largest = None  # it was this run, not the size of packs
-            blamed = (Outcome(landed.job.runs[0].row, failure=_blame(landed)),)
-            self._add(landed.job, blamed, "", 0.0, 0.0)
-            self._follow(landed.job, blamed)
+            self._add(landed.job, (Outcome(landed.job.runs[0].row, failure=_blame(landed)),))
 
     def _follow(self, job: Job, outcomes: Sequence[Outcome]) -> None:
         """Send what waited for a part of a permutation next, or leave it out for good."""
@@ -240,17 +232,19 @@ class Scheduler:
         self._sent(len(job.rest))
         self._settle(job, len(job.rest))
 
-    def _add(self, job: Job, outcomes: Sequence[Outcome], worker: str, started: float, seconds: float) -> None:
-        """Take a part of a pack in."""
-        pending = self._pending[job.design, job.pack]
-        pending.outcomes += outcomes
-        pending.worker = worker or pending.worker
-        if worker:  # a run that was lost alone has no time to tell
-            pending.started = min(pending.started, started)
-            back = time.monotonic()
-            pending.first, pending.last = min(pending.first, back - seconds), max(pending.last, back)
-            pending.seconds += seconds
+    def _time(self, done: Done) -> None:
+        """Note who trained a part of a pack, and when; a run that was lost alone has nothing of that to tell."""
+        pending, back = self._pending[done.job.design, done.job.pack], time.monotonic()
+        pending.worker = done.worker
+        pending.started = min(pending.started, done.started)
+        pending.first, pending.last = min(pending.first, back - done.seconds), max(pending.last, back)
+        pending.seconds += done.seconds
+
+    def _add(self, job: Job, outcomes: Sequence[Outcome]) -> None:
+        """Take a part of a pack in, and send what waited for it."""
+        self._pending[job.design, job.pack].outcomes += outcomes
         self._settle(job, len(job.runs))
+        self._follow(job, outcomes)
 
     def _settle(self, job: Job, runs: int) -> None:
         """Wait no more for so many runs of a job's pack; commit it when it is whole."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.execution.pool import Done, Job, Lost
-from orchestrator.execution.scheduler import SHORTEST_SECONDS, EveryRunFailedError, Scheduler
+from orchestrator.execution.scheduler import POLL_SECONDS, SHORTEST_SECONDS, EveryRunFailedError, Scheduler, Tally
 from workers.packs import PackTrainer
 from workers.prefixes import Arrival, train_prefixes
 from workers.runs import Failure, Outcome, Queries, Run
@@ -40,6 +41,8 @@ class ScriptedPool:
     sizes: list[int] = field(default_factory=list)
     most_in_flight: int = 0
     cancelled: bool = False
+    waits: set[float] = field(default_factory=set)
+    """How long at most was waited for jobs to come back."""
     _flying: list[Job] = field(default_factory=list)
 
     def submit(self, job: Job) -> None:
@@ -48,6 +51,7 @@ class ScriptedPool:
         self.most_in_flight = max(self.most_in_flight, len(self._flying))
 
     def collect(self, timeout: float) -> list[Done | Lost]:
+        self.waits.add(timeout)
         job = self._flying.pop(-1 if self.newest_first else 0)
         fates = {run.row: self._invoke(run.row) for run in job.runs}
         for why in ("memory", "system", "application"):
@@ -135,7 +139,8 @@ def test_every_pack_is_committed_once_whole_and_in_order() -> None:
         assert [one.row for one in outcomes] == list(range(4 * pack, 4 * pack + 4))
     assert sink.timing["fit", 3] == ("worker", 103.0, pytest.approx(2.0, abs=0.5))
     assert set(pool.invocations.values()) == {1}
-    assert (scheduler.tally.done, scheduler.tally.failed, scheduler.tally.splits) == (20, 0, 0)
+    assert scheduler.tally == Tally(done=20, seconds=5 * 2.0)
+    assert pool.waits == {POLL_SECONDS}, "a signal is never waited for longer"
 
 
 @pytest.mark.parametrize(("slots", "in_flight"), [(1, 1), (2, 2), (3, 1), (4, 3)])
@@ -279,7 +284,7 @@ def may_stop(packs: int, size: int, ahead: int) -> Iterator[Job]:
     return (replace(job, ahead=ahead) for job in jobs(packs, size))
 
 
-@pytest.mark.parametrize(("slots", "in_flight"), [(1, 1), (2, 2), (8, 2)])
+@pytest.mark.parametrize(("slots", "in_flight"), [(1, 1), (2, 2), (8, 2), (16, 2)])
 def test_of_a_design_that_may_be_stopped_little_is_in_flight(slots: int, in_flight: int) -> None:
     pool, sink = ScriptedPool(slots=slots), Sink()
     Scheduler(pool, sink, in_flight).run(may_stop(6, 32, 32), 6 * 32)
@@ -328,6 +333,42 @@ def test_a_lost_pack_of_a_design_that_is_over_is_not_divided() -> None:
     assert not sink.packs
 
 
+def test_parts_that_wait_for_another_part_are_dropped_with_it() -> None:
+    """Of two permutations of 8 runs memory holds half a one: when the first half is back, one and a half are dropped."""
+    pool, sink = ScriptedPool(holds=4, slots=1), Sink()
+    over = lambda design: design == "fit" and pool.invocations[8] >= 2  # noqa: E731
+    fit = permutations(2, 8, arrived=7, block=2)
+    Scheduler(pool, sink, 1, is_over=over).run(iter([fit, *jobs(4, 4, "other")]), 16 + 16)
+    assert [(design, len(outcomes)) for (design, _), outcomes in sink.packs.items()] == [
+        ("fit", 4),
+        *[("other", 4)] * 4,
+    ], "what is back of a design that is over is committed at once"
+    assert pool.sizes == [16, 8, 4, *[4] * 4], "the others are whole: what is left is counted without what was dropped"
+
+
+def test_nothing_is_cut_before_it_is_known_how_long_a_run_takes() -> None:
+    pool = ScriptedPool()
+    Scheduler(pool, Sink(), 2).run(jobs(1, 8), 8)
+    assert pool.sizes == [8]
+
+
+def test_packs_as_large_as_memory_holds_go_out_in_parts_at_the_end_too() -> None:
+    pool = ScriptedPool(holds=4, slots=1)
+    Scheduler(pool, Sink(), 2).run(jobs(4, 8), 32)
+    lost, whole, last = [8, 8], [4] * 7, [2, 1, 1]
+    assert pool.sizes == lost + whole + last, (
+        "half of what is left each time, 32 at first, the lost ones among them again"
+    )
+
+
+def test_a_job_that_cannot_be_launched_yet_is_launched_when_something_has_landed() -> None:
+    pool, sink = ScriptedPool(slots=1), Sink()
+    first, second = jobs(2, 4)
+    Scheduler(pool, sink, 2).run(iter([first, None, second]))
+    assert list(sink.packs) == [("fit", 0), ("fit", 1)]
+    assert pool.most_in_flight == 1, "not before"
+
+
 def test_impatience_gives_up_what_is_in_flight() -> None:
     pool, sink = ScriptedPool(slots=2), Sink()
     stopping = lambda: len(sink.packs) >= 3  # noqa: E731
@@ -346,6 +387,14 @@ def test_when_every_run_fails_the_sweep_is_stopped() -> None:
         Scheduler(pool, sink, 1).run(jobs(50, 8))
     assert len(sink.rows()) == 56, "the failures are kept"
     assert not pool.cancelled, "nothing is in flight"
+
+
+@pytest.mark.parametrize("runs", [49, 50])
+def test_so_many_failures_are_given_up_after(runs: int) -> None:
+    pool, sink = ScriptedPool(dict.fromkeys(range(runs), ("failed", ALWAYS)), slots=1), Sink()
+    with pytest.raises(EveryRunFailedError) if runs >= 50 else nullcontext():
+        Scheduler(pool, sink, 1).run(jobs(1, runs))
+    assert len(sink.rows()) == runs
 
 
 def test_when_every_run_fails_what_is_in_flight_lands_first() -> None:
