@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,7 +16,7 @@ from estimators.gradients.outputs import unflatten
 from estimators.gradients.per_example import rows_within, slices
 from estimators.sensitivity.equation import Sensitivities, prediction_variance
 from estimators.sensitivity.layer_jacobians import LayerJacobians
-from workers.errors import ConfigError
+from workers.errors import ConfigError, DivergedError
 from workers.task import GradientTask
 
 DiagonalOf = Callable[[LayerJacobians], Sequence[Tensor]]
@@ -85,6 +86,8 @@ def left_out_losses(task: GradientTask, model: Model, examples: Examples, output
 
 def _refuse_zero(values: Sequence[Tensor], damping: float) -> None:
     smallest = min(float(value.min()) for value in values)
+    if math.isnan(smallest):
+        raise DivergedError("the precision of a diagonal covariance is not finite: the training diverged")
     if not smallest > 0:
         raise ConfigError(
             f"a diagonal covariance needs a positive precision: found {smallest:g} with damping {damping:g}, "

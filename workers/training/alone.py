@@ -28,10 +28,15 @@ from workers.training.layouts import pool_before_relu, to_channels_last
 from workers.training.precision import DTYPES, forward, normalize_in_full
 from workers.training.present_norm import PresentBatchNorm, exchange_norms
 from workers.training.statistics import recompute
+from workers.training.watching import Moment, Watcher
 
 
 def train(
-    task: DifferentiableTask, run: Run, device: torch.device | str = "cpu", channels_last: bool = False
+    task: DifferentiableTask,
+    run: Run,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+    watcher: Watcher | None = None,
 ) -> tuple[nn.Module, tuple[Checkpoint, ...]]:
     """Train on `run.subset` with `run.seed`; return the module in eval mode, and the checkpoints asked for.
 
@@ -39,6 +44,7 @@ def train(
     before it have the parameters themselves, for they are where the training was.
 
     `channels_last` lays images and convolutions out with channels last: faster or slower, and the same but for rounding.
+    `watcher` is asked after every step whether to look, which changes nothing of the training.
     """
     recipe = task.recipe
     dtype = DTYPES[recipe.precision]
@@ -62,7 +68,7 @@ def train(
             kept.append(Checkpoint(epoch, step, rates[max(step - 1, 0)], _state_of(module)))
 
     keep(0, 0)
-    step, seen = 0, 0
+    step, seen, per_epoch = 0, 0, recipe.steps_per_epoch(batches.size)
     for epoch in range(1, recipe.epochs + 1):
         for portion in batches.epoch():
             batch, weights = portion.examples.to(device), portion.weights
@@ -82,6 +88,9 @@ def train(
             if portion.ends_step:
                 descent.step(rates[step])
                 step += 1
+                done = step // per_epoch
+                if watcher is not None and watcher.wants(done, step, step % per_epoch == 0):
+                    watcher.look(Moment(done, step, rates[step - 1], module, descent.optimizer))
         if epoch == recipe.epochs:
             descent.finish()
             if recipe.batch_norm == "recomputed":

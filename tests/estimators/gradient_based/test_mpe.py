@@ -127,7 +127,8 @@ def test_iblr(toy, evidence_of, autograd):
 
 def test_what_is_told(evidence):
     told = Mpe(row="diagonal").attribute(evidence).details
-    assert told["covariance"] == "diagonal" and told["damping"] == pytest.approx(SHIFT)
+    assert told["covariance"] == "diagonal"
+    assert told["damping"] == pytest.approx(SHIFT)
     assert Mpe(row="sgd").attribute(evidence).details["rates"] == [0.3, 0.3]
 
 
