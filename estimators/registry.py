@@ -51,6 +51,7 @@ BUILT_IN = {
     "alo": "estimators.gradient_based.alo:Alo",
     "representer": "estimators.gradient_based.representer:Representer",
     "datainf": "estimators.gradient_based.datainf:DataInf",
+    "mpe": "estimators.gradient_based.mpe:Mpe",
     "similarity": "estimators.baselines.similarity:Similarity",
     "random": "estimators.baselines.random:Random",
     "shapley": "estimators.retraining_based.shapley:Shapley",

@@ -13,10 +13,15 @@ from workers.runs import Checkpoint, Queries, Run
 from workers.task import DifferentiableTask
 from workers.training.course import Course
 from workers.training.precision import DTYPES
+from workers.training.watching import Glimpse, Watcher
 
 
 def train(
-    task: DifferentiableTask, run: Run, device: torch.device | str = "cpu", channels_last: bool = False
+    task: DifferentiableTask,
+    run: Run,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+    watcher: Watcher | None = None,
 ) -> tuple[nn.Module, tuple[Checkpoint, ...]]:
     """Train on `run.subset` with `run.seed`; return the module in eval mode, and the checkpoints asked for.
 
@@ -24,18 +29,29 @@ def train(
     before it have the parameters themselves, for they are where the training was.
 
     `channels_last` lays images and convolutions out with channels last: faster or slower, and the same but for rounding.
+    `watcher` is asked after every step whether to look, which changes nothing of the training.
     """
     course = Course(task, run, device, channels_last)
     kept = [course.checkpoint(0)] if 0 in run.checkpoint_epochs else []
     for epoch in range(1, task.recipe.epochs + 1):
         for _ in range(course.steps_per_epoch):
             course.advance()
+            if watcher is not None:
+                _show(course, watcher)
         if epoch == task.recipe.epochs:
             course.finish()
         if epoch in run.checkpoint_epochs:
             kept.append(course.checkpoint(epoch))
     course.draws.check()
     return course.module.eval(), tuple(kept)
+
+
+def _show(course: Course, watcher: Watcher) -> None:
+    """Let a watcher look after a step, where it wants to."""
+    epoch, within = divmod(course.step, course.steps_per_epoch)
+    if watcher.wants(epoch, course.step, within == 0):
+        rate = course.rates[course.step - 1]
+        watcher.look(Glimpse(epoch, course.step, rate, course.module, course.descent.optimizer))
 
 
 @torch.no_grad()
