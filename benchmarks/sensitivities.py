@@ -3,10 +3,10 @@
     python benchmarks/sensitivities.py [--json FILE] [--n 5000] [--t 2000] [--epochs 50] [--every 5] [--rounds 3] [--threads 1]
 
 The task is the MLP 784-128-64-10 on MNIST (`mnist_t10k.npz`, or what $COUNTERFACTORY_DATA has; without it on random images,
-which is said). In every round the same training runs plain, then watched with a diagonal covariance after every `every`-th epoch: by the
-Gauss-Newton diagonal (SGD) and by Adam's own moments (the same recipe with adam). `share` is the time that looking took over that
-of the plain training, the median of the rounds. Both trainings must end at the same bits. `correlation` is that of the
-leave-one-out loss with the loss of t test images over the recorded epochs, after the first.
+which is said). In every round the same training runs plain, then watched with a diagonal covariance after every `every`-th
+epoch: by the Gauss-Newton diagonal (SGD) and by Adam's own moments (the same recipe with adam). `share` is the time that
+looking took over that of the plain training, the median of the rounds. Both trainings must end at the same bits.
+`correlation` is that of the leave-one-out loss with the loss of t test images over the recorded epochs, after the first.
 """
 
 from __future__ import annotations

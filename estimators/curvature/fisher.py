@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -120,4 +121,4 @@ class SampledFisher(Gram):
             torch.cat([part.batch()[1] for part in self._source.pieces(where, sample, size)])
             for sample in range(samples)
         ]
-        return torch.stack(draws, dim=1) / samples**0.5
+        return torch.stack(draws, dim=1) / math.sqrt(samples)

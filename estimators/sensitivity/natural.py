@@ -37,7 +37,10 @@ def natural_gradients(statistics: Tensor, losses: Tensor, fisher: Tensor | None 
     against = losses - losses.mean(0)
     if fisher is not None:
         covariances = centred.T @ against / draws
-        return (covariances / fisher[:, None] if fisher.ndim == 1 else torch.linalg.solve(fisher, covariances)).T
+        known: Tensor = (
+            covariances / fisher[:, None] if fisher.ndim == 1 else torch.linalg.solve(fisher, covariances)
+        ).T
+        return known
     moment = centred.T @ centred
     if draws <= size or int(torch.linalg.matrix_rank(moment, hermitian=True)) < size:
         raise ConfigError(

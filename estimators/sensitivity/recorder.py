@@ -95,9 +95,13 @@ class SensitivityRecorder:
             raise DivergedError(f"sensitivities after step {glimpse.step} are not finite: the training diverged")
         self.records.append(
             Record(
-                *(glimpse.epoch, glimpse.step),
-                *(values.float().numpy() for values in (found.magnitudes, found.self_influence)),
-                *(*numbers, time.perf_counter() - started),
+                glimpse.epoch,
+                glimpse.step,
+                found.magnitudes.float().numpy(),
+                found.self_influence.float().numpy(),
+                numbers[0],
+                numbers[1],
+                time.perf_counter() - started,
             )
         )
 
