@@ -120,4 +120,5 @@ class SampledFisher(Gram):
             torch.cat([part.batch()[1] for part in self._source.pieces(where, sample, size)])
             for sample in range(samples)
         ]
-        return torch.stack(draws, dim=1) / samples**0.5
+        found: Tensor = torch.stack(draws, dim=1) / samples**0.5
+        return found
