@@ -55,38 +55,50 @@ def seconds(n: int, t: int, width: int, rounds: int) -> tuple[int, dict[str, flo
 
 def draw_growth(file: Path, rounds: int) -> None:
     """Measure, print how far each growth is from a straight line, and draw it."""
+    measured: dict[tuple[str, str], np.ndarray] = {}
+    places: dict[str, np.ndarray] = {}
+    for what, sizes in SIZES.items():
+        at, found = [], []
+        for size in sizes:
+            given = {**SMALLEST, what: size}
+            p, took = seconds(given["n"], given["t"], given["p"], rounds)
+            at.append(p if what == "p" else size)
+            found.append(took)
+        places[what] = np.array(at, dtype=float)
+        for name in ESTIMATORS:
+            each = np.array([one[name] for one in found])
+            slope, start = np.polyfit(places[what], each, 1)
+            off = float(np.abs(each / (start + slope * places[what]) - 1).max())
+            print(
+                f"{what}: {name:<8}{' '.join(f'{one:8.3f}' for one in each)} s, at most {off:.0%} from a straight line "
+                f"that begins at {start:.3f} s",
+                flush=True,
+            )
+            measured[what, name] = each
+    draw(file, places, measured)
+
+
+def draw(file: Path, places: dict[str, np.ndarray], measured: dict[tuple[str, str], np.ndarray]) -> None:
+    """Draw the times, each estimator's in units of that at the smallest size, beside growth in proportion."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", sharey=True)
-    for axis, (what, sizes) in zip(axes, SIZES.items(), strict=True):
-        measured = []
-        for size in sizes:
-            given = {**SMALLEST, what: size}
-            p, found = seconds(given["n"], given["t"], given["p"], rounds)
-            measured.append((p if what == "p" else size, found))
-        at = np.array([place for place, _ in measured], dtype=float)
+    names = {"n": "examples n", "t": "queries t", "p": "parameters p"}
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    for axis, (what, at) in zip(axes, places.items(), strict=True):
+        axis.plot(at, at / at[0], ":", color="gray", label="in proportion")
         for name in ESTIMATORS:
-            took = np.array([found[name] for _, found in measured])
-            slope, start = np.polyfit(at, took, 1)
-            off = float(np.abs(took / (start + slope * at) - 1).max())
-            print(
-                f"{what}: {name:<8}{' '.join(f'{one:8.3f}' for one in took)} s, at most {off:.0%} from a straight line "
-                f"that begins at {start:.3f} s",
-                flush=True,
-            )
-            (drawn,) = axis.plot(at, took, "o", label=name)
-            line = np.array([0, at[-1]])
-            axis.plot(line, start + slope * line, "-", linewidth=1, color=drawn.get_color())
+            took = measured[what, name]
+            (drawn,) = axis.plot(at, took / took[0], "o", label=f"{name}, {took[0]:.2f} s")
+            axis.plot(at, np.polyval(np.polyfit(at, took / took[0], 1), at), linewidth=1, color=drawn.get_color())
         others = ", ".join(f"{other} = {_size(other):,}" for other in SIZES if other != what)
-        names = {"n": "examples n", "t": "queries t", "p": "parameters p"}
-        axis.set(title=others, xlabel=names[what], ylim=(0, None), xlim=(0, None))
+        axis.set(title=others, xlabel=names[what], ylim=(0, 1.1 * at[-1] / at[0]), xlim=(0, None))
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("seconds of one core, a model")
-    axes[0].legend(fontsize=8)
-    figure.savefig(file, metadata={"Date": None})
+        axis.legend(fontsize=8, loc="upper left", title="and its time at the smallest size", title_fontsize=8)
+    axes[0].set_ylabel("time of one core, in units of the smallest size's")
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 def _size(what: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -121,4 +120,5 @@ class SampledFisher(Gram):
             torch.cat([part.batch()[1] for part in self._source.pieces(where, sample, size)])
             for sample in range(samples)
         ]
-        return torch.stack(draws, dim=1) / math.sqrt(samples)
+        found: Tensor = torch.stack(draws, dim=1) / samples**0.5
+        return found

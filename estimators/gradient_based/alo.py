@@ -72,7 +72,7 @@ class Alo(ReferenceEstimator):
     penalty: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="L2 coefficient, (penalty / 2) |V|^2; auto = the recipe's weight decay (sgd, adam)"
     )
-    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
         "auto",
         description="pull to the trained parameters; auto = 1 / the sum over the training of lr / (1 - momentum)",
     )

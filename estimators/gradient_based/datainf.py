@@ -47,7 +47,7 @@ class DataInf(ReferenceEstimator):
 
     name: ClassVar[str] = "datainf"
 
-    damping: Annotated[float, Field(gt=0)] | Literal["mean_eigenvalue", "auto"] = Field(
+    damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["mean_eigenvalue", "auto"] = Field(
         "mean_eigenvalue",
         description="d_l; mean_eigenvalue = 0.1 x that of the layer's empirical Fisher matrix, as in the paper; "
         "auto = 1 / sum of lr / (1 - momentum) for all layers, as that of influence",

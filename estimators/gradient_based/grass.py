@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
+from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, Sizes, TrainingSide
 from estimators.reference_estimator import Material
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Grass(ProjectingEstimator):
         description="dimension of compressed gradients, all layers together; no more parameters stay as they are",
     )
     factored: bool = Field(False, description="mask both sides of each layer instead of the whole gradient (FactGraSS)")
-    damping: Annotated[float, Field(gt=0)] | Literal["mean_eigenvalue"] = Field(
+    damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["mean_eigenvalue"] = Field(
         "mean_eigenvalue",
         description="added to the diagonal of F; mean_eigenvalue = 0.1 x its mean eigenvalue, of each layer with factored",
     )
@@ -73,7 +73,7 @@ class GrassEffects(ProjectedEffects):
 
         losses, train, options = self.material.task.losses, self.material.train, self._options
         projector, sizes = self._projector(model, number)
-        self.refuse_beyond_memory(model, sizes, "project_dim")
+        self.refuse_beyond_memory(model)
         features = torch.split(projector.rows(model, losses, train, options.budget // 4), list(sizes), 1)
         moments = [SecondMoment(one, train.weights) for one in features]
         steps = DampedSteps(features, moments, options.damping, options.name, factor=-1 / len(train))
@@ -82,6 +82,10 @@ class GrassEffects(ProjectedEffects):
     def drawn(self, model: Model, number: int) -> Projector:
         """Return the network's own compression."""
         return self._projector(model, number)[0]
+
+    def sizes(self, model: Model) -> Sizes:
+        """Return the dimensions of what has a Fisher matrix of its own."""
+        return Sizes(self._projector(model, 0)[1], "project_dim", squares=True)
 
     def details(self) -> Mapping[str, Any]:
         """Return the dimensions of every block, and the dampings model by model."""

@@ -91,7 +91,7 @@ class Influence(DampedEstimator):
         "gauss_newton", description="which curvature of the training loss; fisher is sampled"
     )
     samples: int = Field(1, ge=1, description="curvature fisher: draws an example")
-    damping: Annotated[float, Field(ge=0)] | Literal["auto", "mean_eigenvalue"] = Field(
+    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto", "mean_eigenvalue"] = Field(
         "auto",
         description="added to the curvature's diagonal; auto = 1 / sum of lr / (1 - momentum), or what mean_eigenvalue is "
         "for a task without a recipe: 0.1 x the mean eigenvalue",

@@ -51,7 +51,7 @@ class Kfac(DampedEstimator):
     name: ClassVar[str] = "kfac"
     in_units: ClassVar[bool] = True
 
-    damping: Annotated[float, Field(gt=0)] | Literal["auto", "mean_eigenvalue"] = Field(
+    damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto", "mean_eigenvalue"] = Field(
         "mean_eigenvalue",
         description="added to every eigenvalue; mean_eigenvalue = 0.1 x that of each layer, as in the paper; "
         "auto = 1 / sum of lr / (1 - momentum), as that of influence",

@@ -69,9 +69,23 @@ class Less(TrajectoryEstimator):
     )
 
     def check(self, evidence: Evidence) -> None:
-        """Refuse a measure that cannot be differentiated, and an optimizer whose steps are not known."""
+        """Refuse a measure that has no gradient, an optimizer whose steps are not known, rows that are larger than the memory."""
         super().check(evidence)
         self.recipe_of(evidence.differentiable())
+        model = self.untrained(evidence.differentiable())
+        held = (evidence.n + evidence.t) * (self.dimension(model.p) or model.p) * model.dtype.itemsize
+        if self.dimension(model.p) is not None and held > self.budget // 2:
+            raise ConfigError(
+                f"less: projected gradients of {evidence.n + evidence.t} examples in {self.dimension(model.p)} dimensions take "
+                f"{held / 2**30:.2g} GiB, more than half of memory_gb={self.memory_gb:g}: expected a smaller project_dim or a "
+                "larger memory_gb"
+            )
+
+    def dimension(self, p: int) -> int | None:
+        """Return the dimension that p parameters are projected to; None where gradients are left as they are."""
+        if self.project_dim == "auto":
+            return None if p <= EXACT_UP_TO else AUTO_DIM
+        return self.project_dim
 
     def recipe_of(self, task: GradientTask) -> Recipe:
         """Return the recipe. Raises ConfigError where there is none, or where Adam's means are not given."""
@@ -142,9 +156,7 @@ class LessEffects(TrajectoryEffects):
         from estimators.gradients.directions import normalized
         from estimators.gradients.projection import Projection
 
-        wanted = self._options.project_dim
-        if wanted == "auto":
-            wanted = None if model.p <= EXACT_UP_TO else AUTO_DIM
+        wanted = self._options.dimension(model.p)
         self._dimension = wanted or model.p
         if wanted is None:
             return lambda rows: normalized(rows.clone(), [slice(None)])

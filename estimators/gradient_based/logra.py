@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
+from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, Sizes, TrainingSide
 from estimators.reference_estimator import Material
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Logra(ProjectingEstimator):
     curvature: Literal["raw", "ekfac"] = Field(
         "raw", description="the second moment of projected gradients as it is, or by EK-FAC on their projected factors"
     )
-    damping: Annotated[float, Field(gt=0)] | Literal["mean_eigenvalue"] = Field(
+    damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["mean_eigenvalue"] = Field(
         "mean_eigenvalue",
         description="added to every layer's matrix; mean_eigenvalue = 0.1 x its mean eigenvalue, as in the paper",
     )
@@ -82,9 +82,9 @@ class LograEffects(ProjectedEffects):
         from estimators.gradients.projectors import Factored
 
         losses, train, options = self.material.task.losses, self.material.train, self._options
+        self.refuse_beyond_memory(model)
         (layers,) = Layers.of(model, [(losses, train)])
         project = self._projection(model, layers, number)
-        self.refuse_beyond_memory(model, project.sizes, "rank")
         projector = Factored(project)
         features = torch.split(projector.rows(model, losses, train, options.budget // 4), list(project.sizes), 1)
         curvatures: Sequence[ProjectedCurvature]
@@ -102,6 +102,13 @@ class LograEffects(ProjectedEffects):
 
         (layers,) = Layers.of(model, [(self.material.task.losses, self.material.train)])
         return Factored(self._random(model, layers, number))
+
+    def sizes(self, model: Model) -> Sizes:
+        """Return every layer's dimensions."""
+        from estimators.gradients.layers import Layers
+
+        (layers,) = Layers.of(model, [(self.material.task.losses, self.material.train)])
+        return Sizes(self._random(model, layers, 0).sizes, "rank", squares=True)
 
     def details(self) -> Mapping[str, Any]:
         """Return every layer's dimensions, and the dampings model by model."""

@@ -7,7 +7,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -47,6 +47,13 @@ class ProjectingEstimator(ReferenceEstimator):
         """Whether the options are such that `store` goes with them."""
         return True
 
+    def check(self, evidence: Evidence) -> None:
+        """Refuse what every estimator on reference models refuses, and rows that are larger than the memory."""
+        super().check(evidence)
+        if self.can_store:
+            effects = self.projected_effects(self.material(evidence, ()))
+            effects.refuse_beyond_memory(self.untrained(evidence.differentiable()))
+
     def kept_arrays(self, evidence: Evidence, epochs: Sequence[int]) -> tuple[int, list[int]]:
         """Return of how many networks each reference model's rows are kept, and the bytes of each array of a network.
 
@@ -66,6 +73,17 @@ class ProjectingEstimator(ReferenceEstimator):
         if not isinstance(effects, ProjectedEffects):
             raise ConfigError(f"{self.name}: gradients that are not projected cannot be kept: expected a projection")
         return effects
+
+
+class Sizes(NamedTuple):
+    """How large projected gradients are."""
+
+    dimensions: Sequence[int]
+    """Of every block."""
+    option: str
+    """What makes them smaller."""
+    squares: bool
+    """Whether every block has a matrix of its dimensions."""
 
 
 class Steps(Protocol):
@@ -131,17 +149,24 @@ class ProjectedEffects(ModelEffects):
         # The total is one of means over the networks that stand for a model.
         return self.scaled(total * self.material.members / len(self.told))
 
-    def refuse_beyond_memory(self, model: Model, sizes: Sequence[int], option: str, *, squares: bool = True) -> None:
-        """Raise ConfigError where more than half the budget is held: the features of all blocks, of these dimensions, the rows
-        that are kept, and with `squares` the blocks' matrices. `option` makes them smaller.
+    @abstractmethod
+    def sizes(self, model: Model) -> Sizes:
+        """Return the dimensions of what a network is projected to; no example is looked at but to find the layers."""
+
+    def refuse_beyond_memory(self, model: Model) -> None:
+        """Raise ConfigError where more than half the budget is held: the features of all blocks, the rows that are kept, and
+        the blocks' matrices where there are some.
         """
+        dimensions, option, squares = self.sizes(model)
         options, n = self._projecting, len(self.material.train)
         rows = n + len(self.material.queries)
-        held = 8 * (rows * sum(sizes) + (sum(size**2 for size in sizes) + max(sizes) ** 2 if squares else 0))
-        held += n * sum(sizes) * model.dtype.itemsize if options.store else 0
+        held = 8 * (
+            rows * sum(dimensions) + (sum(size**2 for size in dimensions) + max(dimensions) ** 2 if squares else 0)
+        )
+        held += n * sum(dimensions) * model.dtype.itemsize if options.store else 0
         if held > options.budget // 2:
             raise ConfigError(
-                f"{options.name}: projected gradients of {rows} examples in {sum(sizes)} dimensions"
+                f"{options.name}: projected gradients of {rows} examples in {sum(dimensions)} dimensions"
                 f"{', and their matrices,' * squares} take {held / 2**30:.2g} GiB, more than half of "
                 f"memory_gb={options.memory_gb:g}: expected a smaller {option} or a larger memory_gb"
             )

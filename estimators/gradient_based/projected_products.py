@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from estimators.gradient_based.product_effects import ProductEffects
-from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
+from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, Sizes, TrainingSide
 from estimators.gradients.projection import Kind
 from estimators.reference_estimator import Material, ModelEffects
 
@@ -94,8 +94,8 @@ class ProjectedProducts(ProjectedEffects):
 
     def training_side(self, model: Model, number: int) -> TrainingSide:
         """Return the projected gradients of the losses."""
+        self.refuse_beyond_memory(model)
         projector = self.drawn(model, number)
-        self.refuse_beyond_memory(model, [projector.k], "project_dim", squares=False)
         losses, train = self.material.task.losses, self.material.train
         features = projector.rows(model, losses, train, self._options.budget // 4)
         return TrainingSide(projector, _Rows(self._length_one(features)), told={"dimension": projector.k})
@@ -115,6 +115,10 @@ class ProjectedProducts(ProjectedEffects):
         return drawn_projector(
             options.projection, k, model, training, (self.material.seed, number), options.budget // 4
         )
+
+    def sizes(self, model: Model) -> Sizes:
+        """Return the dimension."""
+        return Sizes([self.drawn(model, 0).k], "project_dim", squares=False)
 
     def details(self) -> Mapping[str, Any]:
         """Return the dimension."""

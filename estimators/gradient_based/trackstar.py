@@ -57,7 +57,7 @@ class TrackStar(ReferenceEstimator):
     mixing: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
         "auto", description="share of the queries in the second moment R; auto = they decide 1,000 of 65,536 components"
     )
-    damping: Annotated[float, Field(gt=0)] | Literal["mean_eigenvalue"] = Field(
+    damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["mean_eigenvalue"] = Field(
         "mean_eigenvalue",
         description="added to the diagonal of R; mean_eigenvalue = 0.1 x its mean eigenvalue, layer by layer",
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from estimators.evidence import Reference
-from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, TrainingSide
+from estimators.gradient_based.projected import ProjectedEffects, ProjectingEstimator, Sizes, TrainingSide
 from estimators.gradients.projection import Kind
 from estimators.reference_estimator import Material
 from workers.errors import ConfigError
@@ -127,7 +127,7 @@ class Trak(ProjectingEstimator):
         description="the random projection: its entries rademacher or normal, as in the paper; sparse, as in GraSS; factored or "
         "factored_sparse, by each layer's sides, which forms no gradient",
     )
-    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
         0.0,
         description="added to the Gram matrix's diagonal, 0 as in the paper; auto = the mean of its non-zero eigenvalues",
     )
@@ -186,8 +186,8 @@ class TrakEffects(ProjectedEffects):
         from estimators.gradients.forward import values_of
 
         train, output = self.material.train, self._output
+        self.refuse_beyond_memory(model)
         projector = self.drawn(model, number)
-        self.refuse_beyond_memory(model, [projector.k], "project_dim", squares=False)
         f = values_of(model, output.value, train)
         weights = f.new_ones(f.shape) if train.weights is None else train.weights.double()
         curvature = weights * output.curvature(f) if self._options.reweight else weights
@@ -207,6 +207,10 @@ class TrakEffects(ProjectedEffects):
             sizes = self._sizes[where] / len(self.told)
             residuals = torch.where(sizes > 0, residuals.sign() / sizes, 0.0)
         return super().multiplied(means, residuals, where)
+
+    def sizes(self, model: Model) -> Sizes:
+        """Return the dimension."""
+        return Sizes([self.drawn(model, 0).k], "project_dim", squares=False)
 
     def details(self) -> Mapping[str, Any]:
         """Return the dampings, the features' dimension, and how many checkpoints were averaged."""

@@ -26,6 +26,6 @@ class TrakRidge(Trak):
 
     name: ClassVar[str] = "trak_ridge"
 
-    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
         "auto", description="added to the Gram matrix's diagonal; auto = the mean of its non-zero eigenvalues"
     )

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimators.evidence import Evidence, Reference, Runs
+from estimators.reference_estimator import ReferenceEstimator
 from orchestrator.attribution.lazy_runs import LazyRuns
+from orchestrator.config.estimator_section import EstimatorSection
 from orchestrator.store.run_store import RunStore
 from orchestrator.sweeps.plan import context_of
 from orchestrator.sweeps.roles import scoring_design
@@ -94,6 +96,26 @@ def reference_designs(sweep: Sweep, store: RunStore) -> list[str]:
         for one in able
         if any(row.checkpoints for pack in range(one.packs) for row in store.record(one.name, pack).rows)
     ]
+
+
+def why_few_references(sweep: Sweep, store: RunStore, section: EstimatorSection, there: int) -> str:
+    """Return which trainings of reference models failed, to be said after an error; empty where that is not the reason for it."""
+    options = section.options
+    if (
+        not isinstance(options, ReferenceEstimator)
+        or "checkpoints" not in options.needed
+        or there >= (options.models or 1)
+    ):
+        return ""
+    designs = sweep.config.designs
+    able = [one.name for one in store.designs.values() if "checkpoints" in designs[one.name].serves]
+    failures = [
+        (name, failed) for name in able if store.designs[name].purpose == "fit" for failed in store.failures(name)
+    ]
+    if not failures:
+        return ""
+    name, first = failures[0]
+    return f": {len(failures)} trainings of {name} failed, the first with {first.kind}: {first.message}"
 
 
 def gather(sweep: Sweep, store: RunStore, measure: str) -> Evidence:

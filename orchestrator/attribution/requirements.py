@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from estimators.contract import Need
+from estimators.reference_estimator import ReferenceEstimator
 from estimators.tuning import worded
 from orchestrator.attribution.evidence import no_runs_yet
 from orchestrator.config.schema import DetectionSection, RemovalSection
@@ -46,6 +47,7 @@ def _check(sweep: Sweep) -> None:
                 )
         if section.tune:
             tuning_design(sweep.config, label)
+        _check_models(sweep, label)
         _check_named(sweep, label)
         _check_options(sweep, label)
     scoring_design(sweep.config, "lds")
@@ -84,6 +86,22 @@ def _check_directions(sweep: Sweep) -> None:
                 direction(measure, score.better)
             except ConfigError as error:
                 raise ConfigError(f"scores.{name}.{error}") from error
+
+
+def _check_models(sweep: Sweep, label: str) -> None:
+    """Refuse more reference models than the designs that keep checkpoints train."""
+    plans = [plan for plan in sweep.plans.values() if plan.design.purpose == "fit" and plan.checkpoint_epochs]
+    there = sum(plan.runs for plan in plans if "checkpoints" in plan.design.serves)
+    for options in (one.options for one in sweep.config.estimators[label].candidates):
+        if (
+            isinstance(options, ReferenceEstimator)
+            and "checkpoints" in options.needed
+            and (options.models or 0) > there
+        ):
+            raise ConfigError(
+                f"estimators.{label}.models: expected at most {there}, the reference models that keep checkpoints, "
+                f"found {options.models}"
+            )
 
 
 def _check_named(sweep: Sweep, label: str) -> None:

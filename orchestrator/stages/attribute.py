@@ -13,7 +13,7 @@ from estimators.contract import Attribution, Estimator
 from estimators.evidence import Evidence
 from estimators.reference_estimator import ReferenceEstimator
 from estimators.registry import package_of
-from orchestrator.attribution.evidence import gather, reference_designs, with_models
+from orchestrator.attribution.evidence import gather, reference_designs, why_few_references, with_models
 from orchestrator.attribution.gradients import SweepGradients, store_of, why_lacking
 from orchestrator.attribution.numbers_of_models import Answer, Answers
 from orchestrator.attribution.standing import rows_given, source_of, stamp_of, why_stale
@@ -176,7 +176,7 @@ def _try(sweep: Sweep, store: RunStore, asked: _Asked, evidence: Evidence, answe
         raise
     except Exception as error:
         remove_attribution(sweep.paths, label)
-        reason = str(error)
+        reason = str(error) + why_few_references(sweep, store, asked.section, len(evidence.references))
         if not isinstance(error, CounterfactoryError):
             failure = Failure.of(error)
             where = keep_failure(sweep.paths, label, failure.traceback)

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -152,3 +153,32 @@ def test_an_estimator_is_asked_once_however_many_stages_check(
     tiny["estimators"]["tracin"] = {"measure": "loss"}
     preview(make_sweep(tiny).sharing_task_of(sweep))
     assert len(built) > once, "another configuration is checked anew"
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"grad_dot": {"models": 9}}, "estimators.grad_dot.models: expected at most 2, the reference models that keep"),
+        (
+            {"trak": {"project_dim": 10**9}},
+            "estimators.trak: trak: projected gradients of .* expected a smaller project_dim",
+        ),
+        ({"logra": {"memory_gb": 1e-6}}, "estimators.logra: logra: projected gradients of .* expected a smaller rank"),
+        (
+            {"less": {"project_dim": 10**9}},
+            "estimators.less: less: projected gradients of .* expected a smaller project_dim",
+        ),
+    ],
+    ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",
+)
+def test_what_cannot_be_had_is_said_before_training(make_sweep: Make, options: Raw, line: str) -> None:
+    raw: Raw = {
+        "name": "small",
+        "task": {"name": "digits", "arguments": {"n": 20, "t": 2, "hidden": 4, "recipe": {"epochs": 1}}},
+        "measures": ["margin"],
+        "designs": {"reference": {"kind": "full", "seeds": 2, "checkpoints": [1]}},
+        "estimators": options,
+    }
+    said = refusal(make_sweep(raw))
+    assert re.match(line, said)
+    assert "\n" not in said

@@ -171,3 +171,23 @@ def test_reference_models_are_charged_for_by_how_many_were_looked_at(
     assert [one.models for one in found.values()] == [1, 2, 2]
     assert [one.train_seconds for one in found.values()] == pytest.approx([whole / 2, whole, whole])
     assert found["tracin_1"].seconds < found["tracin_2"].seconds
+
+
+def test_reference_models_that_failed_are_the_reason_that_is_told(
+    make_sweep: Callable[[Raw], Sweep], inline_pool: Any
+) -> None:
+    recipe = {"epochs": 1, "lr": 1e30}
+    sweep = make_sweep(
+        {
+            "name": "diverged",
+            "task": {"name": "digits", "arguments": {"n": 20, "t": 2, "hidden": 4, "recipe": recipe}},
+            "measures": ["margin"],
+            "designs": {"reference": {"kind": "full", "seeds": 2, "checkpoints": [1]}},
+            "estimators": {"grad_dot": {}},
+        }
+    )
+    with prepare(sweep) as store:
+        retrain(sweep, store, pool=inline_pool(sweep))
+        (done,) = attribute(sweep, store, before_task=lambda: "")
+    assert "the sweep has 0: 2 trainings of reference failed, the first with DivergedError: " in done.error
+    assert "\n" not in done.error
