@@ -81,8 +81,8 @@ class Less(TrajectoryEstimator):
             raise ConfigError("less follows the optimizer's steps, and the task has no `recipe` that tells it")
         if task.recipe.optimizer != "sgd" and self.moments is None:
             raise ConfigError(
-                f"less: the recipe's optimizer is {task.recipe.optimizer}, whose running means are needed: expected moments: kept "
-                "(with optimizer_state: true in the design), or expected, which takes those of batches at the checkpoint"
+                f"less: the recipe's optimizer is {task.recipe.optimizer}, whose running means are needed: expected moments: "
+                "kept (with optimizer_state: true in the design), or expected, which takes those of batches at the checkpoint"
             )
         return task.recipe
 
