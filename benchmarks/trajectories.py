@@ -1,6 +1,6 @@
 """What it costs to differentiate a whole training: `unrolled` on the literature's MLP 784-128-64-10 on MNIST.
 
-    python benchmarks/trajectories.py [--json FILE] [--case unrolled] [--n 5000] [--t 500] [--threads 2] [--epochs 1]
+    python benchmarks/trajectories.py [--json FILE] [--case unrolled source] [--n 5000] [--t 500] [--threads 2] [--epochs 1]
 
 The data are `mnist_t10k.npz` (looked for as the configurations do, also in $COUNTERFACTORY_DATA); the recipe is that of
 configs/mnist_mlp.yaml. Three tables:
@@ -12,6 +12,8 @@ configs/mnist_mlp.yaml. Three tables:
 - time: what `unrolled` foresees for a training of `--epochs` epochs beside what it then takes; and what it foresees for the whole
   recipe. Seconds are those that pass, so that they are worth nothing on a machine that does other things; the seconds that the
   process had on a processor are given too.
+
+The case `source` is SOURCE beside EK-FAC (`trajectories_source.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import argparse
 import json
 import multiprocessing
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from trajectories_source import measured
 
 from estimators.evidence import Evidence, Reference
 from estimators.gradient_based.unrolled import Unrolled
@@ -156,19 +160,24 @@ def duration(n: int, t: int, epochs: int) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--case", nargs="+", choices=["unrolled"], default=["unrolled"])
+    parser.add_argument("--case", nargs="+", choices=["unrolled", "source"], default=["unrolled", "source"])
     parser.add_argument("--n", type=int, default=5000)
     parser.add_argument("--t", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     rows: list[Row] = []
-    for part in (
-        lambda: arithmetic(chosen.n, chosen.t),
-        lambda: memory(chosen.n),
-        lambda: duration(chosen.n, chosen.t, chosen.epochs),
-    ):
+    parts: dict[str, list[Callable[[], Iterable[Row]]]] = {
+        "unrolled": [
+            lambda: arithmetic(chosen.n, chosen.t),
+            lambda: memory(chosen.n),
+            lambda: duration(chosen.n, chosen.t, chosen.epochs),
+        ],
+        "source": [lambda: (Row("source", *one) for one in measured(chosen.n, chosen.t, chosen.rounds))],
+    }
+    for part in (part for case in chosen.case for part in parts[case]):
         for row in part():
             rows.append(row)
             print(f"{row.case:12} {row.what:50} {row.value:12.2f} {row.unit}", flush=True)
