@@ -1,24 +1,25 @@
 """SOURCE on six checkpoints against EK-FAC on each of them: what following the training costs beside looking at single models.
 
-    python benchmarks/trajectories_source.py [--json FILE] [--n 5000] [--t 500] [--rounds 3] [--threads 2]
+A case of `benchmarks/trajectories.py`:
+
+    python benchmarks/trajectories.py --case source [--json FILE] [--n 5000] [--t 500] [--rounds 3] [--threads 2]
 
 The task is MNIST's MLP 784-128-64-10 (`mnist_t10k.npz`, or what $COUNTERFACTORY_DATA has), trained once for twelve epochs with
 checkpoints after every second one. `source` cuts them into three segments of two; the other side is `ekfac` six times, once at
 each checkpoint, with the same samples. Both are ours, in float32, with the same threads, one after the other in every round; the
-median of the rounds' ratios counts, and should be at most 1.2. It prints one line a round.
+median of the rounds' ratios counts, and should be at most 1.2. Seconds are those that the process had on its processors, so that
+other work on the machine changes little.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from estimators.evidence import Evidence, Reference
 from estimators.gradient_based.ekfac import Ekfac
@@ -42,37 +43,23 @@ def evidence_of(n: int, t: int) -> Evidence:
 
 
 def seconds_of(estimator: Ekfac | Source, evidence: Evidence) -> float:
-    """Return the time of one attribution."""
-    start = time.perf_counter()
+    """Return the seconds on processors of one attribution."""
+    start = time.process_time()
     estimator.attribute(evidence)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
-def main() -> None:
-    """Measure, print, and write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--n", type=int, default=5000)
-    parser.add_argument("--t", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    evidence = evidence_of(given.n, given.t)
+def measured(n: int, t: int, rounds: int) -> Iterator[tuple[str, float, str]]:
+    """Yield (what, how much, unit)."""
+    evidence = evidence_of(n, t)
     (reference,) = evidence.references
     singles = [replace(evidence, references=(replace(reference, checkpoints=(one,)),)) for one in reference.checkpoints]
     seconds_of(Ekfac(), singles[0])  # the first pass of all pays for what is loaded
-    rows = []
-    for number in range(given.rounds):
-        six = sum(seconds_of(Ekfac(), single) for single in singles)
+    ratios = []
+    for number in range(1, rounds + 1):
+        theirs = sum(seconds_of(Ekfac(), single) for single in singles)
         ours = seconds_of(Source(segments=3), evidence)
-        rows.append({"source": ours, "six ekfac": six, "ratio": ours / six})
-        print(f"round {number + 1}: source {ours:.1f} s, six ekfac {six:.1f} s, ratio {ours / six:.2f}", flush=True)
-    ratio = statistics.median(row["ratio"] for row in rows)
-    print(f"median ratio {ratio:.2f}, expected at most {LIMIT}: {'good' if ratio <= LIMIT else 'too slow'}")
-    if given.json:
-        given.json.write_text(json.dumps({"n": given.n, "t": given.t, "rounds": rows, "ratio": ratio}, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+        ratios.append(ours / theirs)
+        yield f"round {number}: source, 3 segments of 2 checkpoints", ours, "s on processors"
+        yield f"round {number}: ekfac at each of these checkpoints", theirs, "s on processors"
+    yield f"median ratio, expected at most {LIMIT}", statistics.median(ratios), "x"

@@ -46,6 +46,10 @@ class Basis:
         turned = matrices if self.inner is None else matrices @ self.inner.T
         return turned if self.out is None else self.out @ turned
 
+    def reached_from(self, other: Basis) -> Basis:
+        """Return the turn whose `back` takes what is in another basis of the same block into this one."""
+        return Basis(_turn(self.out, other.out), _turn(self.inner, other.inner), other.eigenvalues)
+
     def squared(self) -> Basis:
         """Return the squares of the eigenvectors' entries: they take a diagonal from one basis to the other."""
         return Basis(_squared(self.out), _squared(self.inner), self.eigenvalues)
@@ -127,6 +131,13 @@ def squares(factor: Factor) -> Tensor:
 
 def _times(values: Tensor, basis: Tensor | None) -> Tensor:
     return values if basis is None else values @ basis
+
+
+def _turn(onto: Tensor | None, of: Tensor | None) -> Tensor | None:
+    """Return Q^T P for the bases Q and P of one side, either of them None for the identity."""
+    if onto is None or of is None:
+        return of if onto is None else onto.T
+    return onto.T @ of
 
 
 def _squared(basis: Tensor | None) -> Tensor | None:

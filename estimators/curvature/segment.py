@@ -64,6 +64,14 @@ class Segment:
             found.append(matrix + change)
         return found
 
+    def turned_on(self, turned: Sequence[Tensor], earlier: Segment) -> list[Tensor]:
+        """Return `earlier.into(carried(...))` from what is turned, by one turn from basis to basis: where neither has a D."""
+        pairs = zip(turned, self.curvature.bases, earlier.curvature.bases, strict=True)
+        return [
+            other.reached_from(basis).back(inside * torch.exp(-self.time * basis.eigenvalues))
+            for inside, basis, other in pairs
+        ]
+
 
 def _decayed(x: Tensor) -> Tensor:
     """Return (1 - exp(-x)) / x, 1 at 0, without cancellation."""

@@ -39,10 +39,10 @@ class Less(TrajectoryEstimator):
     used before. For adam and adamw Gamma = m' / (sqrt(v') + eps) with the running means m', v' after the example's gradient has
     entered them; for sgd it is the gradient, and tau is `gas` but for rates and projection. Weight decay is no part of Gamma.
 
-    Adam's means at a checkpoint are not kept with it, so that `moments` must say what to take for them, and without it recipes
-    with adam or adamw are refused: `expected` are those that batches at the checkpoint's own parameters lead to, from the mean
-    and the variance of the examples' gradients. They are near the true ones where the parameters move little in
-    1 / (1 - beta2) steps.
+    `moments` says what to take for Adam's means, and without it recipes with adam or adamw are refused: `kept` are those that
+    checkpoints of a design with `optimizer_state: true` have; `expected` those that batches at the checkpoint's own parameters
+    lead to, from the mean and the variance of the examples' gradients. They are near the true ones where the parameters move
+    little in 1 / (1 - beta2) steps.
 
     Unit-free. Costs a gradient of every example and checkpoint (two with `expected`), n p k operations to project and n t k to
     compare. A task without a recipe is refused: nobody knows its optimizer.
@@ -60,8 +60,10 @@ class Less(TrajectoryEstimator):
 
     name: ClassVar[str] = "less"
 
-    moments: Literal["expected"] | None = Field(
-        None, description="adam, adamw: the running means to take, expected = those of batches at the checkpoint"
+    moments: Literal["kept", "expected"] | None = Field(
+        None,
+        description="adam, adamw: the running means to take, as checkpoints keep them with optimizer_state: true, or those of "
+        "batches at the checkpoint",
     )
     project_dim: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         "auto",
@@ -93,8 +95,8 @@ class Less(TrajectoryEstimator):
             raise ConfigError("less follows the optimizer's steps, and the task has no `recipe` that tells it")
         if task.recipe.optimizer != "sgd" and self.moments is None:
             raise ConfigError(
-                f"less: the recipe's optimizer is {task.recipe.optimizer}, and checkpoints have none of its running means: "
-                "expected moments: expected, which takes those of batches at the checkpoint, or another estimator (gas)"
+                f"less: the recipe's optimizer is {task.recipe.optimizer}, whose running means are needed: expected moments: "
+                "kept (with optimizer_state: true in the design), or expected, which takes those of batches at the checkpoint"
             )
         return task.recipe
 
@@ -141,14 +143,14 @@ class LessEffects(TrajectoryEffects):
 
     def _direction(self, model: Model, checkpoint: Checkpoint) -> Map:
         """Return the map from gradients (b, p) to the optimizer's steps Gamma (b, p)."""
-        from estimators.gradients.adam import adam_directions, expected_moments
+        from estimators.gradients.adam import adam_directions
+        from estimators.gradients.optimizer_moments import moments_at
 
-        recipe = self._recipe
-        if recipe.optimizer == "sgd":
+        recipe, taken_from = self._recipe, self._options.moments
+        if recipe.optimizer == "sgd" or taken_from is None:  # without them only sgd comes so far
             return lambda rows: rows
-        size = recipe.batch_size * recipe.accumulate
-        budget = self._options.budget // 4
-        moments = expected_moments(model, self.material.task.losses, self.material.train, size, budget)
+        losses, train, budget = self.material.task.losses, self.material.train, self._options.budget // 4
+        moments = moments_at(model, checkpoint, losses, train, recipe, taken_from, budget)
         return lambda rows: adam_directions(rows, moments, recipe, checkpoint.step)
 
     def _projected(self, model: Model) -> Map:

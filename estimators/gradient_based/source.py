@@ -57,9 +57,10 @@ class Source(CheckpointsEstimator):
     Segments are equally many checkpoints each, in their order; each goes from the step after the one before it to its last
     checkpoint's. `checkpoints: 3 x 2` of a `full` design keeps three segments of equal length with two each.
 
-    Units of the measure, as far as the approximation goes. Cost: that of `ekfac` for every checkpoint, and 4 p (in + out) t
-    operations for every segment and layer of in times out to hand the queries on. Refused: a task without a recipe, clipped
-    gradients (a step then depends on all gradients in it), and an average of weights, which is not where the training was.
+    Units of the measure, as far as the approximation goes. Cost: that of `ekfac` for every checkpoint, and 2 p (in + out) t
+    operations (adam: twice as many) for every segment and layer of in times out to hand the queries on. Refused: a task without
+    a recipe, clipped gradients (a step then depends on all gradients in it), and an average of weights, which is not where the
+    training was.
 
     >>> from estimators.gradient_based.source import Source
     >>> from estimators.testing import model_evidence
@@ -196,6 +197,8 @@ class SourceEffects(ModelEffects):
 
     def _walked(self, groups: Sequence[Sequence[tuple[Model, Checkpoint]]]) -> Iterator[Block]:
         """Yield - <grad f_q, S_L ... S_(l+1) r_li>, summed over the segments."""
+        import torch
+
         from estimators.gradients.example_factors import ExampleFactors
         from estimators.gradients.per_example import rows_within, slices
 
@@ -210,16 +213,22 @@ class SourceEffects(ModelEffects):
         model = of_measure.model
         size = min(rows_within(2 * quarter, 4 * model.p * model.dtype.itemsize), of_measure.rows(queries, quarter))
         for where in slices(len(queries), size):
-            asked = [factor.formed() for factor in of_measure.factors(queries[where])]
-            total: Tensor | float = 0.0
+            asked = of_measure.factors(queries[where])
+            turned = [factor.formed() for factor in segments[-1].turned(asked)]
+            plain = [factor.formed() for factor in asked] if segments[-1].scales is not None else []
+            total = torch.zeros(len(train), where.stop - where.start, dtype=model.dtype, device=model.device)
             for place in reversed(range(len(segments))):
-                turned = segments[place].into(asked)
                 matrices = segments[place].gathered(turned)
                 for factors in rates[place]:
-                    total = total - factors.contracted(matrices) / len(rates[place])
-                if place:
-                    asked = segments[place].carried(asked, turned)
-            yield where, total  # type: ignore[misc]
+                    total -= factors.contracted(matrices) / len(rates[place])
+                if not place:
+                    break
+                if plain:
+                    plain = segments[place].carried(plain, turned)
+                    turned = segments[place - 1].into(plain)
+                else:
+                    turned = segments[place].turned_on(turned, segments[place - 1])
+            yield where, total
 
     def _points(self, groups: Sequence[Sequence[tuple[Model, Checkpoint]]]) -> tuple[list[list[_Point]], Layers]:
         """Return the checkpoints with their layers, and those of the measure at the last one: the same blocks for all."""

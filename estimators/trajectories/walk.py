@@ -18,7 +18,7 @@ from workers.training.course import Feed
 from workers.training.decay import undecayed
 from workers.training.replay import Replay
 
-_CHUNK = 2**24
+_CHUNK = 2**25
 """Bytes of cotangents that are taken back over a step together: more of them leave the processor's cache."""
 _QUERIES = 32
 """Queries whose measures are differentiated together at the end."""

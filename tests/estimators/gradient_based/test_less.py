@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from estimators.evidence import Evidence, Reference
 from estimators.gradient_based.gas import Gas
 from estimators.gradient_based.less import Less
 from estimators.gradients.adam import Moments, adam_directions, expected_moments
 from estimators.gradients.functional_model import Examples, Model
 from estimators.gradients.projection import Projection
-from workers import Recipe
+from workers import Recipe, Run
 from workers.errors import ConfigError
+from workers.training.alone import train
 
 ADAM = Recipe(optimizer="adam", lr=0.01, schedule="linear", batch_size=8, epochs=4, precision="float64")
 
@@ -100,6 +102,24 @@ def test_for_sgd_at_a_constant_rate_it_is_gas(toy, evidence_of):
     )
 
 
+def test_moments_may_be_those_that_checkpoints_keep(toy, autograd):
+    task = toy("classification", hidden=4, recipe=ADAM)
+    checkpoints = train(task, Run(0, np.arange(24), 0, (4,), optimizer_state=True))[1]
+    (one,) = checkpoints
+    evidence = Evidence(24, 5, "margin", references=(Reference(0, checkpoints),), task=task, seed=11)
+    g = autograd(task, one, task.loss, task.train_inputs, task.train_targets)
+    q = autograd(task, one, task.measurement("margin"), task.query_inputs, task.query_targets)
+    m, v = (
+        np.concatenate([x.numpy().ravel() for name, x in one.optimizer.items() if name.startswith(place)])
+        for place in ("first/", "second/")
+    )
+    m, v, steps = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2, one.step + 1
+    steps_taken = m / (1 - 0.9**steps) / (np.sqrt(v / (1 - 0.999**steps)) + 1e-8)
+    wanted = -ADAM.learning_rates(24).mean() * unit(steps_taken) @ unit(q).T
+    found = Less(moments="kept", project_dim=None).attribute(evidence).values
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
 def test_the_memory_budget_changes_only_rounding(toy, evidence_of):
     evidence = evidence_of(toy("classification", hidden=4, recipe=ADAM), "margin")
     options = {"moments": "expected", "project_dim": 8}
@@ -109,7 +129,7 @@ def test_the_memory_budget_changes_only_rounding(toy, evidence_of):
 
 def test_what_the_optimizer_did_must_be_known(toy, evidence_of):
     evidence = evidence_of(toy("classification", recipe=ADAM), "margin", models=1)
-    with pytest.raises(ConfigError, match="the recipe's optimizer is adam, and checkpoints have none of its running"):
+    with pytest.raises(ConfigError, match="the recipe's optimizer is adam, whose running means are needed"):
         Less().check(evidence)
     with pytest.raises(ConfigError, match="the recipe's optimizer is adam"):
         Less().attribute(evidence)

@@ -173,3 +173,13 @@ def test_permutations_are_made_up_too(game: Raw, make_sweep: Make) -> None:
     game["designs"] = {"orders": {"kind": "permutations", "permutations": 6}}
     (made,) = times(make_sweep({**game, "estimators": {"shapley": {}}})).values()
     assert made.unknown == ""
+
+
+def test_an_estimator_of_models_that_foresees_its_time_is_not_tried(raw: Raw, make_sweep: Make) -> None:
+    """It sees one trained model and all queries, and says what one model takes; there are two."""
+    raw["estimators"] = {"clocked_on_models": {"known": 12.5, "once": 60.0}}
+    (made,) = times(make_sweep(raw), budget=60.0).values()
+    assert (made.seconds, made.unknown) == (25.0, "")
+    assert seen == []
+    (evidence,) = foreseen
+    assert (evidence.t, len(evidence.references)) == (8, 1)
