@@ -42,9 +42,7 @@ def generator_of(root: int, design: str, subset: int, attempt: int = 0) -> np.ra
     return np.random.Generator(np.random.PCG64(key))
 
 
-def generators_of(
-    root: int, design: str, subsets: NDArray[np.int64], attempt: int = 0
-) -> Iterator[np.random.Generator]:
+def generators_of(root: int, design: str, subsets: NDArray[np.int64], attempt: int) -> Iterator[np.random.Generator]:
     """Yield `generator_of` of many subsets."""
     if len(subsets) < FEW:
         yield from (generator_of(root, design, int(subset), attempt) for subset in subsets)

@@ -102,7 +102,7 @@ class Bernoulli(Dropping):
 
     def check(self, context: Context) -> None:
         """Refuse a probability so small that nearly every subset would be empty and drawn again."""
-        if self.drop is not None and self.chance(context) * context.n < 1:
+        if self.drop is not None and context.n - dropped(self.drop, context.n) < 1:
             raise ConfigError(
                 f"designs.{context.name}.drop: {self.drop} of {context.n} examples leaves less than one; "
                 f"expected at most {context.n - 1}"

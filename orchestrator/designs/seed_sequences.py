@@ -52,7 +52,7 @@ class Prepared(ISeedSequence):
 
 def _words(root: int) -> list[int]:
     """Return the 32-bit words of a number >= 0, the lowest first, filled up to the size of the pool."""
-    found = [root >> shift & (_MODULUS - 1) for shift in range(0, max(root.bit_length(), 1), 32)]
+    found = [root >> shift & (_MODULUS - 1) for shift in range(0, root.bit_length(), 32)]
     return found + [0] * (_POOL - len(found))
 
 

@@ -372,8 +372,9 @@ def test_subsets_of_no_or_all_examples_are_refused(alpha: float, size: int) -> N
 
 
 def test_bernoulli_subsets_that_would_be_drawn_for_ever_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"designs\.fit\.probability: 1e-09 of 10 examples"):
+    with pytest.raises(ConfigError, match=r"designs\.fit\.probability: 1e-09 of 10 .* 100 subsets; .* 0\.001$"):
         plan(10, fit={"kind": "bernoulli", "probability": 1e-9, "subsets": 3})
+    plan(10, fit={"kind": "bernoulli", "probability": 0.001, "subsets": 3})
 
 
 def test_too_few_examples_for_a_side_of_the_fence_are_refused_not_mixed() -> None:

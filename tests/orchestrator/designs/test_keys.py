@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from orchestrator.designs.keys import SCORE_SHARE, generator_of, generators_of, is_for_scoring, seed_of, seeds_of
+from orchestrator.designs.seed_sequences import Prepared
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,16 @@ def test_many_generators_at_once_are_those_one_by_one(root: int, subsets: list[i
 
 @pytest.mark.parametrize("subset", [-1, 2**32])
 def test_a_subset_that_is_no_word_of_a_key_is_refused(subset: int) -> None:
-    with pytest.raises(ValueError, match="below 2"):
+    with pytest.raises(ValueError, match=r"^every part of a key must be at least 0 and below 2\*\*32$"):
         seeds_of(0, "fit", np.array([3, subset]), np.array([0, 0]))
+
+
+def test_a_state_is_of_the_size_that_was_prepared() -> None:
+    prepared = Prepared(np.arange(8, dtype=np.uint32))
+    assert prepared.generate_state(8).tolist() == list(range(8))
+    assert prepared.generate_state(4, np.uint64).view(np.uint32).tolist() == list(range(8))
+    with pytest.raises(ValueError, match=r"^3 words were asked for, 8 are prepared$"):
+        prepared.generate_state(3)
 
 
 def test_seeds_of_designs_subsets_repeats_and_roots_differ() -> None:

@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from orchestrator.designs.base import Context
+from orchestrator.designs.base import Context, Design
 from orchestrator.designs.explicit import Explicit
-from orchestrator.designs.keys import seed_of
-from orchestrator.designs.leave_out import LeaveOneOut
+from orchestrator.designs.full import Full
+from orchestrator.designs.imported import Imported
+from orchestrator.designs.keys import generator_of, seed_of
+from orchestrator.designs.leave_out import LeaveGroupOut, LeaveOneOut
 from orchestrator.designs.permutations import Permutations
 from orchestrator.designs.random_subsets import Bernoulli, Subsets
 from workers.errors import ConfigError
@@ -191,7 +195,64 @@ def test_a_size_is_said_once() -> None:
             made()
 
 
-@pytest.mark.parametrize("design", [subsets(drop=0.001), subsets(drop=N), subsets(drop=N + 2), bernoulli(drop=N)])
-def test_dropping_none_or_all_is_refused(design: Subsets | Bernoulli) -> None:
-    with pytest.raises(ConfigError, match=rf"^designs\.made\.drop: {design.drop} of {N} examples"):
+@pytest.mark.parametrize(
+    ("design", "what"),
+    [
+        (subsets(drop=0.001), "is a subset of 40; expected between 1 and 39"),
+        (subsets(drop=N), "is a subset of 0; expected between 1 and 39"),
+        (subsets(drop=N + 2), "is a subset of -2; expected between 1 and 39"),
+        (bernoulli(drop=N), "leaves less than one; expected at most 39"),
+    ],
+)
+def test_dropping_none_or_all_is_refused(design: Subsets | Bernoulli, what: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^designs\.made\.drop: {design.drop} of {N} examples {what}$"):
         design.check(CONTEXT)
+
+
+@pytest.mark.parametrize("n", range(2, 50))
+def test_all_but_one_may_be_dropped(n: int) -> None:
+    for made in (subsets(drop=n - 1), bernoulli(drop=n - 1)):
+        made.check(Context("made", 3, n))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, 1.5])
+def test_what_is_no_fraction_leaves_nothing_out(fraction: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^designs\.made\.examples: {fraction} is no fraction; .* between 0 and 1$"):
+        left_out(fraction).check(CONTEXT)
+
+
+def test_a_sample_of_left_out_examples_is_the_first_of_one_order() -> None:
+    order = generator_of(3, "made", 0).permutation(N)
+    assert left_out(20).chosen(CONTEXT).tolist() == order[:20].tolist()
+    assert left_out(0.001).chosen(CONTEXT).tolist() == order[:1].tolist(), "at least one"
+
+
+@pytest.mark.parametrize(
+    "design",
+    [left_out("all"), orders(), subsets(), bernoulli(), Full(kind="full"), LeaveGroupOut(kind="leave_group_out")],
+)
+def test_masks_are_truth_values_of_the_examples(design: Design) -> None:
+    context = replace(CONTEXT, groups={"label": np.arange(N) % 2})
+    for masks, shape in ((design.mask(0, context), (N,)), (design.many(np.array([0, 0]), context), (2, N))):
+        assert masks.dtype == np.bool_
+        assert masks.shape == shape
+
+
+def test_a_draw_and_a_row_of_a_file_are_truth_values(tmp_path: Path) -> None:
+    for design in (subsets(), bernoulli()):
+        assert design.draw(np.random.default_rng(0), CONTEXT).dtype == np.bool_
+    np.save(tmp_path / "masks.npy", np.ones((1, N), dtype=np.int64))
+    row = Explicit(kind="explicit", masks="masks.npy").mask(0, replace(CONTEXT, folder=tmp_path))
+    assert row.dtype == np.bool_
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "expected"), [("last", (1,)), ("none", ()), ((3, 2), (2, 3)), ((0,), (0, 1)), ((), (1,))]
+)
+def test_without_a_number_of_epochs_the_last_one_named_is_the_end(checkpoints: Any, expected: tuple[int, ...]) -> None:
+    assert Full(kind="full", checkpoints=checkpoints).checkpoint_epochs(None, CONTEXT) == expected
+
+
+def test_imported_runs_are_not_drawn() -> None:
+    with pytest.raises(ConfigError, match=r"^designs\.made: its runs were imported and cannot be drawn$"):
+        Imported(kind="imported", runs=3, source="there").mask(0, CONTEXT)
