@@ -6,8 +6,8 @@ The task is the MLP 784-128-64-10 on MNIST (`mnist_t10k.npz`, or what $COUNTERFA
 which is said). In every round the same training runs plain, then watched after every `every`-th epoch: with the diagonal of the
 Gauss-Newton matrix and with K-FAC (SGD), and with Adam's own moments (the same recipe with adam). `share` is the time that
 looking took over that of the plain training, the median of the rounds. Both trainings must end at the same bits.
-`correlation` is that of the leave-one-out loss with the loss of t test images over the recorded epochs, after the first; beside it
-that of the training loss, which foretells no overfitting.
+`correlation` is that of the leave-one-out loss with the loss of t test images over the recorded epochs, after the first; beside
+it that of the training loss, which foretells no overfitting.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ def by_layers(model: Model, task: GradientTask, examples: Examples, damping: flo
     """Return the sensitivities of n examples with n S = (K-FAC + damping I)^-1, layer by layer.
 
     K-FAC is the product of the mean of x x^T, x what enters the layer (with a 1 for the bias), and the mean of D^T H_i D, D the
-    outputs' gradients in what leaves it (Martens and Grosse 2015; the expectation over targets is exact). XX
+    outputs' gradients in what leaves it (Martens and Grosse 2015; the expectation over targets is exact). Layers that an
+    example passes at several positions, and parameters of no layer, have their diagonal instead. Raises ConfigError for a
+    damping that is not above 0.
     """
     if not damping > 0:
         raise ConfigError(f"a covariance by layers needs a damping above 0, found {damping:g}")

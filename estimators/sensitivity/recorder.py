@@ -45,10 +45,10 @@ class Record:
 class SensitivityRecorder:
     """Records the sensitivities of n examples at the epochs, or the steps, that it is to look at.
 
-    `row` newton takes the diagonal of the Gauss-Newton matrix, kfac the whole of it layer by layer (dearer, and nearer), adam the
-    optimizer's own second moments: it needs `torch.optim.Adam`, `AdamW` or RMSprop. `precision` is what the mean loss's curvature gets added,
-    its L2 coefficient and any damping: the prior's precision over n. Jacobians are those of the module in evaluation mode, on a
-    copy: nothing of the training changes, and nothing is drawn.
+    `row` newton takes the diagonal of the Gauss-Newton matrix, kfac the whole of it layer by layer (dearer, and nearer), adam
+    the optimizer's own second moments: it needs `torch.optim.Adam`, `AdamW` or RMSprop. `precision` is what the mean loss's
+    curvature gets added, its L2 coefficient and any damping: the prior's precision over n. Jacobians are those of the module in
+    evaluation mode, on a copy: nothing of the training changes, and nothing is drawn.
 
     A loop of one's own calls `look(Moment(epoch, step, learning_rate, module, optimizer))`.
     """
