@@ -63,6 +63,10 @@ class OnceJacobian:
         """Add sum over examples of diag J^T H J, (out, in)."""
         total.addmm_(((curvature @ self.outputs) * self.outputs).sum(1).T, self.inputs.square())
 
+    def turned(self, inner: Tensor, out: Tensor) -> OnceJacobian:
+        """Return the Jacobian in the bases of orthogonal matrices (in, in) and (out, out)."""
+        return OnceJacobian(self.inputs @ inner, self.outputs @ out)
+
     def variance(self, covariance: Tensor) -> Tensor:
         """Return J diag(covariance) J^T, (b, c, c)."""
         scales = self.inputs.square() @ covariance.T
@@ -166,7 +170,10 @@ class LayerJacobians:
         for output in range(self.size):
             placed = replace(seen, values=seen.values[:, output]).positions(self._layers.layouts, None)
             for block, factors in zip(self.blocks, found, strict=True):
-                if block.calls:
+                if factors and passed_once(factors[0]):
+                    # what entered is the same for every output
+                    factors.append(Outer(factors[0].parts()[0], placed[block.calls[0]].outputs))
+                elif block.calls:
                     factors.append(block.factor(seen.calls, placed, self.model.parameters[block.weight]))
         general = self._general(unweighted)
         made = [

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from estimators.gradients.functional_model import Examples, Model, precision_of
-from estimators.sensitivity.of_model import DiagonalOf, by_diagonal, diagonal_adam, diagonal_newton, left_out_losses
+from estimators.sensitivity.equation import Sensitivities
+from estimators.sensitivity.kronecker import by_layers
+from estimators.sensitivity.of_model import by_diagonal, diagonal_adam, diagonal_newton, left_out_losses
 from workers.errors import ConfigError, DivergedError
 from workers.runs import Checkpoint
 from workers.task import GradientTask
 from workers.training.watching import Glimpse
 
-KnownRow = Literal["newton", "adam"]
+KnownRow = Literal["newton", "kfac", "adam"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ class Record:
 class SensitivityRecorder:
     """Records the sensitivities of n examples at the epochs, or the steps, that it is to look at.
 
-    `row` newton takes the diagonal of the Gauss-Newton matrix (two passes over the examples), adam the optimizer's own second
-    moments (one pass): it needs `torch.optim.Adam`, `AdamW` or RMSprop. `precision` is what the mean loss's curvature gets added,
-    its L2 coefficient and any damping: the prior's precision over n. Jacobians are those of the module in evaluation mode, on a
-    copy: nothing of the training changes, and nothing is drawn.
+    `row` newton takes the diagonal of the Gauss-Newton matrix, kfac the whole of it layer by layer (dearer, and nearer), adam
+    the optimizer's own second moments: it needs `torch.optim.Adam`, `AdamW` or RMSprop. `precision` is what the mean loss's
+    curvature gets added, its L2 coefficient and any damping: the prior's precision over n. Jacobians are those of the module in
+    evaluation mode, on a copy: nothing of the training changes, and nothing is drawn.
 
     A loop of one's own calls `look(Glimpse(epoch, step, learning_rate, module, optimizer))`.
     """
@@ -86,8 +88,7 @@ class SensitivityRecorder:
         started = time.perf_counter()
         state = {name: value.detach().cpu() for name, value in glimpse.module.state_dict().items()}
         model = Model(self._task, Checkpoint(glimpse.epoch, glimpse.step, glimpse.learning_rate, state), self._dtype)
-        covariance = self._covariance(glimpse, model)
-        found = by_diagonal(model, self._task, self._examples, covariance, self._budget)
+        found = self._found(glimpse, model)
         losses = left_out_losses(self._task, model, self._examples, found.outputs)
         without = left_out_losses(self._task, model, self._examples, found.left_out_outputs)
         numbers = [float(losses.double().mean()), float(without.double().mean())]
@@ -105,10 +106,14 @@ class SensitivityRecorder:
             )
         )
 
-    def _covariance(self, glimpse: Glimpse, model: Model) -> DiagonalOf:
+    def _found(self, glimpse: Glimpse, model: Model) -> Sensitivities:
+        of = (model, self._task, self._examples)
+        if self._row == "kfac":
+            return by_layers(*of, self._precision, self._budget)
         if self._row == "newton":
-            return diagonal_newton(self._precision)
-        return diagonal_adam(second_moment(glimpse.optimizer, glimpse.module, model), self._precision)
+            return by_diagonal(*of, diagonal_newton(self._precision), self._budget)
+        second = second_moment(glimpse.optimizer, glimpse.module, model)
+        return by_diagonal(*of, diagonal_adam(second, self._precision), self._budget)
 
 
 def second_moment(optimizer: torch.optim.Optimizer | None, module: nn.Module, model: Model) -> Tensor:

@@ -14,6 +14,7 @@ from orchestrator.attribution.evidence import heldout
 from orchestrator.forecast.cost import read_forecast
 from orchestrator.report import sections
 from orchestrator.report.data import DesignHealth, ReportData
+from orchestrator.report.foretold import foretold
 from orchestrator.report.page.leaderboard import family_of
 from orchestrator.retraining.counts import finished
 from orchestrator.scoring.absent_metrics import absent_metrics
@@ -89,6 +90,7 @@ def collect(sweep: Sweep, store: RunStore) -> ReportData:
         utilities=sections.utilities(answers),
         group_effects=sections.group_effects(sweep, record.examples, attributes),
         class_effects=sections.class_tables(sweep, record.examples, attributes),
+        foretold=tuple(foretold(sweep, store, record.examples, answers)),
         removal=sections.removal_lines(sweep),
         stale_scores=stale_scores(sweep),
         suspects=named_suspects(sweep),

@@ -147,6 +147,22 @@ class ClassTable:
 
 
 @dataclass(frozen=True)
+class Foretold:
+    """Effects of including each of k whole groups on the measure's mean over the queries, foretold and measured."""
+
+    estimator: str
+    measure: str
+    groups: tuple[str, ...]
+    """(k,)"""
+    predicted: NDArray[np.float64]
+    """(k,) sums of values over the group's examples."""
+    actual: NDArray[np.float64]
+    """(k,) what leaving each out really changed."""
+    correlation: float
+    """Pearson's, over the groups; NaN where one side is constant."""
+
+
+@dataclass(frozen=True)
 class RemovalLine:
     """One curve of retraining without valued examples."""
 
@@ -217,6 +233,7 @@ class ReportData:
     utilities: tuple[Utilities, ...] = ()
     group_effects: tuple[GroupRow, ...] = ()
     class_effects: tuple[ClassTable, ...] = ()
+    foretold: tuple[Foretold, ...] = ()
     removal: tuple[RemovalLine, ...] = ()
     stale_scores: Mapping[str, str] = field(default_factory=dict)
     """Estimator -> why its scores are not those of the attribution that is there."""

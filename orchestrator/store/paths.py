@@ -143,6 +143,10 @@ class SweepPaths:
         """One checkpoint (safetensors)."""
         return self.run_checkpoints(design, row) / f"{epoch}.safetensors"
 
+    def recorded_sensitivities(self, design: str, row: int) -> Path:
+        """The sensitivities that were recorded while one run was trained (safetensors)."""
+        return self.root / "sensitivities" / f"{check_name(design)}.{row}.safetensors"
+
     def attribution(self, name: str) -> Path:
         """One attribution (Zarr group)."""
         return self.attributions / check_name(name)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from orchestrator.report import text
 from orchestrator.report.data import LearningLine, ReportData
-from orchestrator.report.page import figures, gallery, leaderboard, learning_curves
+from orchestrator.report.page import figures, foretold, gallery, leaderboard, learning_curves
 from orchestrator.report.page.leaderboard import Entry
 from orchestrator.report.page.shown_score import scale_of
 from orchestrator.report.page.templates import resource, template
@@ -113,6 +113,7 @@ def _values(data: ReportData) -> dict[str, Any]:
             and (lines := [line for line in data.removal if line.order in (order, "any")])
         ],
         "groups": data.group_effects,
+        "foretold": [(one, foretold.figure(one, f"foretold-{k}")) for k, one in enumerate(data.foretold)],
         "by_class": [(table, table.measure in LOWER_IS_BETTER) for table in data.class_effects],
     }
 

@@ -15,6 +15,7 @@ from estimators.gradients.layers import Layers
 from estimators.sensitivity import of_model
 from estimators.sensitivity.covariances import inverse
 from estimators.sensitivity.equation import without_itself
+from estimators.sensitivity.kronecker import by_layers
 from estimators.sensitivity.layer_jacobians import LayerJacobians
 from tests.estimators.modules import N, Net, normal
 from workers.errors import ConfigError
@@ -97,6 +98,31 @@ def test_full_and_kronecker_covariances():
     made = of_model.by_solves(model, task, train, curvature.inverse(0.2), 2**28)
     layered = torch.linalg.inv(curvature.dense() + 0.2 * torch.eye(model.p, dtype=torch.float64)) / N
     torch.testing.assert_close(made.variance, j @ layered @ j.mT)
+
+
+def test_a_covariance_by_layers_is_the_kronecker_product_inverted():
+    task, model, train = CASES["mlp"]()
+    made = by_layers(model, task, train, 0.2, 2**28)
+    _, j, _, _ = dense(task, model)
+    source = ExactGradients(model, task, train)
+    (layers,) = Layers.of(model, [(source.objective, source.few())])
+    layered = torch.linalg.inv(Fit(layers, source, 2**24).kfac().dense() + 0.2 * torch.eye(model.p).double()) / N
+    torch.testing.assert_close(made.variance, j @ layered @ j.mT)
+    with pytest.raises(ConfigError, match="damping above 0"):
+        by_layers(model, task, train, 0.0, 2**28)
+
+
+def test_layers_that_are_passed_several_times_have_their_diagonal():
+    task, model, train = CASES["embedded"]()
+    made = by_layers(model, task, train, 0.2, 2**28)
+    _, j, _, hessian = dense(task, model)
+    whole = torch.einsum("ncp,ncd,ndq->pq", j, hessian, j) / N
+    covariance = torch.diag(1 / (whole.diagonal() + 0.2))
+    x = torch.cat([model.module[0](task.train_inputs), torch.ones(N, 1, dtype=torch.float64)], 1)
+    linear = torch.linalg.inv(torch.kron(hessian.mean(0), x.T @ x / N) + 0.2 * torch.eye(21).double())
+    order = torch.cat([torch.arange(21).reshape(3, 7)[:, :6].flatten(), torch.tensor([6, 13, 20])])
+    covariance[12:, 12:] = linear[order][:, order]
+    torch.testing.assert_close(made.variance, j @ covariance @ j.mT / N)
 
 
 def test_left_out_losses():

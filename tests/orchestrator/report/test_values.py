@@ -11,6 +11,7 @@ from orchestrator.report.data import (
     ClassTable,
     DesignHealth,
     Expectation,
+    Foretold,
     GroupRow,
     RemovalLine,
     ReportData,
@@ -65,6 +66,7 @@ def valued(make: Make) -> Make:
                 np.array([[0.1, np.nan], [0.02, 0.3]]),
             ),
         ),
+        "foretold": (Foretold("mpe", "loss", ("cat", "dog", "eel"), np.arange(3.0), np.arange(3.0), 0.987),),
         "removal": (
             RemovalLine("shapley", "best", "correct", removed, np.array([0.9, 0.7, 0.4]), np.full(3, 0.01)),
             RemovalLine("random", "any", "correct", removed, np.array([0.9, 0.88, 0.85]), np.full(3, np.nan)),
@@ -87,7 +89,18 @@ def test_nothing_is_shown_where_there_is_nothing(html: str) -> None:
 def test_everything_is_shown_with_its_interval(valued: Make) -> None:
     page = " ".join(render(valued()).split())
     assert [heading for heading in HEADINGS if heading not in page] == []
-    for number in ("0.910", "0.900 to 0.920", "0.590", "probability", "0.432", "0.876", "seven", "+0.125", "2,345"):
+    for number in (
+        "0.910",
+        "correlation 0.987 over 3 groups",
+        "0.900 to 0.920",
+        "0.590",
+        "probability",
+        "0.432",
+        "0.876",
+        "seven",
+        "+0.125",
+        "2,345",
+    ):
         assert number in page, number
     assert "1 min 20 s to 2 min 00 s" in page
     assert "The most valued removed first: shapley from 0.900 to 0.400; random from 0.900 to 0.850" in page
