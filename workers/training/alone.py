@@ -28,7 +28,7 @@ from workers.training.layouts import pool_before_relu, to_channels_last
 from workers.training.precision import DTYPES, forward, normalize_in_full
 from workers.training.present_norm import PresentBatchNorm, exchange_norms
 from workers.training.statistics import recompute
-from workers.training.watching import Moment, Watcher
+from workers.training.watching import Moment, Watcher, show
 
 
 def train(
@@ -44,11 +44,9 @@ def train(
     before it have the parameters themselves, for they are where the training was.
 
     `channels_last` lays images and convolutions out with channels last: faster or slower, and the same but for rounding.
-    `watcher` is asked after every step whether to look, which changes nothing of the training.
+    `watcher` is shown the training after every step that it wants to see.
     """
-    recipe = task.recipe
-    dtype = DTYPES[recipe.precision]
-    streams = Streams(run.seed)
+    recipe, dtype, streams = task.recipe, DTYPES[task.recipe.precision], Streams(run.seed)
     module, dropouts = build_module(task.module, streams.initial, dtype)
     module.to(device).train()
     normalize_in_full(recipe, module)
@@ -56,10 +54,8 @@ def train(
     batches = Batches(task, run, streams.order)
     norms = exchange_norms(module) if batches.shared else []
     examples = _channels_last(module, examples) if channels_last else examples
-    descent = Descent(recipe, module)
-    rates = recipe.learning_rates(batches.size).tolist()
-    numbers = streams.dropout_keys(batches.count, len(dropouts))
-    keys = torch.from_numpy(numbers).to(device)
+    descent, rates = Descent(recipe, module), recipe.learning_rates(batches.size).tolist()
+    keys = torch.from_numpy(numbers := streams.dropout_keys(batches.count, len(dropouts))).to(device)
     draws = Draws(streams, batches.count, device)
     kept: list[Checkpoint] = []
 
@@ -78,8 +74,7 @@ def train(
                 x = augment(x, recipe.crop, recipe.flip, streams.augmentation)
             for place, layer in enumerate(dropouts):
                 layer.key, layer.number = keys[seen, place], int(numbers[seen, place])
-            for norm in norms:
-                norm.present = batches.present(weights)
+            _mark_present(norms, batches, weights)
             with named_remedy(recipe, len(batch)), draws.of(seen):
                 outputs = forward(recipe, device, partial(task.call, module), x)
             loss = _mean_loss(task, outputs, y, weights)
@@ -88,23 +83,27 @@ def train(
             if portion.ends_step:
                 descent.step(rates[step])
                 step += 1
-                done = step // per_epoch
-                if watcher is not None and watcher.wants(done, step, step % per_epoch == 0):
-                    watcher.look(Moment(done, step, rates[step - 1], module, descent.optimizer))
+                show(watcher, Moment(step // per_epoch, step, rates[step - 1], module, descent.optimizer), per_epoch)
         if epoch == recipe.epochs:
             descent.finish()
             if recipe.batch_norm == "recomputed":
-                _all_present(norms)
-                recompute(task, module, examples, batches.trained_on)
+                recompute(task, module, examples, _all_present(norms, batches))
         keep(epoch, step)
     draws.check()
     return module.eval(), tuple(kept)
 
 
-def _all_present(norms: Sequence[PresentBatchNorm]) -> None:
-    """Let every example of the batches to come count in the statistics."""
+def _mark_present(norms: Sequence[PresentBatchNorm], batches: Batches, weights: Tensor | None) -> None:
+    """Tell the normalizations which examples of the batch count."""
+    for norm in norms:
+        norm.present = batches.present(weights)
+
+
+def _all_present(norms: Sequence[PresentBatchNorm], batches: Batches) -> NDArray[np.int64]:
+    """Let every example of the batches to come count in the statistics; return which are trained on."""
     for norm in norms:
         norm.present = torch.ones((), dtype=torch.bool)
+    return batches.trained_on
 
 
 def _state_of(module: nn.Module) -> dict[str, Tensor]:

@@ -33,3 +33,9 @@ class Watcher(Protocol):
 
     def look(self, moment: Moment) -> None:
         """Look at the training. It must draw from no global random state, and change nothing that is trained."""
+
+
+def show(watcher: Watcher | None, moment: Moment, per_epoch: int) -> None:
+    """Have the watcher, if there is one, look at a moment that it wants to see, in epochs of `per_epoch` steps."""
+    if watcher is not None and watcher.wants(moment.epoch, moment.step, moment.step % per_epoch == 0):
+        watcher.look(moment)
