@@ -13,7 +13,7 @@ from workers.runs import Checkpoint, Queries, Run
 from workers.task import DifferentiableTask
 from workers.training.course import Course
 from workers.training.precision import DTYPES
-from workers.training.watching import Glimpse, Watcher
+from workers.training.watching import Glimpse, Watcher, show
 
 
 def train(
@@ -29,29 +29,22 @@ def train(
     before it have the parameters themselves, for they are where the training was.
 
     `channels_last` lays images and convolutions out with channels last: faster or slower, and the same but for rounding.
-    `watcher` is asked after every step whether to look, which changes nothing of the training.
+    `watcher` is shown the training after every step that it wants to see.
     """
     course = Course(task, run, device, channels_last)
     kept = [course.checkpoint(0)] if 0 in run.checkpoint_epochs else []
     for epoch in range(1, task.recipe.epochs + 1):
         for _ in range(course.steps_per_epoch):
             course.advance()
-            if watcher is not None:
-                _show(course, watcher)
+            epoch_done, rate = course.step // course.steps_per_epoch, course.rates[course.step - 1]
+            glimpse = Glimpse(epoch_done, course.step, rate, course.module, course.descent.optimizer)
+            show(watcher, glimpse, course.steps_per_epoch)
         if epoch == task.recipe.epochs:
             course.finish()
         if epoch in run.checkpoint_epochs:
             kept.append(course.checkpoint(epoch))
     course.draws.check()
     return course.module.eval(), tuple(kept)
-
-
-def _show(course: Course, watcher: Watcher) -> None:
-    """Let a watcher look after a step, where it wants to."""
-    epoch, within = divmod(course.step, course.steps_per_epoch)
-    if watcher.wants(epoch, course.step, within == 0):
-        rate = course.rates[course.step - 1]
-        watcher.look(Glimpse(epoch, course.step, rate, course.module, course.descent.optimizer))
 
 
 @torch.no_grad()

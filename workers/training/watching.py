@@ -33,3 +33,9 @@ class Watcher(Protocol):
 
     def look(self, glimpse: Glimpse) -> None:
         """Look at the training. It must draw from no global random state, and change nothing that is trained."""
+
+
+def show(watcher: Watcher | None, glimpse: Glimpse, per_epoch: int) -> None:
+    """Have the watcher, if there is one, look at a moment that it wants to see, in epochs of `per_epoch` steps."""
+    if watcher is not None and watcher.wants(glimpse.epoch, glimpse.step, glimpse.step % per_epoch == 0):
+        watcher.look(glimpse)
