@@ -400,7 +400,7 @@ def test_a_kept_sweep_is_the_one_that_was_written(tiny: Raw, make_config: Callab
     ("options", "said"),
     [
         ({"estimator": "trakk"}, "unknown estimator 'trakk': did you mean trak"),
-        ({"estimator": "tracin", "modles": 1}, "estimator tracin: unknown key 'modles': did you mean models?"),
+        ({"estimator": "tracin", "modles": 1}, "estimator tracin: unknown key 'modles': did you mean models"),
         ({"estimator": "tracin", "models": "x"}, "estimator tracin: models: input should be"),
     ],
 )
