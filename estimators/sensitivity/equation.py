@@ -44,7 +44,8 @@ class Sensitivities:
     @property
     def magnitudes(self) -> Tensor:
         """|v_i e_i| (n,): one number an example, in units of the outputs."""
-        return self.deviations.norm(dim=1)
+        found: Tensor = self.deviations.norm(dim=1)
+        return found
 
     @property
     def self_influence(self) -> Tensor:

@@ -44,7 +44,8 @@ def natural_gradients(statistics: Tensor, losses: Tensor, fisher: Tensor | None 
             f"the Fisher matrix of {size} statistics cannot be estimated from {draws} draws: "
             f"expected more draws, all statistics free, or fisher"
         )
-    return torch.linalg.solve(moment, centred.T @ against).T
+    solved: Tensor = torch.linalg.solve(moment, centred.T @ against)
+    return solved.T
 
 
 def expectation_deviations(statistics: Tensor, measured: Tensor, moved: Tensor) -> Tensor:

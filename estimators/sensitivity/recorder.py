@@ -96,9 +96,13 @@ class SensitivityRecorder:
             raise DivergedError(f"sensitivities after step {moment.step} are not finite: the training diverged")
         self.records.append(
             Record(
-                *(moment.epoch, moment.step),
-                *(values.float().numpy() for values in (found.magnitudes, found.self_influence)),
-                *(*numbers, time.perf_counter() - started),
+                moment.epoch,
+                moment.step,
+                found.magnitudes.float().numpy(),
+                found.self_influence.float().numpy(),
+                numbers[0],
+                numbers[1],
+                time.perf_counter() - started,
             )
         )
 

@@ -41,7 +41,7 @@ def foretold(
                 continue
             names = tuple(group_name(sweep, examples, (out,), int(first)) for first in found.first)
             worth = answer.values.mean(axis=1, dtype=np.float64)
-            predicted = np.bincount(found.group, worth, len(found.size))
+            predicted = np.bincount(found.group, worth, len(found.size)).astype(np.float64)
             actual = found.effects.values[:, 0].astype(np.float64)
             with np.errstate(invalid="ignore"):
                 correlation = float(np.corrcoef(predicted, actual)[0, 1])
