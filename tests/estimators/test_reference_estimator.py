@@ -12,7 +12,7 @@ from estimators.registry import BUILT_IN, find
 from estimators.testing import model_evidence
 from workers.errors import ConfigError
 
-OPTIONS = {"knn_shapley": {"features": "representation"}}
+OPTIONS = {"knn_shapley": {"features": "representation"}, "source": {"segments": 2}}
 NAMES = [name for name in BUILT_IN if issubclass(find(name), ReferenceEstimator)]
 
 
