@@ -58,4 +58,5 @@ def test_found_named_and_mended(counterfactory, ask, ask_json, damaged_copy, und
 
 @pytest.mark.slow
 def test_untouched_passes(undisturbed, ask_json):
-    assert ask_json("verify", undisturbed.folder) == (0, {"damages": [], "reruns": [], "machine_changes": {}})
+    nothing = {"damages": [], "kept": [], "outdated": [], "reruns": [], "machine_changes": {}}
+    assert ask_json("verify", undisturbed.folder) == (0, nothing)
