@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -189,3 +190,20 @@ class LossGradients:
         rooted = self.examples if weights is None else replace(self.examples, weights=weights.sqrt())
         for _, factors in layers.batches(rooted, rows):
             yield factors
+
+
+FisherName: TypeAlias = Literal["sampled", "exact", "empirical"]
+
+
+def fisher_gradients(
+    fisher: FisherName, model: Model, task: GradientTask, examples: Examples, drawn: tuple[int, int], samples: int
+) -> PseudoGradients | ExactGradients | LossGradients:
+    """Return the gradients whose second moment is a curvature, by the name that estimators give it.
+
+    `drawn` is (seed, which of the models it is), from which `samples` targets an example are drawn for `sampled`.
+    """
+    if fisher == "empirical":
+        return LossGradients(task, examples)
+    if fisher == "exact":
+        return ExactGradients(model, task, examples)
+    return PseudoGradients(model, task, examples, *drawn, samples)

@@ -120,14 +120,10 @@ class KroneckerEffects(ModelEffects):
 
     def _source(self, model: Model) -> PseudoGradients | ExactGradients | LossGradients:
         """Return the gradients whose second moment is the curvature."""
-        from estimators.curvature.pseudo_gradients import ExactGradients, LossGradients, PseudoGradients
+        from estimators.curvature.pseudo_gradients import fisher_gradients
 
-        task, train = self.material.task, self.material.train
-        if self._options.fisher == "empirical":
-            return LossGradients(task, train)
-        if self._options.fisher == "exact":
-            return ExactGradients(model, task, train)
-        return PseudoGradients(model, task, train, self.material.seed, len(self._told.damping), self._options.samples)
+        options, drawn = self._options, (self.material.seed, len(self._told.damping))
+        return fisher_gradients(options.fisher, model, self.material.task, self.material.train, drawn, options.samples)
 
     def _dampings(self, curvature: KroneckerFactored) -> list[float]:
         """Return what is added to the eigenvalues of every block, and note it."""

@@ -75,12 +75,12 @@ class Less(TrajectoryEstimator):
         super().check(evidence)
         self.recipe_of(evidence.differentiable())
         model = self.untrained(evidence.differentiable())
-        held = (evidence.n + evidence.t) * (self.dimension(model.p) or model.p) * model.dtype.itemsize
-        if self.dimension(model.p) is not None and held > self.budget // 2:
+        rows, k = evidence.n + evidence.t, self.dimension(model.p)
+        held = rows * (k or 0) * model.dtype.itemsize
+        if held > self.budget // 2:
             raise ConfigError(
-                f"less: projected gradients of {evidence.n + evidence.t} examples in {self.dimension(model.p)} dimensions take "
-                f"{held / 2**30:.2g} GiB, more than half of memory_gb={self.memory_gb:g}: expected a smaller project_dim or a "
-                "larger memory_gb"
+                f"less: projected gradients of {rows} examples in {k} dimensions take {held / 2**30:.2g} GiB, more than half of "
+                f"memory_gb={self.memory_gb:g}: expected a smaller project_dim or a larger memory_gb"
             )
 
     def dimension(self, p: int) -> int | None:

@@ -295,12 +295,8 @@ class SourceEffects(ModelEffects):
 
     def _source(self, model: Model) -> PseudoGradients | ExactGradients | LossGradients:
         """Return the gradients whose second moment is the curvature; each model's targets are drawn anew."""
-        from estimators.curvature.pseudo_gradients import ExactGradients, LossGradients, PseudoGradients
+        from estimators.curvature.pseudo_gradients import fisher_gradients
 
-        task, train = self.material.task, self.material.train
-        if self._options.fisher == "empirical":
-            return LossGradients(task, train)
-        if self._options.fisher == "exact":
-            return ExactGradients(model, task, train)
+        options, drawn = self._options, (self.material.seed, self._drawn)
         self._drawn += 1
-        return PseudoGradients(model, task, train, self.material.seed, self._drawn - 1, self._options.samples)
+        return fisher_gradients(options.fisher, model, self.material.task, self.material.train, drawn, options.samples)
