@@ -36,6 +36,10 @@ def _in_full(value: object) -> object:
     return value
 
 
+InShort = Annotated[str, Field(pattern=r"^\s*\d+\s*x\s*\d+\s*$")]
+Checkpoints = tuple[int, ...] | Literal["last", "none", "every"] | Segments
+
+
 class Full(Design):
     """All examples, once a seed.
 
@@ -58,7 +62,7 @@ class Full(Design):
     unsaid: ClassVar[Mapping[str, object]] = {**Design.unsaid, "optimizer_state": False}
 
     kind: Literal["full"]
-    checkpoints: Annotated[tuple[int, ...] | Literal["last", "none", "every"] | Segments, BeforeValidator(_in_full)] = (
+    checkpoints: Annotated[Checkpoints, BeforeValidator(_in_full, json_schema_input_type=Checkpoints | InShort)] = (
         Field(
             "last",
             description="epochs after which the parameters are kept (the last is always among them), or last, every or none, "
